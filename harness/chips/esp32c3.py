@@ -1,0 +1,36 @@
+"""ESP32-C3, revision 0.3 and later."""
+
+from harness.chips.chip import Chip, Cipher, FuseNames
+
+ESP32C3 = Chip(
+    name="esp32c3",
+    title="ESP32-C3",
+    chip_id=5,
+    bootloader_offset=0x0,
+    cipher=Cipher.XTS_AES_128,
+    drom_base=0x3C000000,
+    bootloader_load_address=0x3FCD5990,
+    min_chip_rev_full=3,
+    encrypt_needs_stub=False,
+    fuses=FuseNames(
+        key_block="BLOCK_KEY0",
+        key_purpose="XTS_AES_128_KEY",
+        key_purpose_field="KEY_PURPOSE_0",
+        key_storage_block="BLOCK_KEY0",
+        key_config=(),
+        counter="SPI_BOOT_CRYPT_CNT",
+        counter_bits=3,
+        release=(
+            "DIS_DOWNLOAD_ICACHE",
+            "DIS_DIRECT_BOOT",
+            "DIS_USB_JTAG",
+            "DIS_PAD_JTAG",
+            "DIS_DOWNLOAD_MANUAL_ENCRYPT",
+        ),
+        manual_encrypt_disable="DIS_DOWNLOAD_MANUAL_ENCRYPT",
+        # Its WR_DIS bit 2 also freezes the fuses of `release`: it must come after them.
+        release_write_protect="DIS_ICACHE",
+        secure_download="ENABLE_SECURITY_DOWNLOAD",
+        download_off="DIS_DOWNLOAD_MODE",
+    ),
+)

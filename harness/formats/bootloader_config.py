@@ -1,0 +1,235 @@
+"""What a second-stage bootloader was compiled with, as far as its behaviour depends on it.
+
+On a chip these are options of the build that nothing in flash reveals. The twin's bootloader image carries
+them behind its ``esp_bootloader_desc_t``; for a real bootloader they come from the sdkconfig of its build.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from dataclasses import dataclass, fields
+from typing import Any
+
+from harness.errors import FormatError
+from harness.formats.app_description import bytes_of, text_of
+
+BLOB_MAGIC = b"TWINBLD1"
+FORMAT_VERSION = 1
+DESCRIPTION_BYTES = 80
+DESCRIPTION_MAGIC = 0x50
+FLASH_ENCRYPTION_MODES = ("off", "development", "release")
+_DESCRIPTION = struct.Struct("<B2sBI32s24s16s")
+_LENGTH = struct.Struct("<I")
+_BLOB_MAX_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class BootloaderDescription:
+    """``esp_bootloader_desc_t``, 80 bytes at image offset 0x20 of a bootloader."""
+
+    idf_ver: str
+    """At most 31 bytes."""
+    date_time: str
+    """Of compilation, at most 23 bytes."""
+    version: int = 1
+    secure_version: int = 0
+    """8 bits."""
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> BootloaderDescription:
+        """The description in the first 80 bytes of `data`.
+
+        Raises:
+            FormatError: too short, or another magic byte.
+        """
+        if len(data) < DESCRIPTION_BYTES or data[0] != DESCRIPTION_MAGIC:
+            found = f"{data[0]:#04x}" if data else "nothing"
+            raise FormatError(
+                f"bootloader description: {len(data)} bytes starting with {found}, expected "
+                f"{DESCRIPTION_BYTES} starting with {DESCRIPTION_MAGIC:#04x}",
+                todo="give a bootloader image of ESP-IDF v5 or later, deciphered",
+            )
+        _, _, secure_version, version, idf_ver, date_time, _ = _DESCRIPTION.unpack_from(data)
+        return cls(
+            idf_ver=text_of(idf_ver),
+            date_time=text_of(date_time),
+            version=version,
+            secure_version=secure_version,
+        )
+
+    def to_bytes(self) -> bytes:
+        """80 bytes, little endian.
+
+        Raises:
+            FormatError: a value does not fit; names the field.
+        """
+        try:
+            return _DESCRIPTION.pack(
+                DESCRIPTION_MAGIC,
+                bytes(2),
+                self.secure_version,
+                self.version,
+                bytes_of(self.idf_ver, 32, "bootloader description: idf_ver"),
+                bytes_of(self.date_time, 24, "bootloader description: date_time"),
+                bytes(16),
+            )
+        except struct.error as error:
+            raise FormatError(
+                "bootloader description: a number does not fit its field",
+                todo="version has 32 bits, secure_version 8",
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class BootloaderConfig:
+    """The options of one bootloader build."""
+
+    table_offset: int = 0x8000
+    """Flash address of the partition table (CONFIG_PARTITION_TABLE_OFFSET)."""
+    rollback: bool = False
+    """CONFIG_BOOTLOADER_APP_ROLLBACK_ENABLE."""
+    anti_rollback: bool = False
+    """CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK."""
+    log_level: int = 3
+    """0 none, 1 error, 2 warning, 3 info, 4 debug, 5 verbose."""
+    flash_encryption: str = "off"
+    """off, development or release: what the build enables at first boot."""
+    require_encrypted: bool = False
+    """CONFIG_SECURE_FLASH_REQUIRE_ALREADY_ENABLED: refuse to boot a chip whose encryption is still off."""
+    idf_version: str = "v5.5.5"
+    compile_time: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no build can have.
+
+        Raises:
+            FormatError: names the field.
+        """
+        for field in fields(self):
+            value, wanted = getattr(self, field.name), _FIELD_TYPES[str(field.type)]
+            if type(value) is not wanted:
+                raise _field_error(field.name, value, wanted.__name__)
+        if not 0x1000 <= self.table_offset <= 0xFFFFF000 or self.table_offset % 0x1000:
+            raise _field_error("table_offset", self.table_offset, "a multiple of 0x1000 with 32 bits")
+        if not 0 <= self.log_level <= 5:
+            raise _field_error("log_level", self.log_level, "0..5")
+        if self.flash_encryption not in FLASH_ENCRYPTION_MODES:
+            raise _field_error("flash_encryption", self.flash_encryption, "off, development or release")
+
+    def to_blob(self) -> bytes:
+        """Magic, 32-bit little-endian length, and that many bytes of JSON with ``"format": 1``."""
+        values = {
+            "format": FORMAT_VERSION,
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+        }
+        text = json.dumps(values, separators=(",", ":")).encode("ascii")
+        return BLOB_MAGIC + _LENGTH.pack(len(text)) + text
+
+    @classmethod
+    def from_blob(cls, data: bytes) -> BootloaderConfig:
+        """The configuration in a blob at the start of `data`; absent fields have their defaults.
+
+        Raises:
+            FormatError: no blob, a truncated one, a newer format, or a field that is unknown or wrong.
+        """
+        if not data.startswith(BLOB_MAGIC):
+            raise FormatError(
+                f"bootloader configuration: magic is {data[:8].hex()!r}, expected '{BLOB_MAGIC.hex()}'",
+                todo="a real bootloader has none: give the sdkconfig of its build",
+            )
+        start = len(BLOB_MAGIC) + _LENGTH.size
+        size = int.from_bytes(data[len(BLOB_MAGIC) : start], "little")
+        if len(data) < start or size > _BLOB_MAX_BYTES or len(data) < start + size:
+            raise FormatError(
+                f"bootloader configuration: length says {size} bytes, {max(0, len(data) - start)} follow",
+                todo="build the bootloader image again",
+            )
+        return cls._from_json(bytes(data[start : start + size]))
+
+    @classmethod
+    def _from_json(cls, text: bytes) -> BootloaderConfig:
+        try:
+            values: Any = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(
+                "bootloader configuration: not JSON", todo="build the bootloader image again"
+            ) from error
+        if not isinstance(values, dict) or type(values.get("format")) is not int:
+            raise FormatError(
+                "bootloader configuration: no JSON object with a number 'format'",
+                todo="build the bootloader image again",
+            )
+        version = values.pop("format")
+        if version != FORMAT_VERSION:
+            raise FormatError(
+                f"bootloader configuration: format is {version}, this release reads {FORMAT_VERSION}",
+                todo="use the release that built the bootloader, or a newer one",
+            )
+        unknown = sorted(values.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise FormatError(
+                f"bootloader configuration: unknown field '{unknown[0]}'",
+                todo="use the release that built the bootloader, or a newer one",
+            )
+        return cls(**values)
+
+    def to_segment_data(self) -> bytes:
+        """Data of segment 0 of a twin's bootloader image: description, then the blob."""
+        return BootloaderDescription(self.idf_version, self.compile_time).to_bytes() + self.to_blob()
+
+    @classmethod
+    def from_segment_data(cls, data: bytes) -> BootloaderConfig | None:
+        """The configuration behind the description in segment 0; None for a real bootloader, which has none.
+
+        Raises:
+            FormatError: as `from_blob`.
+        """
+        blob = bytes(data[DESCRIPTION_BYTES:])
+        return cls.from_blob(blob) if blob.startswith(BLOB_MAGIC) else None
+
+    @classmethod
+    def from_sdkconfig(cls, text: str) -> BootloaderConfig:
+        """The configuration that a build with this sdkconfig has.
+
+        Raises:
+            FormatError: names the option that is missing or has no usable value.
+        """
+        options = dict(re.findall(r"^(CONFIG_[A-Za-z0-9_]+)=(.*?)\s*$", text, re.MULTILINE))
+        heading = re.search(r"\(ESP-IDF\) (\d\S*) Project Configuration", text)
+        version = heading.group(1) if heading else options.get("CONFIG_IDF_INIT_VERSION", "").strip('"')
+        encryption = "off"
+        if options.get("CONFIG_SECURE_FLASH_ENC_ENABLED") == "y":
+            release = options.get("CONFIG_SECURE_FLASH_ENCRYPTION_MODE_RELEASE") == "y"
+            encryption = "release" if release else "development"
+        return cls(
+            table_offset=_option_number(options, "CONFIG_PARTITION_TABLE_OFFSET"),
+            rollback=options.get("CONFIG_BOOTLOADER_APP_ROLLBACK_ENABLE") == "y",
+            anti_rollback=options.get("CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK") == "y",
+            log_level=_option_number(options, "CONFIG_BOOTLOADER_LOG_LEVEL"),
+            flash_encryption=encryption,
+            require_encrypted=options.get("CONFIG_SECURE_FLASH_REQUIRE_ALREADY_ENABLED") == "y",
+            idf_version=f"v{version.lstrip('v')}" if version else "",
+        )
+
+
+# Annotations are strings in this module; a bool is not an int here.
+_FIELD_TYPES: dict[str, type] = {"int": int, "bool": bool, "str": str}
+
+
+def _field_error(field: str, found: object, wanted: str) -> FormatError:
+    return FormatError(
+        f"bootloader configuration: {field} is {found!r}, expected {wanted}", todo="correct the field"
+    )
+
+
+def _option_number(options: dict[str, str], name: str) -> int:
+    text = options.get(name)
+    if text is None:
+        raise FormatError(
+            f"sdkconfig has no {name}", todo="give the whole sdkconfig of the bootloader's build"
+        )
+    if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,16}", text):
+        raise FormatError(f"sdkconfig: {name} is '{text}', expected a number", todo="correct the option")
+    return int(text, 16 if text[:2] in ("0x", "0X") else 10)

@@ -1,0 +1,125 @@
+"""Speaks the firmware's UART protocol: one command, one acknowledgement, one result.
+
+The protocol is documented in ``firmware/README.md``. The host sends only between acknowledgements, because the
+UART of a chip that is writing flash loses bytes; a command that got no acknowledgement is repeated under the same
+id, which the device answers without doing it twice.
+"""
+
+from __future__ import annotations
+
+import binascii
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from harness.console.events import DeviceEvent
+from harness.console.reader import Console
+from harness.errors import BoardError
+
+ACK_TIMEOUT_S = 3.0
+ACK_ATTEMPTS = 3
+"""A lost line is repeated twice; three losses in a row are a broken link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command came to: the ``done`` event, or the refusal in the ``ack``."""
+
+    command: str
+    ok: bool
+    error: str | None
+    """Kebab-case name from ``raw_ota.h``, or ``refused`` words of the console; None when ok."""
+    code: int
+    """``esp_err_t``; 0 when ok or when no ESP-IDF call was involved."""
+    fields: Mapping[str, Any]
+    events: tuple[Mapping[str, Any], ...] = field(default=())
+    """Progress events of this command, in order."""
+
+    def __str__(self) -> str:
+        if self.ok:
+            return f"{self.command}: ok"
+        code = f" (0x{self.code:x})" if self.code else ""
+        return f"{self.command}: {self.error}{code}"
+
+
+def command_line(command: str, identifier: int, arguments: Mapping[str, object]) -> bytes:
+    """One line of the protocol with its CRC-32, newline included."""
+    words = [command, f"id={identifier}"]
+    words += [f"{key}={quote(str(value), safe=':/?&=._-~+,@')}" for key, value in arguments.items()]
+    text = " ".join(words)
+    return f"{text} crc={binascii.crc32(text.encode()):08x}\n".encode()
+
+
+class DeviceClient:
+    """Sends commands over a `Console`; ids never repeat within one harness run."""
+
+    _ids = itertools.count(1)
+
+    def __init__(self, console: Console, board: str) -> None:
+        self._console = console
+        self._board = board
+
+    def send(
+        self,
+        command: str,
+        arguments: Mapping[str, object],
+        *,
+        timeout_s: float = 10.0,
+        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Answer:
+        """Sends `command` and waits for its end, at most `timeout_s` seconds after the acknowledgement.
+
+        Raises:
+            BoardError: no acknowledgement after three attempts, no result in time, or the board restarted.
+        """
+        identifier = next(self._ids)
+        mark = self._console.mark()
+        line = command_line(command, identifier, arguments)
+        ack = self._acknowledged(line, identifier, mark, command)
+        if not ack.get("ok"):
+            return Answer(command, False, str(ack.get("err", "refused")), int(ack.get("code", 0)), ack)
+        events: list[Mapping[str, Any]] = []
+
+        def finished(event: DeviceEvent) -> bool:
+            data = event.data
+            if data.get("id") != identifier or data.get("ev") == "ack":
+                return data.get("ev") == "boot"
+            if data.get("ev") == "done":
+                return True
+            events.append(data)
+            if on_event is not None:
+                on_event(data)
+            return False
+
+        done = self._console.wait_for_event(
+            finished, timeout_s=timeout_s, since=mark, what=f"the result of '{command}' (id {identifier})"
+        ).data
+        if done.get("ev") == "boot":
+            raise BoardError(f"restarted while it worked on '{command}'", board=self._board)
+        ok = bool(done.get("ok"))
+        error = None if ok else str(done.get("err", "unknown"))
+        return Answer(command, ok, error, int(done.get("code", 0)), done, tuple(events))
+
+    def _acknowledged(self, line: bytes, identifier: int, mark: int, command: str) -> Mapping[str, Any]:
+        for attempt in range(1, ACK_ATTEMPTS + 1):
+            self._console.write(line)
+            event = self._console.poll_event(
+                lambda e: e.data.get("ev") == "ack" and e.data.get("id") in (identifier, None, 0),
+                timeout_s=ACK_TIMEOUT_S,
+                since=mark,
+            )
+            if event is None:
+                self._console.note(f"no acknowledgement of '{command}' (attempt {attempt} of {ACK_ATTEMPTS})")
+                continue
+            if event.data.get("err") == "bad-crc":
+                self._console.note(f"'{command}' arrived damaged (attempt {attempt} of {ACK_ATTEMPTS})")
+                mark = self._console.mark()
+                continue
+            return event.data
+        raise BoardError(
+            f"does not acknowledge '{command}' ({ACK_ATTEMPTS} attempts); log: {self._console.log_path}",
+            board=self._board,
+            todo="see the end of the log: is the companion firmware running, at this baud rate?",
+        )

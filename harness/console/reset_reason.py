@@ -1,0 +1,100 @@
+"""Why a chip started, from the code and the word that its ROM prints."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class ResetKind(str, Enum):
+    """What a reset means to a test, whatever the chip calls it."""
+
+    POWER_ON = "power-on"
+    """Supply or EN pin: the ROM cannot tell them apart."""
+    SOFTWARE = "software"
+    """``esp_restart()``, the bootloader's own reset, and the end of a panic."""
+    WATCHDOG = "watchdog"
+    BROWNOUT = "brownout"
+    DEEP_SLEEP = "deep-sleep"
+    EXTERNAL = "external"
+    USB = "usb"
+    GLITCH = "glitch"
+    OTHER = "other"
+
+
+ESP32_RESETS = {
+    0x1: "POWERON_RESET",
+    0x2: "EXT_SYS_RESET",
+    0x3: "SW_RESET",
+    0x4: "OWDT_RESET",
+    0x5: "DEEPSLEEP_RESET",
+    0x6: "SDIO_RESET",
+    0x7: "TG0WDT_SYS_RESET",
+    0x8: "TG1WDT_SYS_RESET",
+    0x9: "RTCWDT_SYS_RESET",
+    0xA: "INTRUSION_RESET",
+    0xB: "TGWDT_CPU_RESET",
+    0xC: "SW_CPU_RESET",
+    0xD: "RTCWDT_CPU_RESET",
+    0xE: "EXT_CPU_RESET",
+    0xF: "RTCWDT_BROWN_OUT_RESET",
+    0x10: "RTCWDT_RTC_RESET",
+}
+"""ESP32, as its ROM prints them (rev 3 prints ``TG0WDT_SYS_RST`` and so on in places)."""
+
+RISCV_RESETS = {
+    0x1: "POWERON",
+    0x3: "RTC_SW_SYS_RST",
+    0x5: "DSLEEP",
+    0x7: "TG0WDT_SYS_RST",
+    0x8: "TG1WDT_SYS_RST",
+    0x9: "RTCWDT_SYS_RST",
+    0xA: "INTRUSION_RST",
+    0xB: "TG0WDT_CPU_RST",
+    0xC: "RTC_SW_CPU_RST",
+    0xD: "RTCWDT_CPU_RST",
+    0xF: "BROWNOUT_RST",
+    0x10: "RTCWDT_RTC_RST",
+    0x11: "TG1WDT_CPU_RST",
+    0x12: "SUPER_WDT_RST",
+    0x13: "GLITCH_RTC_RST",
+    0x14: "EFUSE_RST",
+    0x15: "USB_UART_CHIP_RESET",
+    0x16: "USB_JTAG_CHIP_RESET",
+    0x17: "POWER_GLITCH_RESET",
+}
+"""ESP32-C3, and (with gaps) S2, S3, C2, C6, H2."""
+
+# First word that fits decides, so BROWN stands before WDT: RTCWDT_BROWN_OUT_RESET.
+_WORDS = (
+    ("BROWN", ResetKind.BROWNOUT),
+    ("POWERON", ResetKind.POWER_ON),
+    ("GLITCH", ResetKind.GLITCH),
+    ("WDT", ResetKind.WATCHDOG),
+    ("SLEEP", ResetKind.DEEP_SLEEP),
+    ("USB", ResetKind.USB),
+    ("EXT_", ResetKind.EXTERNAL),
+    ("SW_", ResetKind.SOFTWARE),
+)
+
+
+def reset_name(chip: str | None, code: int) -> str | None:
+    """The ROM's word for reset `code` on `chip` (esptool's name, None if unknown), or None for an unlisted
+    code.
+
+    ESP32-P4 and later chips number differently: for them only the printed word counts.
+    """
+    if chip == "esp32":
+        return ESP32_RESETS.get(code)
+    if chip is None or chip.startswith(("esp32s", "esp32c2", "esp32c3", "esp32c6", "esp32h2")):
+        return RISCV_RESETS.get(code)
+    return None
+
+
+def reset_kind(name: str | None) -> ResetKind:
+    """What the printed word `name` means; `ResetKind.OTHER` for a word that says nothing."""
+    if name:
+        upper = name.upper()
+        for word, kind in _WORDS:
+            if word in upper:
+                return kind
+    return ResetKind.OTHER

@@ -1,0 +1,53 @@
+"""Secrets that are sent do not reach a log, also not as an echo."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.console.redaction import Redactor, redact
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("wifi ssid=lab password=hunter22 id=3", "wifi ssid=lab password=<redacted> id=3"),
+        ("wifi PASSPHRASE=abc", "wifi PASSPHRASE=<redacted>"),
+        ("wifi_psk=abcd x=1", "wifi_psk=<redacted> x=1"),
+        ("flash-key=00ff token=t1", "flash-key=<redacted> token=<redacted>"),
+        ('{"password": "a b", "x": 1}', '{"password": <redacted>, "x": 1}'),
+        ("key='a b' y=1", "key=<redacted> y=1"),
+        ("ota url=http://user:pw@10.0.0.2/x.bin", "ota url=http://user:<redacted>@10.0.0.2/x.bin"),
+        ("ota url=http://10.0.0.2/x.bin?token=abc&y=1", "ota url=http://10.0.0.2/x.bin?token=<redacted>&y=1"),
+        ("password=", "password="),
+        (
+            "ota id=3 url=http://10.0.0.2/d/x.bin crc=1a2b3c4d",
+            "ota id=3 url=http://10.0.0.2/d/x.bin crc=1a2b3c4d",
+        ),
+        ("hash slot=ota_0", "hash slot=ota_0"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----", "<redacted>"),
+        ("-----BEGIN EC PRIVATE KEY-----\nMIIB", "<redacted>"),
+    ],
+)
+def test_values_of_secret_keys_are_hidden(text, shown):
+    assert redact(text) == shown
+
+
+def test_echo_of_a_secret_is_blotted_out():
+    redactor = Redactor()
+    assert redactor.sent("wifi ssid=lab password=hunter%2022") == "wifi ssid=lab password=<redacted>"
+    assert (
+        redactor.received(b"> wifi ssid=lab password=hunter%2022") == b"> wifi ssid=lab password=***********"
+    )
+    assert redactor.received(b"I (5) wifi: using 'hunter 22'") == b"I (5) wifi: using '*********'"
+
+
+def test_ordinary_text_is_not_blotted_out_for_a_short_secret():
+    redactor = Redactor()
+    redactor.sent("pin key=on")
+    assert redactor.received(b"connected") == b"connected"
+
+
+def test_secrets_are_not_in_the_repr():
+    redactor = Redactor()
+    redactor.sent("password=hunter22")
+    assert "hunter22" not in repr(redactor)

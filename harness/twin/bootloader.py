@@ -1,0 +1,415 @@
+"""ESP-IDF's second-stage bootloader: partition table, choice of slot, image check, flash encryption state.
+
+Order, wording and stored effects are those of v5.5 at the log level that the build was given. Left out:
+secure boot, first-boot encryption, deep sleep, factory reset and test pins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from harness.errors import FormatError
+from harness.formats.app_description import APP_DESCRIPTION_BYTES, AppDescription
+from harness.formats.bootloader_config import BootloaderConfig
+from harness.formats.otadata import OtaData, OtaRecord, OtaState, Verdict
+from harness.twin.boot_context import (
+    RESET_SOFTWARE_SYSTEM,
+    BootContext,
+    Halted,
+    LoadedApp,
+    Outcome,
+    Reset,
+)
+from harness.twin.boot_lines import BootLog
+from harness.twin.boot_table import FACTORY, TABLE_BYTES, BootState, Entry, TableRejected, verified_entries
+from harness.twin.image_verify import (
+    HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    ImageCheck,
+    ImageHeader,
+    ImageRejected,
+    VerifiedImage,
+    check_chip,
+)
+from harness.twin.operations import FlashFault
+from harness.twin.security import (
+    efuse_block_revision,
+    flash_encryption_enabled,
+    has_key_purposes,
+    plaintext_flashes_left,
+    secure_version,
+)
+
+SECTOR_BYTES = 0x1000
+_TAG = "boot"
+_WHO = "bootloader"
+_ERR_NOT_FOUND = 0x105
+_START_MS = {"esp32": 29, "esp32c3": 24}
+"""What the bootloader's first stamp shows on silicon after ROM and start-up."""
+
+_SPEEDS = {0: "40MHz", 1: "26.7MHz", 2: "20MHz", 0xF: "80MHz"}
+_MODES = ("QIO", "QOUT", "DIO", "DOUT", "FAST READ", "SLOW READ")
+_MODE_REPORTED = {"esp32c3": "SLOW READ"}
+"""The bootloader prints the SPI controller's registers, not the header. Under QEMU, whose logs are the
+reference here, the ESP32-C3's read as slow read; silicon says DIO."""
+
+_WATCHDOG_REASONS = {
+    "esp32": (0x7, 0x8, 0x9, 0xB, 0xD),
+    "esp32c3": (0x7, 0x8, 0x9, 0xB, 0x11, 0xD),
+}
+
+
+def run(ctx: BootContext, reset_reason: int, header: ImageHeader, config: BootloaderConfig) -> Outcome:
+    """Run the bootloader whose image has `header` and whose build had `config`.
+
+    Raises:
+        PowerLost: the supply was cut at one of its flash operations.
+    """
+    return _Bootloader(ctx, reset_reason, header, config).run()
+
+
+class _Bootloader:
+    def __init__(
+        self, ctx: BootContext, reset_reason: int, header: ImageHeader, config: BootloaderConfig
+    ) -> None:
+        self._ctx = ctx
+        self._reason = reset_reason
+        self._header = header
+        self._config = config
+        self._start_ms = _START_MS[ctx.chip.name]
+        self._log = BootLog(ctx.uart, start_ms=self._start_ms, level=config.log_level)
+        self._state = BootState()
+        self._set_actual_sequence = False
+
+    def run(self) -> Outcome:
+        self._print_banner()
+        try:
+            # A bootloader that does not suit the chip's revision resets.
+            check_chip(
+                self._ctx.chip,
+                self._ctx.efuses,
+                self._ctx.efuses.chip_rev_full,
+                self._header,
+                self._log,
+                newest_too=False,
+            )
+        except ImageRejected:
+            return self._reset()
+        self._print_flash_info()
+        self._print_watchdog()
+        self._log.info(_TAG, "Enabling RNG early entropy source...")
+        entries = self._load_table()
+        if entries is None:
+            self._log.error(_TAG, "load partition table error!")
+            return self._reset()
+        self._state = BootState.of(entries)
+        index = self._selected_index()
+        if index is None:
+            return self._reset()
+        return self._load_boot_image(index)
+
+    # Hardware and table
+
+    def _print_banner(self) -> None:
+        log, chip = self._log, self._ctx.chip
+        log.info(_TAG, f"ESP-IDF {self._config.idf_version} 2nd stage bootloader")
+        if self._config.compile_time:
+            log.info(_TAG, f"compile time {self._config.compile_time}")
+        if not has_key_purposes(chip):
+            log.info(_TAG, "Multicore bootloader")
+        revision = self._ctx.efuses.chip_rev_full
+        log.info(_TAG, f"chip revision: v{revision // 100}.{revision % 100}")
+        if has_key_purposes(chip):
+            block = efuse_block_revision(self._ctx.efuses)
+            log.info(_TAG, f"efuse block revision: v{block // 100}.{block % 100}")
+
+    def _print_flash_info(self) -> None:
+        name, header = self._ctx.chip.name, self._header
+        mode = _MODES[header.spi_mode] if header.spi_mode < len(_MODES) else "SLOW READ"
+        tag = f"boot.{name}"
+        self._log.info(tag, f"SPI Speed      : {_SPEEDS.get(header.spi_speed, '20MHz')}")
+        self._log.info(tag, f"SPI Mode       : {_MODE_REPORTED.get(name, mode)}")
+        self._log.info(tag, f"SPI Flash Size : {self._flash_size_bytes >> 20}MB")
+
+    def _print_watchdog(self) -> None:
+        name = self._ctx.chip.name
+        if self._reason not in _WATCHDOG_REASONS[name]:
+            return
+        if has_key_purposes(self._ctx.chip):
+            self._log.warn(f"boot.{name}", "PRO CPU has been reset by WDT.")
+            return
+        for core in ("PRO", "APP"):
+            self._log.warn(f"boot.{name}", f"{core} CPU has been reset by WDT")
+        for core in ("PRO", "APP"):
+            self._log.warn(f"boot.{name}", f"WDT rst info: {core} CPU PC=0x40000400")
+
+    @property
+    def _flash_size_bytes(self) -> int:
+        """The size that the bootloader's own header claims; codes that it does not know count as 2 MB."""
+        return (1 << 20) << self._header.spi_size if self._header.spi_size <= 7 else 2 << 20
+
+    def _load_table(self) -> list[Entry] | None:
+        try:
+            raw = self._ctx.cipher.read(self._config.table_offset, TABLE_BYTES)
+        except FlashFault:
+            raw = b"\xff" * TABLE_BYTES
+        try:
+            entries = verified_entries(raw, self._flash_size_bytes)
+        except TableRejected as rejected:
+            self._log.error("flash_parts", str(rejected))
+            self._log.error(_TAG, "Failed to verify partition table")
+            return None
+        self._log.info(_TAG, "Partition Table:")
+        self._log.info(_TAG, "## Label            Usage          Type ST Offset   Length")
+        for index, entry in enumerate(entries):
+            self._log.info(
+                _TAG,
+                f"{index:2d} {entry.label:<16s} {entry.usage:<16s} {entry.type:02x} {entry.subtype:02x} "
+                f"{entry.offset:08x} {entry.size:08x}",
+            )
+        self._log.info(_TAG, "End of partition table")
+        return entries
+
+    # Choice of slot
+
+    def _selected_index(self) -> int | None:
+        """The index to start with (`FACTORY` or a slot), None when the bootloader cannot go on."""
+        otadata = self._state.otadata
+        if otadata is None or otadata.offset == 0:
+            return FACTORY
+        if otadata.size < 2 * SECTOR_BYTES:
+            self._log.error(
+                _TAG,
+                f"ota_info partition size {otadata.size} is too small (minimum {2 * SECTOR_BYTES} bytes)",
+            )
+            return None
+        try:
+            data = OtaData.from_bytes(self._ctx.cipher.read(otadata.offset, 2 * SECTOR_BYTES))
+        except FlashFault:
+            self._log.error(_TAG, f"bootloader_mmap(0x{otadata.offset:x}, 0x{otadata.size:x}) failed")
+            return None
+        for index, record in enumerate(data.records):
+            self._log.debug(_TAG, f"otadata[{index}]: sequence values 0x{record.seq:08x}")
+        if self._config.rollback:
+            data = self._abort_unconfirmed(otadata, data)
+        return self._index_with_anti_rollback(data) if self._config.anti_rollback else self._index_of(data)
+
+    def _abort_unconfirmed(self, otadata: Entry, data: OtaData) -> OtaData:
+        records = list(data.records)
+        for index, record in enumerate(records):
+            if record.state == OtaState.PENDING_VERIFY:
+                self._log.debug(_TAG, f"otadata[{index}] is marking as ABORTED")
+                records[index] = replace(record, state=OtaState.ABORTED)
+                self._write_record(otadata, index, records[index])
+        return OtaData((records[0], records[1]))
+
+    def _index_of(self, data: OtaData) -> int:
+        selection = data.select(self._state.app_count)
+        if selection.verdict is not Verdict.INITIAL:
+            return self._index_of_record(data, selection.record_index)
+        if self._state.factory is not None:
+            self._log.info(_TAG, "Defaulting to factory image")
+            return FACTORY
+        self._log.info(_TAG, "No factory image, trying OTA 0")
+        self._set_actual_sequence = data.is_initial_or_damaged
+        return 0
+
+    def _index_with_anti_rollback(self, data: OtaData) -> int:
+        least = secure_version(self._ctx.efuses)
+        self._log.info(_TAG, "Enabled a check secure version of app for anti rollback")
+        self._log.info(_TAG, f"Secure version (from eFuse) = {least}")
+        if data.is_initial_or_damaged:
+            self._log.info(_TAG, "otadata[0..1] in initial state")
+            self._set_actual_sequence = True
+            return FACTORY
+        # A record counts only if its slot's app is new enough.
+        allowed = tuple(
+            record if record.is_bootable and self._is_new_enough(self._slot_of(record)) else OtaRecord.empty()
+            for record in data.records
+        )
+        chosen = OtaData((allowed[0], allowed[1])).select(self._state.app_count).record_index
+        return self._index_of_record(data, chosen)
+
+    def _slot_of(self, record: OtaRecord) -> Entry | None:
+        if not self._state.app_count:
+            return None
+        return self._state.slots.get((record.seq - 1 & 0xFFFFFFFF) % self._state.app_count)
+
+    def _index_of_record(self, data: OtaData, record_index: int | None) -> int:
+        if record_index is None:
+            where = (
+                "falling back to factory"
+                if self._state.factory is not None
+                else "and no factory, will try all partitions"
+            )
+            joint = ", " if self._state.factory is not None else " "
+            self._log.error(_TAG, f"ota data partition invalid{joint}{where}")
+            return FACTORY
+        record = data.records[record_index]
+        sequence = record.seq - 1 & 0xFFFFFFFF
+        index = sequence % self._state.app_count
+        self._log.debug(_TAG, f"Active otadata[{record_index}]")
+        self._log.debug(_TAG, f"Mapping seq {sequence} -> OTA slot {index}")
+        if self._config.rollback and record.state == OtaState.NEW:
+            self._log.debug(
+                _TAG, f"otadata[{record_index}] is selected as new and marked PENDING_VERIFY state"
+            )
+            record = replace(record, state=OtaState.PENDING_VERIFY)
+            if self._state.otadata is not None:
+                self._write_record(self._state.otadata, record_index, record)
+        if self._config.anti_rollback and record.state == OtaState.VALID:
+            self._raise_secure_version(self._state.slots.get(index))
+        return index
+
+    def _write_record(self, otadata: Entry, index: int, record: OtaRecord) -> None:
+        """Erase the record's sector and write its 32 bytes, enciphered when encryption is on."""
+        at = otadata.offset + SECTOR_BYTES * index
+        try:
+            self._ctx.flash.erase(at, SECTOR_BYTES, who=_WHO)
+            if flash_encryption_enabled(self._ctx.efuses):
+                self._ctx.cipher.write_enciphered(at, record.to_bytes(), who=_WHO)
+            else:
+                self._ctx.flash.program(at, record.to_bytes(), who=_WHO)
+        except FlashFault as fault:
+            self._log.error(_TAG, f"Error in write_otadata operation. err = 0x{fault.code:x}")
+
+    # Anti-rollback
+
+    def _description_of(self, entry: Entry | None) -> AppDescription | None:
+        if entry is None or entry.offset == 0:
+            return None
+        at = entry.offset + HEADER_BYTES + SEGMENT_HEADER_BYTES
+        try:
+            return AppDescription.from_bytes(self._ctx.cipher.read(at, APP_DESCRIPTION_BYTES))
+        except (FormatError, FlashFault):
+            return None
+
+    def _is_new_enough(self, entry: Entry | None) -> bool:
+        if not self._config.anti_rollback:
+            return True
+        description = self._description_of(entry)
+        if description is None:
+            self._log.error(_TAG, f"Failed to get partition description {_ERR_NOT_FOUND}")
+            return False
+        return description.secure_version >= secure_version(self._ctx.efuses)
+
+    def _raise_secure_version(self, entry: Entry | None) -> None:
+        description = self._description_of(entry)
+        if description is None:
+            self._log.error(_TAG, f"Failed to get partition description {_ERR_NOT_FOUND}")
+            return
+        wanted, found = description.secure_version, secure_version(self._ctx.efuses)
+        bits = 16 if has_key_purposes(self._ctx.chip) else 32
+        if wanted > bits:
+            self._log.error(
+                "efuse", f"Max secure version is {bits}. Given {wanted} version can not be written."
+            )
+        elif wanted > found:
+            block = 0 if has_key_purposes(self._ctx.chip) else 3
+            self._log.info("efuse", f"BURN BLOCK{block}")
+            self._ctx.efuses.burn_field("SECURE_VERSION", (1 << wanted) - 1, who=_WHO)
+            self._log.info("efuse", f"BURN BLOCK{block} - OK (all write block bits are set)")
+            self._log.info("efuse", f"Anti-rollback is set. eFuse field is updated({wanted}).")
+        elif wanted < found:
+            self._log.error(
+                "efuse",
+                f"Anti-rollback is not set. secure_version of app is lower that eFuse field({found}).",
+            )
+
+    # Loading
+
+    def _load_boot_image(self, start: int) -> Outcome:
+        """Try from `start` down to the factory app, then upwards, then the test app."""
+        for index in self._indices_to_try(start):
+            entry = self._state.at_index(index)
+            if entry is None or entry.size == 0:
+                continue
+            image = self._try_load(entry)
+            if image is not None:
+                if index > FACTORY and self._set_actual_sequence:
+                    self._write_actual_sequence(index)
+                outcome = self._start(entry, image)
+                if outcome is not None:
+                    return outcome
+            name = "Factory app partition" if index == FACTORY else f"OTA app partition slot {index}"
+            self._log.error(_TAG, f"{name} is not bootable")
+        test = self._state.test
+        if test is not None and (image := self._try_load(test)) is not None:
+            self._log.warn(_TAG, "Falling back to test app as only bootable partition")
+            outcome = self._start(test, image)
+            if outcome is not None:
+                return outcome
+        self._log.error(_TAG, "No bootable app partitions in the partition table")
+        return self._reset()
+
+    def _indices_to_try(self, start: int) -> Iterator[int]:
+        yield from range(start, FACTORY - 1, -1)
+        yield from range(start + 1, self._state.app_count)
+
+    def _try_load(self, entry: Entry) -> VerifiedImage | None:
+        if not self._is_new_enough(entry):
+            return None
+        check = ImageCheck(
+            chip=self._ctx.chip,
+            cipher=self._ctx.cipher,
+            efuses=self._ctx.efuses,
+            chip_rev_full=self._ctx.efuses.chip_rev_full,
+            flash_size_bytes=self._ctx.flash.size_bytes,
+            log=self._log,
+            load=True,
+            least_secure_version=secure_version(self._ctx.efuses) if self._config.anti_rollback else None,
+        )
+        try:
+            image = check.verify(entry.offset, entry.size)
+        except ImageRejected:
+            return None
+        self._log.info(_TAG, f"Loaded app from partition at offset 0x{entry.offset:x}")
+        return image
+
+    def _write_actual_sequence(self, index: int) -> None:
+        otadata = self._state.otadata
+        if otadata is None:
+            return
+        self._write_record(otadata, 0, OtaRecord.make(index + 1, OtaState.VALID))
+        self._log.info(_TAG, f"Set actual ota_seq={index + 1} in otadata[0]")
+        if self._config.anti_rollback:
+            self._raise_secure_version(self._state.slots.get(index))
+
+    def _start(self, entry: Entry, image: VerifiedImage) -> Outcome | None:
+        """Hand over to the app; None when the build refuses to start anything on this chip."""
+        if self._config.flash_encryption != "off":
+            self._log.info(_TAG, "Checking flash encryption...")
+            if flash_encryption_enabled(self._ctx.efuses):
+                left = plaintext_flashes_left(self._ctx.efuses)
+                self._log.info(
+                    "flash_encrypt", f"flash encryption is enabled ({left} plaintext flashes left)"
+                )
+            elif self._config.require_encrypted:
+                self._log.error(
+                    _TAG,
+                    "flash encryption is not enabled, and SECURE_FLASH_REQUIRE_ALREADY_ENABLED is set, "
+                    "refusing to boot.",
+                )
+                return None
+            else:
+                return self._halt(
+                    "this bootloader would now encrypt the flash in place, which the twin does not model"
+                )
+        self._log.info(_TAG, "Disabling RNG early entropy source...")
+        return LoadedApp(
+            offset=entry.offset,
+            size=entry.size,
+            label=entry.label,
+            table_offset=self._config.table_offset,
+            image_size=image.size_bytes,
+            reset_reason=self._reason,
+            started_ms=int(self._log.clock_ms),
+        )
+
+    def _reset(self) -> Reset:
+        return Reset(RESET_SOFTWARE_SYSTEM, (self._log.clock_ms - self._start_ms) / 1000)
+
+    def _halt(self, why: str) -> Halted:
+        self._ctx.uart.send(f"twin: {why}\r\n".encode())
+        return Halted(why)

@@ -1,0 +1,174 @@
+"""The one place that every change of flash and eFuses passes: numbering, log, injected faults, power cuts."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class PowerLost(Exception):  # noqa: N818 - not an error: the supply is gone
+    """The supply went away during (or just before, or just after) an operation.
+
+    It must travel up to the machine: whoever runs on the board catches neither it nor a base class of it.
+    """
+
+
+class FlashFault(Exception):  # noqa: N818 - the flash driver's failure, not the twin's
+    """A flash operation failed; `code` is the ``esp_err_t`` that the driver on the board returns."""
+
+    def __init__(self, code: int, message: str = "") -> None:
+        super().__init__(message or f"flash operation failed with 0x{code:x}")
+        self.code = code
+
+
+class CutPoint(str, Enum):
+    BEFORE = "before"
+    INSIDE = "inside"
+    AFTER = "after"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One change of flash or eFuses, or one failed attempt.
+
+    `kind` is ``write``, ``write-encrypted``, ``erase`` or ``burn``; `offset` is a flash address, for ``burn``
+    the block number; `who` is ``rom``, ``stub``, ``bootloader`` or ``app``.
+    """
+
+    number: int
+    kind: str
+    offset: int
+    length: int
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class PowerCut:
+    """Cut the supply at operation `at_op` (the number that the log gives it); `byte` only for INSIDE."""
+
+    at_op: int
+    where: CutPoint
+    byte: int = 0
+
+
+@dataclass(slots=True)
+class _Fault:
+    kind: str
+    code: int
+    after: int
+    count: int
+    who: str | None
+
+
+#: Fault words of the control channel, and the operation kind that each strikes.
+FAULT_KINDS = {"write-encrypted": "write-encrypted", "write-raw": "write", "erase": "erase", "read": "read"}
+
+
+class OperationLog:
+    """Numbers operations, lets faults strike and cuts the supply.
+
+    `on_power_lost` is called once, from the thread that does the operation, before `PowerLost` is
+    raised. From then on every operation raises `PowerLost` until `restore_power`, so that nothing changes
+    afterwards.
+    """
+
+    def __init__(self, keep: int = 200_000) -> None:
+        self._lock = threading.RLock()
+        self._log: deque[Operation] = deque(maxlen=keep)
+        self._next = 0
+        self._faults: list[_Fault] = []
+        self._cut: PowerCut | None = None
+        self._dead = False
+        self.on_power_lost: Callable[[], None] = lambda: None
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next operation gets."""
+        return self._next
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while one operation is carried out."""
+        return self._lock
+
+    def since(self, number: int) -> tuple[Operation, ...]:
+        """All operations kept from `number` on, oldest first."""
+        with self._lock:
+            if not self._log:
+                return ()
+            skip = max(0, number - self._log[0].number)
+            return tuple(op for i, op in enumerate(self._log) if i >= skip)
+
+    def add_fault(
+        self, kind: str, code: int, *, after: int = 0, count: int = 1, who: str | None = None
+    ) -> None:
+        """Let `count` operations of `kind` (a key of FAULT_KINDS) fail with `code`, `after` good ones."""
+        with self._lock:
+            self._faults.append(_Fault(FAULT_KINDS[kind], code, after, count, who))
+
+    def clear_faults(self) -> None:
+        with self._lock:
+            self._faults.clear()
+
+    def set_cut(self, cut: PowerCut | None) -> None:
+        """Arm one cut, or disarm."""
+        with self._lock:
+            self._cut = cut
+
+    def restore_power(self) -> None:
+        with self._lock:
+            self._dead = False
+
+    def check_read(self, who: str) -> None:
+        """Let a read fault strike; reads are neither numbered nor logged.
+
+        Raises:
+            FlashFault, PowerLost
+        """
+        if self._dead:
+            raise PowerLost
+        if self._faults:
+            self._strike("read", who)
+
+    def carry_out(self, kind: str, offset: int, length: int, who: str, apply: Callable[[int], None]) -> None:
+        """Do one operation: ``apply(n)`` changes the first `n` of `length` bytes.
+
+        Raises:
+            FlashFault: an injected fault struck; nothing was changed.
+            PowerLost: the supply was cut at this operation, or is already gone.
+        """
+        with self._lock:
+            if self._dead:
+                raise PowerLost
+            number = self._next
+            self._next += 1
+            self._log.append(Operation(number, kind, offset, length, who))
+            self._strike(kind, who)
+            cut = self._cut if self._cut is not None and self._cut.at_op == number else None
+            if cut is None:
+                apply(length)
+                return
+            self._cut = None
+            done = {CutPoint.BEFORE: 0, CutPoint.INSIDE: min(cut.byte, length), CutPoint.AFTER: length}[
+                cut.where
+            ]
+            if done:
+                apply(done)
+            self._dead = True
+        self.on_power_lost()
+        raise PowerLost
+
+    def _strike(self, kind: str, who: str) -> None:
+        with self._lock:
+            for fault in self._faults:
+                if fault.kind != kind or (fault.who is not None and fault.who != who):
+                    continue
+                if fault.after > 0:
+                    fault.after -= 1
+                    continue
+                if fault.count > 0:
+                    fault.count -= 1
+                    raise FlashFault(fault.code)

@@ -1,0 +1,115 @@
+"""The address space that a host tool can look into: eFuse and SPI controllers, some fixed values, RAM.
+
+Every other address reads 0 and forgets what is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.chips import Chip
+from harness.twin.efuse_controller import WINDOW_BYTES, EfuseController
+from harness.twin.efuses import Efuses
+from harness.twin.flash import Flash
+from harness.twin.spi_flash import SPI_LAYOUTS, SpiFlashController
+from harness.twin.uart import Uart
+
+CRYSTAL_HZ = 40_000_000
+
+
+class Device(Protocol):
+    """A block of registers; offsets are multiples of 4."""
+
+    def read(self, offset: int) -> int: ...
+
+    def write(self, offset: int, value: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChipMap:
+    """Addresses of one chip that a tool looks at, besides the controllers."""
+
+    fixed: tuple[tuple[int, int], ...]
+    """(address, value) of registers that never change on the modelled chip."""
+    uart_divider: int
+    """UART0 CLKDIV: the tool works out the crystal from it and its own baud rate."""
+    strap: int
+    """GPIO_STRAP, which holds the boot mode sampled at reset."""
+    ram: tuple[tuple[int, int], ...]
+    """(first, first behind) of memory that keeps what is written."""
+
+
+CHIP_MAPS = {
+    "esp32": ChipMap(
+        fixed=(
+            # The word in mask ROM by which esptool knows the chip; APB_CTL_DATE with bit 31: revision 3.
+            (0x40001000, 0x00F01D83),
+            (0x3FF6607C, 0x96042000),
+        ),
+        uart_divider=0x3FF40014,
+        strap=0x3FF44038,
+        ram=((0x3FF80000, 0x3FF82000), (0x3FFAE000, 0x40000000), (0x40070000, 0x400C2000)),
+    ),
+    "esp32c3": ChipMap(
+        # The word that older tools knew the chip by (ROM of revision 3).
+        fixed=((0x40001000, 0x1B31506F),),
+        uart_divider=0x60000014,
+        strap=0x60004038,
+        ram=((0x3FC80000, 0x3FCE0000), (0x4037C000, 0x403E0000), (0x50000000, 0x50002000)),
+    ),
+}
+
+
+class AddressSpace:
+    """What READ_REG, WRITE_REG and the memory download reach. `boot_mode` is the strap value."""
+
+    def __init__(self, chip: Chip, efuses: Efuses, flash: Flash, uart: Uart, boot_mode: int) -> None:
+        layout = SPI_LAYOUTS[chip.name]
+        self._map = CHIP_MAPS[chip.name]
+        devices: tuple[tuple[int, int, Device], ...] = (
+            (efuses.geometry.base, WINDOW_BYTES, EfuseController(efuses)),
+            (layout.base, layout.size, SpiFlashController(layout, flash)),
+        )
+        self._devices = devices
+        self._special: dict[int, Callable[[], int]] = {
+            self._map.uart_divider: lambda: CRYSTAL_HZ // uart.baud,
+            self._map.strap: lambda: boot_mode,
+        }
+        self._fixed = dict(self._map.fixed)
+        self._ram: dict[int, int] = {}
+
+    def read(self, address: int) -> int:
+        """The 32-bit word at `address` (rounded down to a word)."""
+        address &= 0xFFFFFFFC
+        for base, size, device in self._devices:
+            if base <= address < base + size:
+                return device.read(address - base)
+        if address in self._special:
+            return self._special[address]()
+        return self._fixed.get(address, self._ram.get(address, 0))
+
+    def write(self, address: int, value: int) -> None:
+        """Store a 32-bit word."""
+        address &= 0xFFFFFFFC
+        for base, size, device in self._devices:
+            if base <= address < base + size:
+                device.write(address - base, value & 0xFFFFFFFF)
+                return
+        if self._is_ram(address):
+            self._ram[address] = value & 0xFFFFFFFF
+
+    def load(self, address: int, data: bytes) -> None:
+        """Copy `data` into memory, as the memory download does."""
+        for at in range(address & ~3, address + len(data), 4):
+            if not self._is_ram(at):
+                continue
+            word = bytearray(self._ram.get(at, 0).to_bytes(4, "little"))
+            for i in range(4):
+                if 0 <= at + i - address < len(data):
+                    word[i] = data[at + i - address]
+            self._ram[at] = int.from_bytes(word, "little")
+
+    def _is_ram(self, address: int) -> bool:
+        return any(first <= address < behind for first, behind in self._map.ram)

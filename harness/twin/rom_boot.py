@@ -1,0 +1,385 @@
+"""The mask ROM from reset to the jump into the second-stage bootloader: its lines, checks and failures.
+
+Modelled are ESP32 revision 3 and ESP32-C3. Texts and order of the checks were taken from the mask ROMs
+running under Espressif's QEMU; the watchdog's rhythm from logs of silicon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, replace
+
+from harness.chips import Chip
+from harness.errors import FormatError
+from harness.formats.bootloader_config import BootloaderConfig, BootloaderDescription
+from harness.twin import bootloader
+from harness.twin.boot_context import (
+    RESET_RTC_WATCHDOG,
+    RESET_TIMER_GROUP_WATCHDOG,
+    BootContext,
+    Halted,
+    LoadedApp,
+    Outcome,
+    Reset,
+    RomLoop,
+)
+from harness.twin.boot_lines import RomLines
+from harness.twin.image_verify import (
+    CHECKSUM_SEED,
+    HEADER_BYTES,
+    MAGIC,
+    MAX_SEGMENTS,
+    SEGMENT_HEADER_BYTES,
+    SHA256_BYTES,
+    ImageHeader,
+    xor_fold,
+)
+from harness.twin.operations import FlashFault
+from harness.twin.security import has_key_purposes, secure_boot_enabled
+
+__all__ = ["BootContext", "Halted", "LoadedApp", "Outcome", "Reset", "RomLoop", "boot", "wait_for_reset"]
+
+SDKCONFIG_FILE = "bootloader.sdkconfig"
+"""In the state folder: the sdkconfig of the build that a real bootloader came from."""
+
+_BURST_S = 0.02
+_SPI_MODES = ("QIO", "QOUT", "DIO", "DOUT", "FAST_RD", "SLOW_RD", "OPI_STR", "OPI_DTR", "OOUT_STR", "OIO_STR")
+_CLOCK_DIVIDERS = {0: 2, 1: 3, 2: 4, 0xF: 1}
+
+_ESP32_REASONS = {
+    0x1: "POWERON_RESET",
+    0x2: "EXT_SYS_RESET",
+    0x3: "SW_RESET",
+    0x4: "OWDT_RESET",
+    0x5: "DEEPSLEEP_RESET",
+    0x6: "SDIO_RESET",
+    0x7: "TG0WDT_SYS_RESET",
+    0x8: "TG1WDT_SYS_RESET",
+    0x9: "RTCWDT_SYS_RESET",
+    0xA: "INTRUSION_RESET",
+    0xB: "TGWDT_CPU_RESET",
+    0xC: "SW_CPU_RESET",
+    0xD: "RTCWDT_CPU_RESET",
+    0xE: "EXT_CPU_RESET",
+    0xF: "RTCWDT_BROWN_OUT_RESET",
+    0x10: "RTCWDT_RTC_RESET",
+}
+_C3_REASONS = {
+    0x1: "POWERON",
+    0x3: "RTC_SW_SYS_RST",
+    0x5: "DSLEEP",
+    0x7: "TG0WDT_SYS_RST",
+    0x8: "TG1WDT_SYS_RST",
+    0x9: "RTCWDT_SYS_RST",
+    0xA: "INTRUSION_RST",
+    0xB: "TG0WDT_CPU_RST",
+    0xC: "RTC_SW_CPU_RST",
+    0xD: "RTCWDT_CPU_RST",
+    0xF: "BROWNOUT_RST",
+    0x10: "RTCWDT_RTC_RST",
+    0x11: "TG1WDT_CPU_RST",
+    0x12: "SUPER_WDT_RST",
+    0x13: "GLITCH_RTC_RST",
+    0x14: "EFUSE_RST",
+    0x15: "USB_UART_CHIP_RESET",
+    0x16: "USB_JTAG_CHIP_RESET",
+    0x17: "POWER_GLITCH_RESET",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RomFacts:
+    """What differs between the two mask ROMs."""
+
+    banner: tuple[str, ...]
+    reasons: dict[int, str]
+    boot_mode: str
+    """Strap value and name as QEMU's default straps give them."""
+    give_up: str
+    """Source line that the ROM prints before it waits for its watchdog."""
+    watchdog_reason: int
+    watchdog_s: float
+    header_lines: int
+    """How many ``invalid header`` lines come before the watchdog strikes."""
+    memory: tuple[tuple[int, int], ...]
+    """RAM (first, first behind) that the ROM can load to; a store elsewhere faults."""
+
+
+_ROMS = {
+    "esp32": RomFacts(
+        banner=("ets Jul 29 2019 12:21:46", ""),
+        reasons=_ESP32_REASONS,
+        boot_mode="0x12 (SPI_FAST_FLASH_BOOT)",
+        give_up="ets_main.c 384 ",
+        watchdog_reason=RESET_RTC_WATCHDOG,
+        watchdog_s=0.34,
+        header_lines=8,
+        memory=(
+            (0x3FF80000, 0x3FF82000),
+            (0x3FFAE000, 0x40000000),
+            (0x40070000, 0x400C2000),
+            (0x50000000, 0x50002000),
+        ),
+    ),
+    "esp32c3": RomFacts(
+        banner=("ESP-ROM:esp32c3-api1-20210207", "Build:Feb  7 2021"),
+        reasons=_C3_REASONS,
+        boot_mode="0x8 (SPI_FAST_FLASH_BOOT)",
+        give_up="ets_main.c 333 ",
+        watchdog_reason=RESET_TIMER_GROUP_WATCHDOG,
+        watchdog_s=0.32,
+        # As many as fit on a wire at 115200 baud before the watchdog strikes.
+        header_lines=128,
+        memory=((0x3FC80000, 0x3FCE0000), (0x4037C000, 0x403E0000), (0x50000000, 0x50002000)),
+    ),
+}
+
+_PRINT_NEVER = 3
+"""UART_PRINT_CONTROL of the ESP32-C3; 1 and 2 ask GPIO8, whose level here lets the ROM print."""
+
+_ROM_DATA = {"esp32c3": (0x3FCDE160, 0x3FCDF664)}
+"""The ROM's own data and stack, which the ESP32-C3's ROM does not load over (ESP32's does)."""
+
+_SAVED_PC = {RESET_TIMER_GROUP_WATCHDOG: "Saved PC:0x4004d1f8"}
+"""Where the ESP32-C3 ROM is when the watchdog ends its ``invalid header`` loop."""
+
+
+class _StopBoot(Exception):  # noqa: N818 - carries the outcome, like a return over two levels
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(type(outcome).__name__)
+        self.outcome = outcome
+
+
+def boot(ctx: BootContext, reset_reason: int) -> Outcome:
+    """Print what ROM and second-stage bootloader print after `reset_reason`, and say how it ended.
+
+    Does not wait and does not start the app. Run `wait_for_reset` on a `RomLoop` or `Reset`.
+
+    Raises:
+        PowerLost: the supply was cut at one of the bootloader's flash operations.
+    """
+    rom = _Rom(ctx, reset_reason)
+    try:
+        return rom.run()
+    except _StopBoot as stop:
+        return stop.outcome
+
+
+def wait_for_reset(ctx: BootContext, outcome: RomLoop | Reset) -> int | None:
+    """Let the time pass until the chip resets itself, printing what the ROM repeats meanwhile.
+
+    Returns the reset reason for the next `boot`, or None when ``ctx.stop`` was set first.
+    """
+    if isinstance(outcome, Reset):
+        return None if ctx.stop.wait(outcome.after_s) else outcome.reset_reason
+    lines = RomLines(ctx.uart)
+    left = outcome.repeats
+    per_burst = max(1, int(_BURST_S / outcome.interval_s))
+    while left > 0:
+        count = min(left, per_burst)
+        for _ in range(count if outcome.line is not None else 0):
+            lines.say(outcome.line or "")
+        left -= count
+        if ctx.stop.wait(outcome.interval_s * count):
+            return None
+    return outcome.reset_reason
+
+
+class _Rom:
+    """One pass through the ROM."""
+
+    def __init__(self, ctx: BootContext, reset_reason: int) -> None:
+        self._ctx = ctx
+        self._reason = reset_reason
+        self._facts = _ROMS[ctx.chip.name]
+        self._is_esp32 = not has_key_purposes(ctx.chip)
+        silent = not self._is_esp32 and ctx.efuses.field("UART_PRINT_CONTROL") == _PRINT_NEVER
+        self._lines = RomLines(ctx.uart, silent=silent)
+
+    def run(self) -> Outcome:
+        self._print_banner()
+        if secure_boot_enabled(self._ctx.efuses):
+            return self._halt("secure boot is on, and the twin does not model it")
+        header = self._read_header()
+        self._print_header(header)
+        first_segment = self._load_segments(header)
+        self._lines.say(f"entry 0x{header.entry_point:08x}")
+        config = self._bootloader_config(first_segment)
+        return bootloader.run(self._ctx, self._reason, header, config)
+
+    def _print_banner(self) -> None:
+        for line in self._facts.banner:
+            self._lines.say(line)
+        name = self._facts.reasons.get(self._reason, "UNKNOWN")
+        self._lines.say(f"rst:0x{self._reason:x} ({name}),boot:{self._facts.boot_mode}")
+        if not self._is_esp32 and self._reason in _SAVED_PC:
+            self._lines.say(_SAVED_PC[self._reason])
+
+    def _read(self, at: int, size: int) -> bytes:
+        try:
+            return self._ctx.cipher.read(at, size)
+        except FlashFault:
+            # A flash that does not answer leaves the data lines high.
+            return b"\xff" * size
+
+    def _read_header(self) -> ImageHeader:
+        raw = self._read(self._ctx.chip.bootloader_offset, HEADER_BYTES)
+        header = ImageHeader.from_bytes(raw)
+        if self._is_esp32:
+            plausible = header.magic == MAGIC and header.spi_mode < 6
+        else:
+            plausible = header.magic == MAGIC and header.spi_speed in _CLOCK_DIVIDERS
+        if not plausible:
+            word = int.from_bytes(raw[:4], "little")
+            raise _StopBoot(self._repeat(f"invalid header: 0x{word:08x}"))
+        if not self._is_esp32 and header.segment_count > MAX_SEGMENTS:
+            self._lines.say(f"Invalid image block count: {header.segment_count} (max {MAX_SEGMENTS})")
+            raise _StopBoot(self._give_up())
+        if header.chip_id != self._ctx.chip.chip_id:
+            raise _StopBoot(self._wrong_chip(self._ctx.chip, header.chip_id))
+        return header
+
+    def _wrong_chip(self, chip: Chip, found: int) -> Outcome:
+        if self._is_esp32:
+            return self._repeat(f"wrong chip id 0x{found:04x}")
+        self._lines.say(
+            f"Invalid chip id. Expected {chip.chip_id} read {found}. Bootloader for wrong chip?",
+        )
+        return self._give_up()
+
+    def _print_header(self, header: ImageHeader) -> None:
+        mode = _SPI_MODES[header.spi_mode] if header.spi_mode < len(_SPI_MODES) else "DIO"
+        if self._is_esp32:
+            self._lines.say(f"configsip: 0, SPIWP:0x{header.wp_pin:02x}")
+            self._lines.say(
+                "clk_drv:0x00,q_drv:0x00,d_drv:0x00,cs0_drv:0x00,hd_drv:0x00,wp_drv:0x00",
+            )
+        else:
+            self._lines.say(f"SPIWP:0x{header.wp_pin:02x}")
+        self._lines.say(f"mode:{mode}, clock div:{_CLOCK_DIVIDERS.get(header.spi_speed, 1)}")
+
+    def _load_segments(self, header: ImageHeader) -> bytes:
+        """Load all segments, check checksum and hash; returns the data of segment 0."""
+        base = self._ctx.chip.bootloader_offset
+        at = base + HEADER_BYTES
+        checksum = CHECKSUM_SEED
+        first = b""
+        for index in range(header.segment_count):
+            room = 16 - (at - base) % 16
+            if self._is_esp32 and room < SEGMENT_HEADER_BYTES:
+                # This ROM reads 16 bytes at a time and says so when a segment header straddles two reads.
+                self._lines.say(f"ho 0 tail {16 - room} room {room}")
+            address, size = struct.unpack("<II", self._read(at, SEGMENT_HEADER_BYTES))
+            at += SEGMENT_HEADER_BYTES
+            self._announce_segment(address, size)
+            self._check_segment(at, address, size)
+            data = self._read(at, size)
+            first = first if index else data
+            checksum ^= xor_fold(data)
+            at += size
+        at += 16 - (at - base) % 16
+        stored = self._read(at - 1, 1)[0]
+        if stored != checksum:
+            raise _StopBoot(self._bad_checksum(checksum, stored))
+        if not self._is_esp32:
+            self._check_hash(base, at)
+        return first
+
+    def _announce_segment(self, address: int, size: int) -> None:
+        if self._is_esp32:
+            signed = size - (1 << 32) if size >> 31 else size
+            self._lines.say(f"load:0x{address:08x},len:{signed}")
+        else:
+            self._lines.say(f"load:0x{address:08x},len:0x{size:x}")
+
+    def _check_segment(self, at: int, address: int, size: int) -> None:
+        if at + size > self._ctx.flash.size_bytes:
+            if self._is_esp32:
+                raise _StopBoot(self._watchdog())
+            self._lines.say("Invalid image block, can't boot.")
+            raise _StopBoot(self._give_up())
+        own = _ROM_DATA.get(self._ctx.chip.name)
+        if own is not None and size and address < own[1] and address + size > own[0]:
+            self._lines.say(
+                f"region 0x{address:08x}-0x{address + size:08x} "
+                f"overlaps 0x{own[0]:08x}-0x{own[1]:08x}, can't load"
+            )
+            raise _StopBoot(self._give_up())
+        fits = any(low <= address and address + size <= high for low, high in self._facts.memory)
+        if size and not fits:
+            if not self._is_esp32:
+                self._lines.say("Guru Meditation Error: Core 0 panic'ed (Store/AMO access fault)")
+            raise _StopBoot(self._watchdog())
+
+    def _bad_checksum(self, calculated: int, stored: int) -> Outcome:
+        if not self._is_esp32:
+            self._lines.say(f"Checksum failure. Calculated 0x{calculated:02x} stored 0x{stored:02x}")
+            return self._give_up()
+        self._lines.say(f"csum err:0x{calculated:02x}!=0x{stored:02x}")
+        if self._ctx.efuses.field("CONSOLE_DEBUG_DISABLE"):
+            return self._give_up()
+        self._lines.say("Falling back to built-in command interpreter.")
+        self._lines.say("OK")
+        self._ctx.uart.send(b">")
+        return Halted("the ROM fell back to its command interpreter")
+
+    def _check_hash(self, base: int, end: int) -> None:
+        # This ROM compares whether or not the header says that a hash is appended, and goes on all the same.
+        calculated = hashlib.sha256(self._read(base, end - base)).hexdigest()
+        stored = self._read(end, SHA256_BYTES).hex()
+        if calculated != stored:
+            self._lines.say("SHA-256 comparison failed:")
+            self._lines.say(f"Calculated: {calculated}")
+            self._lines.say(f"Expected: {stored}")
+            self._lines.say("Attempting to boot anyway...")
+
+    def _bootloader_config(self, first_segment: bytes) -> BootloaderConfig:
+        try:
+            config = BootloaderConfig.from_segment_data(first_segment)
+            if config is not None:
+                return config
+            path = self._ctx.state_dir / SDKCONFIG_FILE
+            if not path.is_file():
+                raise _StopBoot(
+                    self._halt(
+                        "this bootloader's options are unknown: put the sdkconfig of its build "
+                        f"into the state folder as {SDKCONFIG_FILE}"
+                    )
+                )
+            return self._config_of_real_bootloader(path.read_text("utf-8", "replace"), first_segment)
+        except (FormatError, OSError) as error:
+            reason = error.message if isinstance(error, FormatError) else error.strerror
+            raise _StopBoot(self._halt(f"this bootloader's options cannot be read: {reason}")) from error
+
+    def _config_of_real_bootloader(self, sdkconfig: str, first_segment: bytes) -> BootloaderConfig:
+        if "\nCONFIG_SECURE_BOOT=y" in f"\n{sdkconfig}":
+            raise _StopBoot(
+                self._halt("this bootloader was built with secure boot, which the twin does not model")
+            )
+        config = BootloaderConfig.from_sdkconfig(sdkconfig)
+        description = BootloaderDescription.from_bytes(first_segment)
+        prints_time = "\nCONFIG_BOOTLOADER_COMPILE_TIME_DATE=y" in f"\n{sdkconfig}"
+        return replace(
+            config,
+            idf_version=description.idf_ver,
+            compile_time=description.date_time if prints_time else "",
+        )
+
+    def _repeat(self, line: str) -> RomLoop:
+        facts = self._facts
+        shown = None if self._lines.silent else line
+        return RomLoop(
+            shown, facts.header_lines, facts.watchdog_s / facts.header_lines, facts.watchdog_reason
+        )
+
+    def _give_up(self) -> RomLoop:
+        self._lines.say(self._facts.give_up)
+        return self._watchdog()
+
+    def _watchdog(self) -> RomLoop:
+        return RomLoop(None, 1, self._facts.watchdog_s, self._facts.watchdog_reason)
+
+    def _halt(self, why: str) -> Halted:
+        self._ctx.uart.send(f"twin: {why}\r\n".encode())
+        return Halted(why)

@@ -1,0 +1,390 @@
+"""The chip as the native application reaches it: one socket, one request at a time.
+
+Request (little endian): u32 op, u32 arg0, u32 arg1, u32 data_len, data. Reply: i32 status (``esp_err_t``
+or ``psa_status_t``), u32 value, u32 data_len, data. The application is not trusted: every number is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from harness.twin.boot_context import BootContext, LoadedApp
+from harness.twin.boot_lines import Level
+from harness.twin.image_verify import ERR_FAIL, ERR_INVALID_ARG, ImageCheck, ImageRejected
+from harness.twin.operations import FlashFault
+from harness.twin.security import (
+    EncryptionMode,
+    download_state,
+    encryption_mode,
+    flash_encryption_enabled,
+    has_key_purposes,
+    release_verified,
+    secure_boot_enabled,
+    secure_version,
+)
+
+REQUEST = struct.Struct("<IIII")
+REPLY = struct.Struct("<iII")
+INFO = struct.Struct("<9I6s6B")
+INFO_VERSION = 1
+
+MAX_DATA_BYTES = 16 << 20
+"""More than any flash; a request that announces more is not answered but ends the application."""
+
+ERR_INVALID_STATE = 0x103
+ERR_INVALID_SIZE = 0x104
+ERR_NOT_SUPPORTED = 0x106
+
+PSA_INVALID_ARGUMENT = -135
+PSA_BAD_STATE = -137
+PSA_INSUFFICIENT_MEMORY = -141
+PSA_INVALID_SIGNATURE = -149
+
+_HASHES_MAX = 16
+_POLL_S = 0.02
+_WHO = "app"
+_LETTERS = {Level.ERROR: "E", Level.WARN: "W", Level.INFO: "I", Level.DEBUG: "D", Level.VERBOSE: "V"}
+
+
+class Op(IntEnum):
+    """Requests, numbered as on the wire."""
+
+    FLASH_READ_RAW = 1
+    FLASH_READ = 2
+    FLASH_WRITE_RAW = 3
+    FLASH_WRITE_ENCRYPTED = 4
+    FLASH_ERASE = 5
+    INFO = 6
+    IMAGE_VERIFY = 7
+    HASH_START = 8
+    HASH_UPDATE = 9
+    HASH_FINISH = 10
+    HASH_ABORT = 11
+    VERIFY_HASH = 12
+    RESTART = 13
+    EFUSE = 14
+
+
+class EfuseAction(IntEnum):
+    """arg0 of `Op.EFUSE`."""
+
+    DISABLE_DOWNLOAD = 1
+    SECURE_DOWNLOAD = 2
+    RELEASE_MODE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    op: int
+    arg0: int
+    arg1: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int = 0
+    value: int = 0
+    data: bytes = b""
+
+
+class ConnectionEnded(Exception):  # noqa: N818 - the ordinary end of an application
+    """The application closed its socket, or sent something that is no request."""
+
+
+class Stopped(Exception):  # noqa: N818 - the machine resets the board
+    """The machine asked for the end while the application was being waited for."""
+
+
+class CollectedLog:
+    """Log lines of an image check, to be printed by the application: level letter, tag, text."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, level: Level, tag: str, text: str) -> None:
+        self.lines.append(f"{_LETTERS[level]} {tag}: {text}\n")
+
+    def spent_reading(self, size_bytes: int) -> None:
+        """The application stamps its lines by its own clock."""
+
+
+class RpcServer:
+    """Answers the requests of one application on `connection`, which it switches to short time-outs."""
+
+    def __init__(
+        self, ctx: BootContext, app: LoadedApp, connection: socket.socket, *, restart_hint: int = 0
+    ) -> None:
+        self._ctx = ctx
+        self._app = app
+        self._restart_hint = restart_hint
+        self._connection = connection
+        connection.settimeout(_POLL_S)
+        self._started = time.monotonic()
+        self._hashes: dict[int, hashlib._Hash] = {}
+        self._next_hash = 1
+        self._operations: dict[int, Callable[[Request], Reply]] = {
+            Op.FLASH_READ_RAW: self._read_raw,
+            Op.FLASH_READ: self._read,
+            Op.FLASH_WRITE_RAW: self._write_raw,
+            Op.FLASH_WRITE_ENCRYPTED: self._write_encrypted,
+            Op.FLASH_ERASE: self._erase,
+            Op.INFO: self._info,
+            Op.IMAGE_VERIFY: self._verify_image,
+            Op.HASH_START: self._hash_start,
+            Op.HASH_UPDATE: self._hash_update,
+            Op.HASH_FINISH: self._hash_finish,
+            Op.HASH_ABORT: self._hash_abort,
+            Op.VERIFY_HASH: self._verify_hash,
+            Op.EFUSE: self._efuse,
+        }
+
+    def serve(self) -> int:
+        """Answer requests until the application asks for a restart; returns the reason it gives.
+
+        Raises:
+            ConnectionEnded: the application is gone or talks nonsense.
+            Stopped: ``ctx.stop`` was set.
+            PowerLost: the supply was cut at an operation.
+        """
+        while True:
+            header: tuple[int, int, int, int] = REQUEST.unpack(self._receive(REQUEST.size))
+            op, arg0, arg1, size = header
+            if size > MAX_DATA_BYTES:
+                raise ConnectionEnded(f"request {op} announces {size} bytes")
+            request = Request(op, arg0, arg1, self._receive(size))
+            if op == Op.RESTART:
+                return arg0
+            reply = self.answer(request)
+            self._send(REPLY.pack(reply.status, reply.value, len(reply.data)) + reply.data)
+
+    def answer(self, request: Request) -> Reply:
+        """Carry out one request other than RESTART."""
+        operation = self._operations.get(request.op)
+        if operation is None:
+            return Reply(ERR_NOT_SUPPORTED)
+        try:
+            return operation(request)
+        except FlashFault as fault:
+            return Reply(fault.code)
+
+    @property
+    def uptime_ms(self) -> int:
+        """The application's clock: it goes on from where the bootloader's stood."""
+        return self._app.started_ms + int((time.monotonic() - self._started) * 1000)
+
+    # Flash
+
+    def _read_raw(self, request: Request) -> Reply:
+        return Reply(data=self._ctx.flash.read(request.arg0, request.arg1, who=_WHO))
+
+    def _read(self, request: Request) -> Reply:
+        if not self._is_inside(request.arg0, request.arg1):
+            return Reply(ERR_INVALID_ARG)
+        return Reply(data=self._ctx.cipher.read(request.arg0, request.arg1, who=_WHO))
+
+    def _write_raw(self, request: Request) -> Reply:
+        self._ctx.flash.program(request.arg0, request.data, who=_WHO)
+        return Reply()
+
+    def _write_encrypted(self, request: Request) -> Reply:
+        # In the order of esp_flash_write_encrypted(), which enciphers whether or not encryption is on.
+        if not self._is_inside(request.arg0, len(request.data)) or request.arg0 % 16:
+            return Reply(ERR_INVALID_ARG)
+        if len(request.data) % 16:
+            return Reply(ERR_INVALID_SIZE)
+        self._ctx.cipher.write_enciphered(request.arg0, request.data, who=_WHO)
+        return Reply()
+
+    def _erase(self, request: Request) -> Reply:
+        self._ctx.flash.erase(request.arg0, request.arg1, who=_WHO)
+        return Reply()
+
+    def _is_inside(self, addr: int, size: int) -> bool:
+        return addr + size <= self._ctx.flash.size_bytes
+
+    # Board and image
+
+    def _info(self, _: Request) -> Reply:
+        efuses, app = self._ctx.efuses, self._app
+        data = INFO.pack(
+            INFO_VERSION,
+            self._ctx.chip.chip_id,
+            self._ctx.flash.size_bytes,
+            app.offset,
+            app.table_offset,
+            app.reset_reason,
+            efuses.chip_rev_full,
+            secure_version(efuses),
+            self.uptime_ms & 0xFFFFFFFF,
+            efuses.mac,
+            flash_encryption_enabled(efuses),
+            encryption_mode(efuses),
+            secure_boot_enabled(efuses),
+            download_state(efuses),
+            release_verified(efuses),
+            self._restart_hint,
+        )
+        return Reply(data=data)
+
+    def _verify_image(self, request: Request) -> Reply:
+        if not self._is_inside(request.arg0, request.arg1):
+            return Reply(ERR_INVALID_ARG)
+        log = CollectedLog()
+        check = ImageCheck(
+            chip=self._ctx.chip,
+            cipher=self._ctx.cipher,
+            efuses=self._ctx.efuses,
+            chip_rev_full=self._ctx.efuses.chip_rev_full,
+            flash_size_bytes=self._ctx.flash.size_bytes,
+            log=log,
+            load=False,
+        )
+        status, size = 0, 0
+        try:
+            size = check.verify(request.arg0, request.arg1).size_bytes
+        except ImageRejected as rejected:
+            status = rejected.status
+        return Reply(status, size, "".join(log.lines).encode())
+
+    # Cryptography
+
+    def _hash_start(self, _: Request) -> Reply:
+        if len(self._hashes) >= _HASHES_MAX:
+            return Reply(PSA_INSUFFICIENT_MEMORY)
+        handle = self._next_hash
+        self._next_hash += 1
+        self._hashes[handle] = hashlib.sha256()
+        return Reply(value=handle)
+
+    def _hash_update(self, request: Request) -> Reply:
+        digest = self._hashes.get(request.arg0)
+        if digest is None:
+            return Reply(PSA_BAD_STATE)
+        digest.update(request.data)
+        return Reply()
+
+    def _hash_finish(self, request: Request) -> Reply:
+        digest = self._hashes.pop(request.arg0, None)
+        return Reply(PSA_BAD_STATE) if digest is None else Reply(data=digest.digest())
+
+    def _hash_abort(self, request: Request) -> Reply:
+        self._hashes.pop(request.arg0, None)
+        return Reply()
+
+    def _verify_hash(self, request: Request) -> Reply:
+        """ECDSA P-256 over a SHA-256: 65 bytes of public key, 32 of hash, 64 of r and s, big endian."""
+        if len(request.data) != 65 + 32 + 64:
+            return Reply(PSA_INVALID_ARGUMENT)
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
+
+        point, digest, signature = request.data[:65], request.data[65:97], request.data[97:]
+        try:
+            key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+        except ValueError:
+            return Reply(PSA_INVALID_ARGUMENT)
+        der = encode_dss_signature(
+            int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+        )
+        try:
+            key.verify(der, digest, ec.ECDSA(Prehashed(hashes.SHA256())))
+        except InvalidSignature:
+            return Reply(PSA_INVALID_SIGNATURE)
+        return Reply()
+
+    # eFuses
+
+    def _efuse(self, request: Request) -> Reply:
+        if request.arg0 == EfuseAction.DISABLE_DOWNLOAD:
+            return Reply(self._disable_download())
+        if request.arg0 == EfuseAction.SECURE_DOWNLOAD:
+            return Reply(self._secure_download())
+        if request.arg0 == EfuseAction.RELEASE_MODE:
+            return Reply(self._release_mode())
+        return Reply(ERR_INVALID_ARG)
+
+    def _disable_download(self) -> int:
+        """``esp_efuse_disable_rom_download_mode``: on ESP32 only from revision 3 on."""
+        efuses, name = self._ctx.efuses, self._ctx.chip.fuses.download_off
+        if not has_key_purposes(self._ctx.chip):
+            if efuses.chip_rev_full < 300:
+                return ERR_NOT_SUPPORTED
+            if not efuses.field(name) and efuses.write_protected(name):
+                return ERR_INVALID_STATE
+        return self._burn(name, 1)
+
+    def _secure_download(self) -> int:
+        fuses = self._ctx.chip.fuses
+        if fuses.secure_download is None:
+            return ERR_NOT_SUPPORTED
+        if self._ctx.efuses.field(fuses.download_off):
+            return 0
+        return self._burn(fuses.secure_download, 1)
+
+    def _release_mode(self) -> int:
+        """``esp_flash_encryption_set_release_mode``, which also locks UART download.
+
+        ESP-IDF aborts where this returns ERR_INVALID_STATE.
+        """
+        efuses, fuses = self._ctx.efuses, self._ctx.chip.fuses
+        mode = encryption_mode(efuses)
+        if mode is not EncryptionMode.DEVELOPMENT:
+            return 0 if mode is EncryptionMode.RELEASE else ERR_INVALID_STATE
+        names = (
+            ("DIS_DOWNLOAD_MANUAL_ENCRYPT", "DIS_DOWNLOAD_ICACHE")
+            if has_key_purposes(self._ctx.chip)
+            else ("DISABLE_DL_CACHE", "DISABLE_DL_ENCRYPT", "DISABLE_DL_DECRYPT")
+        )
+        if not efuses.write_protected(fuses.counter):
+            self._burn(fuses.counter, fuses.counter_release)
+        for name in names:
+            self._burn(name, 1)
+        lock = fuses.download_off if fuses.secure_download is None else fuses.secure_download
+        self._burn(lock, 1)
+        bit = efuses.geometry.field(fuses.release_write_protect).write_disable
+        if bit is not None:
+            self._burn("WR_DIS", 1 << bit)
+        return 0 if encryption_mode(efuses) is EncryptionMode.RELEASE else ERR_INVALID_STATE
+
+    def _burn(self, name: str, value: int) -> int:
+        self._ctx.efuses.burn_field(name, value, who=_WHO)
+        return 0 if self._ctx.efuses.field(name) & value == value else ERR_FAIL
+
+    # Wire
+
+    def _receive(self, size: int) -> bytes:
+        received = bytearray()
+        while len(received) < size:
+            if self._ctx.stop.is_set():
+                raise Stopped
+            try:
+                part = self._connection.recv(min(size - len(received), 1 << 16))
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise ConnectionEnded("socket broke") from error
+            if not part:
+                raise ConnectionEnded("socket closed")
+            received += part
+        return bytes(received)
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            if self._ctx.stop.is_set():
+                raise Stopped
+            try:
+                view = view[self._connection.send(view) :]
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise ConnectionEnded("socket broke") from error

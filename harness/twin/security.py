@@ -1,0 +1,249 @@
+"""What the eFuses say about security, as pure functions: encryption mode, release check, download state.
+
+The rules are those of ESP-IDF v5.5 (``esp_get_flash_encryption_mode``, ``esp_flash_encrypt_state``,
+``esp_flash_encryption_cfg_verify_release_mode``) and of the mask ROM for the download fuses. The machine,
+the bootloader and the application's INFO call all ask here, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from harness.chips import Chip, Cipher
+
+PURPOSE_XTS_AES_128_KEY = 4
+"""``KEY_PURPOSE_n`` of an XTS-AES-128 flash key on ESP32-C3 (espefuse's table of key purposes)."""
+
+KEY_BLOCKS = 6
+"""BLOCK_KEY0 to BLOCK_KEY5 on chips with key purposes."""
+
+_PURPOSES_HMAC_JTAG = (5, 6)  # HMAC_DOWN_ALL, HMAC_DOWN_JTAG
+
+
+class FuseReader(Protocol):
+    """The part of `harness.twin.efuses.Efuses` that these rules read."""
+
+    @property
+    def chip(self) -> Chip: ...
+
+    def field(self, name: str) -> int: ...
+
+    def block_for_hardware(self, name: str) -> bytes: ...
+
+    def read_protected(self, block: str) -> bool: ...
+
+    def write_protected(self, name: str) -> bool: ...
+
+
+class EncryptionMode(IntEnum):
+    """``esp_flash_enc_mode_t`` in the order that the INFO call uses on the wire."""
+
+    OFF = 0
+    DEVELOPMENT = 1
+    RELEASE = 2
+
+
+class Download(IntEnum):
+    """What the eFuses leave of UART download."""
+
+    OPEN = 0
+    SECURE = 1
+    OFF = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFinding:
+    """One warning of the release check: `text` as ESP-IDF logs it under ``flash_encrypt``."""
+
+    text: str
+    fails: bool = True
+
+
+def has_key_purposes(chip: Chip) -> bool:
+    """True where key blocks carry a purpose; ESP32's block 1 is the flash key by position."""
+    return chip.fuses.key_purpose_field is not None
+
+
+def flash_encryption_enabled(efuses: FuseReader) -> bool:
+    """True when the counter has an odd number of ones, which is what the hardware looks at."""
+    return _ones(efuses.field(efuses.chip.fuses.counter)) % 2 == 1
+
+
+def plaintext_flashes_left(efuses: FuseReader) -> int:
+    """How often encryption could still be turned off and on again; 0 when the counter is write-protected."""
+    fuses = efuses.chip.fuses
+    if efuses.write_protected(fuses.counter):
+        return 0
+    return (fuses.counter_bits - _ones(efuses.field(fuses.counter))) // 2
+
+
+def encryption_mode(efuses: FuseReader) -> EncryptionMode:
+    """The mode as ESP-IDF decides it: release wants a final counter and the download fuses of the chip."""
+    if not flash_encryption_enabled(efuses):
+        return EncryptionMode.OFF
+    wanted: tuple[str, ...] = ("DIS_DOWNLOAD_MANUAL_ENCRYPT", "DIS_DOWNLOAD_ICACHE")
+    if efuses.chip.cipher is Cipher.ESP32_AES:
+        wanted = ("DISABLE_DL_CACHE", "DISABLE_DL_ENCRYPT", "DISABLE_DL_DECRYPT")
+    if _counter_is_final(efuses) and all(efuses.field(name) for name in wanted):
+        return EncryptionMode.RELEASE
+    return EncryptionMode.DEVELOPMENT
+
+
+def release_findings(efuses: FuseReader) -> tuple[ReleaseFinding, ...]:
+    """What ESP-IDF's own release check would warn about, in its order."""
+    return _esp32_findings(efuses) if not has_key_purposes(efuses.chip) else _purpose_chip_findings(efuses)
+
+
+def release_verified(efuses: FuseReader) -> bool:
+    """The result of ``esp_flash_encryption_cfg_verify_release_mode``."""
+    return not any(finding.fails for finding in release_findings(efuses))
+
+
+def secure_boot_enabled(efuses: FuseReader) -> bool:
+    """True when secure boot v2 is switched on in the eFuses."""
+    return bool(efuses.field("SECURE_BOOT_EN" if has_key_purposes(efuses.chip) else "ABS_DONE_1"))
+
+
+def download_state(efuses: FuseReader) -> Download:
+    """Open, restricted to Secure Download Mode, or off; off wins over secure."""
+    fuses = efuses.chip.fuses
+    if efuses.field(fuses.download_off):
+        return Download.OFF
+    if fuses.secure_download is not None and efuses.field(fuses.secure_download):
+        return Download.SECURE
+    return Download.OPEN
+
+
+def secure_version(efuses: FuseReader) -> int:
+    """Anti-rollback version: the number of ones in SECURE_VERSION (32 bits on ESP32, 16 on ESP32-C3)."""
+    return _ones(efuses.field("SECURE_VERSION"))
+
+
+def efuse_block_revision(efuses: FuseReader) -> int:
+    """eFuse block revision, major * 100 + minor; 0 on ESP32, which has none."""
+    if not has_key_purposes(efuses.chip):
+        return 0
+    return efuses.field("BLK_VERSION_MAJOR") * 100 + efuses.field("BLK_VERSION_MINOR")
+
+
+def flash_key_block(efuses: FuseReader) -> str | None:
+    """Name of the block that the cipher engine takes its key from; None when no block has the purpose."""
+    if not has_key_purposes(efuses.chip):
+        return efuses.chip.fuses.key_storage_block
+    for index in range(KEY_BLOCKS):
+        if efuses.field(f"KEY_PURPOSE_{index}") == PURPOSE_XTS_AES_128_KEY:
+            return f"BLOCK_KEY{index}"
+    return None
+
+
+def _ones(value: int) -> int:
+    return bin(value).count("1")
+
+
+def _counter_is_final(efuses: FuseReader) -> bool:
+    fuses = efuses.chip.fuses
+    return efuses.write_protected(fuses.counter) or efuses.field(fuses.counter) == fuses.counter_release
+
+
+def _esp32_findings(efuses: FuseReader) -> tuple[ReleaseFinding, ...]:
+    checks = (
+        (flash_encryption_enabled(efuses), "Not enabled Flash Encryption (FLASH_CRYPT_CNT->1 or max)"),
+        (
+            efuses.field("FLASH_CRYPT_CONFIG") == 0xF,
+            "ENCRYPT_CONFIG must be set 0xF (set ENCRYPT_CONFIG->0xF)",
+        ),
+        (
+            _counter_is_final(efuses),
+            "Not release mode of Flash Encryption (set FLASH_CRYPT_CNT->max or WR_DIS_FLASH_CRYPT_CNT->1)",
+        ),
+        (
+            efuses.field("DISABLE_DL_ENCRYPT") == 1,
+            "Not disabled UART bootloader encryption (set DISABLE_DL_ENCRYPT->1)",
+        ),
+        (
+            efuses.field("DISABLE_DL_DECRYPT") == 1,
+            "Not disabled UART bootloader decryption (set DISABLE_DL_DECRYPT->1)",
+        ),
+        (
+            efuses.field("DISABLE_DL_CACHE") == 1,
+            "Not disabled UART bootloader MMU cache (set DISABLE_DL_CACHE->1)",
+        ),
+        (efuses.field("JTAG_DISABLE") == 1, "Not disabled JTAG (set DISABLE_JTAG->1)"),
+        (
+            efuses.field("CONSOLE_DEBUG_DISABLE") == 1,
+            "Not disabled ROM BASIC interpreter fallback (set CONSOLE_DEBUG_DISABLE->1)",
+        ),
+        (efuses.write_protected("DIS_CACHE"), "Not write-protected DIS_CACHE (set WR_DIS_DIS_CACHE->1)"),
+        (efuses.read_protected("BLOCK1"), "Not read-protected flash ecnryption key (set RD_DIS_BLK1->1)"),
+        (efuses.write_protected("BLOCK1"), "Not write-protected flash ecnryption key (set WR_DIS_BLK1->1)"),
+    )
+    return tuple(ReleaseFinding(text) for passed, text in checks if not passed)
+
+
+def _purpose_chip_findings(efuses: FuseReader) -> tuple[ReleaseFinding, ...]:
+    checks = [
+        (flash_encryption_enabled(efuses), "Not enabled Flash Encryption (SPI_BOOT_CRYPT_CNT->1 or max)"),
+        (
+            _counter_is_final(efuses),
+            "Not release mode of Flash Encryption "
+            "(set SPI_BOOT_CRYPT_CNT->max or WR_DIS_SPI_BOOT_CRYPT_CNT->1)",
+        ),
+        (
+            efuses.field("DIS_DOWNLOAD_MANUAL_ENCRYPT") == 1,
+            "Not disabled UART bootloader encryption (set DIS_DOWNLOAD_MANUAL_ENCRYPT->1)",
+        ),
+        (
+            efuses.field("DIS_DOWNLOAD_ICACHE") == 1,
+            "Not disabled UART bootloader cache (set DIS_DOWNLOAD_ICACHE->1)",
+        ),
+    ]
+    findings = [ReleaseFinding(text) for passed, text in checks if not passed]
+    findings += _jtag_findings(efuses)
+    checks = [
+        (efuses.field("DIS_DIRECT_BOOT") == 1, "Not disabled direct boot mode (set DIS_DIRECT_BOOT->1)"),
+        (efuses.write_protected("DIS_ICACHE"), "Not write-protected DIS_ICACHE (set WR_DIS_DIS_ICACHE->1)"),
+    ]
+    findings += [ReleaseFinding(text) for passed, text in checks if not passed]
+    return tuple(findings + _key_findings(efuses))
+
+
+def _jtag_findings(efuses: FuseReader) -> list[ReleaseFinding]:
+    found: list[ReleaseFinding] = []
+    if efuses.field("SOFT_DIS_JTAG") == 0b111:
+        purposes = {efuses.field(f"KEY_PURPOSE_{index}") for index in range(KEY_BLOCKS)}
+        if purposes.intersection(_PURPOSES_HMAC_JTAG):
+            return found
+        found.append(
+            ReleaseFinding("SOFT_DIS_JTAG is set but HMAC key with respective purpose not found", fails=False)
+        )
+    if not efuses.field("DIS_PAD_JTAG"):
+        found.append(ReleaseFinding("Not disabled JTAG PADs (set DIS_PAD_JTAG->1)"))
+    if not efuses.field("DIS_USB_JTAG"):
+        found.append(ReleaseFinding("Not disabled USB JTAG (set DIS_USB_JTAG->1)"))
+    return found
+
+
+def _key_findings(efuses: FuseReader) -> list[ReleaseFinding]:
+    block = flash_key_block(efuses)
+    if block is None:
+        # ESP-IDF says nothing here and still answers false.
+        return [ReleaseFinding("")]
+    index = int(block[-1])
+    number = index + 4  # EFUSE_BLK_KEY0 is block 4
+    checks = (
+        (
+            efuses.read_protected(block),
+            f"Not read-protected Flash encryption key in BLOCK{number} (set RD_DIS_KEY{index}->1)",
+        ),
+        (
+            efuses.write_protected(block),
+            f"Not write-protected Flash encryption key in BLOCK{number} (set WR_DIS_KEY{index}->1)",
+        ),
+        (
+            efuses.write_protected(f"KEY_PURPOSE_{index}"),
+            f"Not write-protected KEY_PURPOSE for BLOCK{number} (set WR_DIS_KEY_PURPOSE{index}->1)",
+        ),
+    )
+    return [ReleaseFinding(text) for passed, text in checks if not passed]

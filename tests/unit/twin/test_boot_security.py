@@ -1,0 +1,136 @@
+"""What the eFuses say about security, by the rules of ESP-IDF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from boot_board import Board
+
+from harness.chips import CHIPS
+from harness.twin import security
+from harness.twin.security import Download, EncryptionMode
+
+
+@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+def test_a_new_chip_has_nothing_enabled(chip_name: str, tmp_path: Path) -> None:
+    efuses = Board.named(chip_name, tmp_path).efuses
+    assert security.encryption_mode(efuses) is EncryptionMode.OFF
+    assert security.download_state(efuses) is Download.OPEN
+    assert not security.secure_boot_enabled(efuses)
+    assert not security.release_verified(efuses)
+    assert security.secure_version(efuses) == 0
+    assert security.efuse_block_revision(efuses) == 0
+
+
+@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+def test_the_documented_release_fuses_pass_the_release_check(chip_name: str, tmp_path: Path) -> None:
+    efuses = Board.named(chip_name, tmp_path, encrypted=True).efuses
+    assert security.encryption_mode(efuses) is EncryptionMode.RELEASE
+    assert security.release_findings(efuses) == ()
+    assert security.release_verified(efuses)
+
+
+RELEASE_MODE = [
+    ("esp32", {"FLASH_CRYPT_CNT": 1}, 0, EncryptionMode.DEVELOPMENT),
+    ("esp32", {"FLASH_CRYPT_CNT": 0x7F}, 0, EncryptionMode.DEVELOPMENT),
+    (
+        "esp32",
+        {"FLASH_CRYPT_CNT": 0x7F, "DISABLE_DL_CACHE": 1, "DISABLE_DL_ENCRYPT": 1, "DISABLE_DL_DECRYPT": 1},
+        0,
+        EncryptionMode.RELEASE,
+    ),
+    (
+        "esp32",
+        {"FLASH_CRYPT_CNT": 1, "DISABLE_DL_CACHE": 1, "DISABLE_DL_ENCRYPT": 1, "DISABLE_DL_DECRYPT": 1},
+        1 << 2,
+        EncryptionMode.RELEASE,
+    ),
+    ("esp32c3", {"SPI_BOOT_CRYPT_CNT": 3}, 0, EncryptionMode.OFF),
+    ("esp32c3", {"SPI_BOOT_CRYPT_CNT": 7, "DIS_DOWNLOAD_ICACHE": 1}, 0, EncryptionMode.DEVELOPMENT),
+    (
+        "esp32c3",
+        {"SPI_BOOT_CRYPT_CNT": 7, "DIS_DOWNLOAD_ICACHE": 1, "DIS_DOWNLOAD_MANUAL_ENCRYPT": 1},
+        0,
+        EncryptionMode.RELEASE,
+    ),
+    (
+        "esp32c3",
+        {"SPI_BOOT_CRYPT_CNT": 1, "DIS_DOWNLOAD_ICACHE": 1, "DIS_DOWNLOAD_MANUAL_ENCRYPT": 1},
+        1 << 4,
+        EncryptionMode.RELEASE,
+    ),
+]
+
+
+@pytest.mark.parametrize(("chip_name", "fields", "wr_dis", "mode"), RELEASE_MODE)
+def test_the_mode_needs_a_final_counter_and_the_download_fuses(
+    chip_name: str, fields: dict[str, int], wr_dis: int, mode: EncryptionMode, tmp_path: Path
+) -> None:
+    board = Board.named(chip_name, tmp_path)
+    for name, value in fields.items():
+        board.efuses.burn_field(name, value)
+    board.efuses.burn_field("WR_DIS", wr_dis)
+    assert security.encryption_mode(board.efuses) is mode
+
+
+def burn_all(board: Board, names: Iterable[str]) -> None:
+    for name in names:
+        board.efuses.burn_field(name, 1)
+
+
+def test_esp32_without_console_disable_is_what_fails_after_the_documented_list(tmp_path: Path) -> None:
+    board = Board.named("esp32", tmp_path)
+    board.burn_key(board.key)
+    burn_all(board, ["DISABLE_DL_ENCRYPT", "DISABLE_DL_DECRYPT", "DISABLE_DL_CACHE", "JTAG_DISABLE"])
+    board.efuses.burn_field("FLASH_CRYPT_CNT", 0x7F)
+    board.efuses.burn_field("RD_DIS", 1)
+    board.efuses.burn_field("WR_DIS", 1 << 7 | 1 << 3)
+    assert [finding.text for finding in security.release_findings(board.efuses)] == [
+        "Not disabled ROM BASIC interpreter fallback (set CONSOLE_DEBUG_DISABLE->1)"
+    ]
+    assert security.encryption_mode(board.efuses) is EncryptionMode.RELEASE
+    assert not security.release_verified(board.efuses)
+
+
+def test_a_soft_jtag_disable_without_key_only_warns_when_the_pads_are_disabled(tmp_path: Path) -> None:
+    board = Board.named("esp32c3", tmp_path, encrypted=True)
+    board.efuses.burn_field("SOFT_DIS_JTAG", 7)
+    assert [(f.text, f.fails) for f in security.release_findings(board.efuses)] == [
+        ("SOFT_DIS_JTAG is set but HMAC key with respective purpose not found", False)
+    ]
+    assert security.release_verified(board.efuses)
+
+
+def test_an_unprotected_key_is_named_with_its_block(tmp_path: Path) -> None:
+    board = Board.named("esp32c3", tmp_path)
+    board.efuses.burn_block("BLOCK_KEY2", board.key)
+    board.efuses.burn_field("KEY_PURPOSE_2", 4)
+    assert security.flash_key_block(board.efuses) == "BLOCK_KEY2"
+    assert [f.text for f in security.release_findings(board.efuses)][-3:] == [
+        "Not read-protected Flash encryption key in BLOCK6 (set RD_DIS_KEY2->1)",
+        "Not write-protected Flash encryption key in BLOCK6 (set WR_DIS_KEY2->1)",
+        "Not write-protected KEY_PURPOSE for BLOCK6 (set WR_DIS_KEY_PURPOSE2->1)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chip_name", "burned", "state"),
+    [
+        ("esp32", ["UART_DOWNLOAD_DIS"], Download.OFF),
+        ("esp32c3", ["ENABLE_SECURITY_DOWNLOAD"], Download.SECURE),
+        ("esp32c3", ["ENABLE_SECURITY_DOWNLOAD", "DIS_DOWNLOAD_MODE"], Download.OFF),
+    ],
+)
+def test_download_states(chip_name: str, burned: list[str], state: Download, tmp_path: Path) -> None:
+    board = Board.named(chip_name, tmp_path)
+    burn_all(board, burned)
+    assert security.download_state(board.efuses) is state
+
+
+@pytest.mark.parametrize(("chip_name", "fuse"), [("esp32", "ABS_DONE_1"), ("esp32c3", "SECURE_BOOT_EN")])
+def test_secure_boot_is_read_from_its_fuse(chip_name: str, fuse: str, tmp_path: Path) -> None:
+    board = Board.named(chip_name, tmp_path)
+    board.efuses.burn_field(fuse, 1)
+    assert security.secure_boot_enabled(board.efuses)

@@ -1,0 +1,141 @@
+"""eFuses through espefuse's public Python API: read them, burn them. Used by `rom` alone.
+
+espefuse would ask a person to type BURN; here it never asks, because `consent` was checked before. It reads
+every block back before it protects it (postponed protections), and refuses what cannot be burned.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import esptool
+from espefuse import init_commands
+
+from harness.chips import Chip
+from harness.errors import RefusedError
+from harness.provision.chip_state import ChipState, Download, KeyBlock
+from harness.provision.fuse_definitions import parse_once
+from harness.vault.key_ref import key_id
+
+
+class ChipFellSilentError(esptool.FatalError):  # type: ignore[misc]
+    """The chip stopped answering register accesses in the middle of a burn: what a lock fuse is for."""
+
+
+class FuseBurner:
+    """The eFuses of one connected chip. Methods raise what espefuse raises; `rom` makes our errors of it."""
+
+    def __init__(self, esp: Any, chip: Chip) -> None:
+        """Reads all eFuses of `esp`: a connected loader, or espefuse's emulation.
+
+        Raises:
+            RefusedError: the chip's coding scheme is one that espefuse does not know.
+        """
+        self.chip = chip
+        self._esp = esp
+        parse_once(chip.name)
+        try:
+            self._commands = init_commands(esp=esp, do_not_confirm=True)
+        except esptool.FatalError as error:
+            if "coding scheme" in str(error).lower():
+                raise RefusedError(f"CODING_SCHEME of this chip is not supported: {error}") from error
+            raise
+        self._efuses = self._commands.efuses
+        self._efuses.postpone = True
+        # espefuse would close the port and open it again by name: the port is lent, and the reset is not its.
+        self._efuses.reconnect_chip = _fell_silent
+
+    def state(self) -> ChipState:
+        """The chip as espefuse last read it (it reads everything again after every burn)."""
+        fields = [
+            field
+            for field in self._efuses
+            if field.block == 0
+            and not field.is_field_calculated()
+            and field.efuse_type.startswith(("int", "uint", "bool"))
+        ]
+        # Protection bits are looked up in fields that are looked up by name: take the two numbers once.
+        wr_dis, rd_dis = int(self._efuses["WR_DIS"].get_raw()), int(self._efuses["RD_DIS"].get_raw())
+        return ChipState(
+            chip_name=self.chip.name,
+            mac=":".join(f"{byte:02x}" for byte in self._efuses["MAC"].get_raw()),
+            revision=int(self._esp.get_chip_revision()),
+            fuses={field.name: int(field.get_raw()) for field in fields},
+            write_protected=frozenset(
+                field.name for field in fields if _bit(wr_dis, field.write_disable_bit)
+            ),
+            hidden=frozenset(field.name for field in fields if _bit(rd_dis, field.read_disable_bit)),
+            key_blocks=tuple(
+                self._key_block(block) for block in self._efuses.blocks if self._may_hold_key(block)
+            ),
+            download=Download.OPEN,
+        )
+
+    def burn_key(self, burn_as: str, purpose: str | None, key: bytes) -> None:
+        """The key, its purpose, then its protections. `burn_as` is espefuse's name for the block."""
+        if purpose is None:
+            self._commands.burn_key([burn_as], [io.BytesIO(key)])
+        else:
+            self._commands.burn_key([burn_as], [io.BytesIO(key)], [purpose])
+
+    def protect_key(self, block: str, *, read: bool, write: bool, purpose: bool) -> None:
+        """Protections of a key block, in one go.
+
+        Not ``read_protect_efuse``: it refuses blocks whose purpose is still USER, as a half-burned key's is.
+        """
+        field = self._efuses[block]
+        if read and field.is_readable():
+            field.disable_read()
+        if write and field.is_writeable():
+            field.disable_write()
+        if purpose:
+            owner = self._efuses[
+                self._efuses.blocks[self._efuses.get_index_block_by_name(block)].key_purpose_name
+            ]
+            if owner.is_writeable():
+                owner.disable_write()
+        self._efuses.burn_all()
+
+    def burn_fuses(self, fuses: Mapping[str, int]) -> None:
+        """Values of BLOCK0 fields, in one programming command (but see espefuse's postponed fuses)."""
+        self._commands.burn_efuse(dict(fuses))
+
+    def write_protect(self, fuse: str) -> None:
+        """The WR_DIS bit of `fuse`."""
+        self._commands.write_protect_efuse([fuse])
+
+    def _may_hold_key(self, block: Any) -> bool:
+        if self.chip.fuses.key_purpose is None:
+            return bool(block.name == self.chip.fuses.key_storage_block)
+        return block.key_purpose_name is not None
+
+    def _key_block(self, block: Any) -> KeyBlock:
+        purpose_field = self._efuses[block.key_purpose_name] if block.key_purpose_name else None
+        # espefuse holds a block as one big number: most significant byte first, which is the byte order of a
+        # key file, since flash keys are burned reversed.
+        content = bytes(block.get_raw())
+        readable = bool(block.is_readable())
+        empty = not any(content)
+        errors, failed = self._efuses.get_block_errors(block.id)
+        return KeyBlock(
+            name=block.name,
+            purpose=str(purpose_field.get()) if purpose_field is not None else None,
+            empty=empty,
+            readable=readable,
+            writeable=bool(block.is_writeable()),
+            purpose_writeable=bool(purpose_field.is_writeable()) if purpose_field is not None else True,
+            key_id=key_id(content) if readable and not empty else None,
+            coding_errors=-1 if failed else int(errors),
+        )
+
+
+def _bit(mask: int, bit: int | list[int] | None) -> bool:
+    if bit is None:
+        return False
+    return any(mask >> each & 1 for each in (bit if isinstance(bit, list) else [bit]))
+
+
+def _fell_silent(_esp: Any) -> Any:
+    raise ChipFellSilentError("the chip does not answer register accesses any more")

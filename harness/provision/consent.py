@@ -1,0 +1,83 @@
+"""Whether a physical board may be burned: three things must say so, each by name. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from harness.errors import RefusedError, UsageError
+from harness.provision.plan import Plan
+from harness.provision.profile import Profile
+from harness.vault.key_ref import plain_mac
+
+
+def check_consent(
+    *,
+    board_name: str,
+    physical: bool,
+    mac_declared: str | None,
+    mac_found: str | None,
+    burn_up_to: str | None,
+    burn_names: Collection[str],
+    plan: Plan,
+) -> None:
+    """Refuses a plan that burns a physical board without consent that names it.
+
+    Args:
+        board_name: the board's name in boards.yaml.
+        physical: virtual boards need no consent.
+        mac_declared: ``mac:`` of its entry.
+        mac_found: the MAC that the chip told; None where its ROM no longer tells.
+        burn_up_to: ``burn_up_to:`` of its entry: a profile's name, or None for never.
+        burn_names: the names given with ``--burn`` on this run.
+        plan: what would be done.
+
+    Raises:
+        RefusedError: the chip is another than declared (whatever the plan), or the plan burns eFuses, by
+            itself or through the firmware it flashes, and consent is missing. Lists what is missing and prints
+            the plan.
+    """
+    if not physical:
+        return
+    declared = plain_mac(mac_declared) if mac_declared is not None else None
+    found = plain_mac(mac_found) if mac_found is not None else None
+    if declared is not None and found is not None and declared != found:
+        raise RefusedError(
+            f"this is another chip: boards.yaml says {declared}, the chip says {found}. Nothing was written",
+            board=board_name,
+            todo="connect the right board, or correct its entry",
+        )
+    if found is not None and found != plan.mac:
+        raise RefusedError(f"the plan is for {plan.mac}, this chip is {found}", board=board_name)
+    if plan.burns_up_to is None:
+        return
+    missing = []
+    if declared is None:
+        missing.append(f"'mac:' in the entry of {board_name} (the chip says {found or 'nothing'})")
+    if found is None:
+        missing.append("the chip's own MAC, which its ROM does not tell any more")
+    allowed = _profile(burn_up_to, board_name)
+    if allowed is None or allowed.distance < plan.burns_up_to.distance:
+        given = f"it says {allowed.value}" if allowed else "it is absent, which means never"
+        missing.append(f"'burn_up_to: {plan.burns_up_to.value}' in the entry of {board_name} ({given})")
+    if board_name not in burn_names:
+        missing.append(f"'--burn {board_name}' on this run")
+    if missing:
+        listed = "".join(f"\n  - {each}" for each in missing)
+        raise RefusedError(
+            f"nothing is burned without consent that names the board. Missing:{listed}\n{plan.text()}",
+            board=board_name,
+            todo="read the plan; if you want it, add what is missing",
+        )
+
+
+def _profile(name: str | None, board_name: str) -> Profile | None:
+    if name is None:
+        return None
+    try:
+        return Profile(name)
+    except ValueError as error:
+        raise UsageError(
+            f"burn_up_to: '{name}' is not a profile",
+            board=board_name,
+            todo=f"use one of: {', '.join(each.value for each in Profile)}",
+        ) from error

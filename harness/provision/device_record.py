@@ -1,0 +1,130 @@
+"""What is known of one chip, by MAC: which key, which fuses, which profile, what was flashed. Not secret.
+
+It is what remains to know of a board whose download mode tells nothing any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import LabError
+from harness.provision.profile import Lock, Profile
+from harness.vault.errors import DamagedError
+from harness.vault.key_ref import KEY_STATE_TEST_ONLY, plain_mac
+from harness.vault.record_file import make_private_folder, read_record, write_record
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """One board as the harness left it."""
+
+    mac: str
+    chip_name: str
+    profile: Profile
+    lock: Lock
+    key_id: str | None
+    """Key id of its flash key; None for ``open``."""
+    key_state: str | None
+    """``test-only``: the key is kept by its owner, so the device must not be shipped."""
+    key_block: str | None
+    fuses: Mapping[str, int]
+    """Snapshot of BLOCK0 after provisioning."""
+    flashed: Mapping[str, str]
+    """Region name -> SHA-256 of its plaintext."""
+    plan_id: str
+    updated: str
+    """UTC, ISO 8601."""
+
+    def to_fields(self) -> dict[str, Any]:
+        """For its file."""
+        return {
+            "format": FORMAT,
+            "mac": self.mac,
+            "chip": self.chip_name,
+            "profile": self.profile.value,
+            "lock": self.lock.value,
+            "key_id": self.key_id,
+            "key_state": self.key_state,
+            "key_block": self.key_block,
+            "fuses": dict(sorted(self.fuses.items())),
+            "flashed": dict(sorted(self.flashed.items())),
+            "plan_id": self.plan_id,
+            "updated": self.updated,
+        }
+
+    @property
+    def shippable(self) -> bool:
+        """Whether nothing known here speaks against shipping the device."""
+        return self.key_state != KEY_STATE_TEST_ONLY
+
+
+class DeviceRecords:
+    """The folder of device records, one JSON file per MAC."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, mac: str) -> DeviceRecord | None:
+        """The record of `mac`, or None.
+
+        Raises:
+            NewerFormatError: a newer harness wrote it.
+            DamagedError: it cannot be understood.
+        """
+        file = self._file(mac)
+        if not file.exists():
+            return None
+        fields = read_record(file, newest=FORMAT, what="the device record", private=False)
+        try:
+            record = DeviceRecord(
+                mac=plain_mac(fields["mac"]),
+                chip_name=fields["chip"],
+                profile=Profile(fields["profile"]),
+                lock=Lock(fields["lock"]),
+                key_id=fields["key_id"],
+                key_state=fields["key_state"],
+                key_block=fields["key_block"],
+                fuses={str(name): int(value) for name, value in fields["fuses"].items()},
+                flashed={str(name): str(value) for name, value in fields["flashed"].items()},
+                plan_id=fields["plan_id"],
+                updated=fields["updated"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedError(
+                f"the device record {file} is damaged: {type(error).__name__} {error}"
+            ) from error
+        if record.mac != plain_mac(mac):
+            raise DamagedError(f"the device record {file} is that of {record.mac}")
+        return record
+
+    def write(self, record: DeviceRecord) -> None:
+        """Stores `record`, synced, in place of an earlier one.
+
+        Raises:
+            NewerFormatError: the one that is there is newer than this code; it is not touched.
+            LabError: it cannot be written.
+        """
+        file = self._file(record.mac)
+        if file.exists():
+            try:
+                read_record(file, newest=FORMAT, what="the device record", private=False)
+            except DamagedError:
+                file.rename(file.with_suffix(".damaged"))
+        make_private_folder(self.folder)
+        write_record(file, record.to_fields())
+
+    def all(self) -> tuple[DeviceRecord, ...]:
+        """Every record that can be read, by MAC; a damaged one raises."""
+        try:
+            names = sorted(file.stem.replace("-", ":") for file in self.folder.glob("*.json"))
+        except OSError as error:
+            raise LabError(f"{self.folder} cannot be read: {error.strerror}") from error
+        return tuple(record for name in names if (record := self.read(name)) is not None)
+
+    def _file(self, mac: str) -> Path:
+        return self.folder / f"{plain_mac(mac).replace(':', '-')}.json"

@@ -1,0 +1,238 @@
+"""The steps of a plan: frozen data that can be printed, stored, and compared. Doing them is `execute`'s.
+
+``irreversible`` marks what burns eFuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from harness.errors import FormatError
+from harness.provision.profile import Lock, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that is done to a board or for it."""
+
+    do: ClassVar[str] = ""
+    irreversible: ClassVar[bool] = False
+
+    def text(self) -> str:
+        """What it does, for a person."""
+        raise NotImplementedError
+
+    def to_fields(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"do": self.do, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class MakeKey(Step):
+    """A flash key in the vault, on disk and read back, before any fuse is touched."""
+
+    do: ClassVar[str] = "make-key"
+
+    def text(self) -> str:
+        return "make a flash key for this chip, store it in the vault, read it back"
+
+
+@dataclass(frozen=True, slots=True)
+class BurnKey(Step):
+    """The flash key into `block`, then its purpose, then read and write protection."""
+
+    do: ClassVar[str] = "burn-key"
+    irreversible: ClassVar[bool] = True
+    block: str
+    burn_as: str
+    """The name that espefuse must be given: on ESP32 ``flash_encryption``, else the key lands unreversed."""
+    purpose: str | None
+    goes_on: bool
+    """The block already holds this key, or part of it, from a run that was killed."""
+
+    def text(self) -> str:
+        purpose = f" with purpose {self.purpose}" if self.purpose else ""
+        verb = "finish burning" if self.goes_on else "burn"
+        return f"{verb} the flash key into {self.block}{purpose}; read- and write-protect it"
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectKey(Step):
+    """Read and/or write protection of a key block (and of its purpose)."""
+
+    do: ClassVar[str] = "protect-key"
+    irreversible: ClassVar[bool] = True
+    block: str
+    read: bool
+    write: bool
+    purpose: bool
+    why: str
+
+    def text(self) -> str:
+        kinds = [
+            word
+            for word, wanted in (("read", self.read), ("write", self.write), ("purpose-write", self.purpose))
+            if wanted
+        ]
+        return f"{'- and '.join(kinds)}-protect {self.block} ({self.why})"
+
+
+@dataclass(frozen=True, slots=True)
+class BurnFuses(Step):
+    """Values of BLOCK0 fields, all in one programming pulse train."""
+
+    do: ClassVar[str] = "burn-fuses"
+    irreversible: ClassVar[bool] = True
+    fuses: tuple[tuple[str, int], ...]
+    why: str
+
+    def text(self) -> str:
+        values = ", ".join(f"{name} = {value:#x}" if value > 1 else name for name, value in self.fuses)
+        return f"burn {values} ({self.why})"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteProtect(Step):
+    """The WR_DIS bit of `fuse`, which others may share."""
+
+    do: ClassVar[str] = "write-protect"
+    irreversible: ClassVar[bool] = True
+    fuse: str
+    shared_with: tuple[str, ...]
+
+    def text(self) -> str:
+        others = f"; freezes {', '.join(self.shared_with)}, too" if self.shared_with else ""
+        return f"write-protect {self.fuse}{others}"
+
+
+@dataclass(frozen=True, slots=True)
+class Canary(Step):
+    """Known bytes enciphered by the chip, read back raw, compared with our own ciphertext."""
+
+    do: ClassVar[str] = "canary"
+    address: int
+
+    def text(self) -> str:
+        return (
+            f"canary: let the chip encipher known bytes at {self.address:#x}, read them back raw, compare them "
+            "with our ciphertext"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DecipherCheck(Step):
+    """The bootloader's head as it lies in flash must decipher to an image header with the vault's key."""
+
+    do: ClassVar[str] = "decipher-check"
+    address: int
+
+    def text(self) -> str:
+        return f"check that the bootloader at {self.address:#x} deciphers with the vault's key"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFlash(Step):
+    """One region; enciphered on the host for its address when `enciphered`."""
+
+    do: ClassVar[str] = "write-flash"
+    name: str
+    offset: int
+    size_bytes: int
+    sha256: str
+    """Of the plaintext."""
+    enciphered: bool
+
+    def text(self) -> str:
+        how = "as ciphertext" if self.enciphered else "as it is"
+        return f"write {self.name} at {self.offset:#x} ({self.size_bytes} bytes) {how}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack(Step):
+    """MD5 of every region, computed by the chip over what lies in flash."""
+
+    do: ClassVar[str] = "read-back"
+    names: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"read back and compare: {', '.join(self.names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmFuses(Step):
+    """All eFuses read again; the chip must now be recognised as `profile`."""
+
+    do: ClassVar[str] = "confirm-fuses"
+    profile: Profile
+
+    def text(self) -> str:
+        return f"read all eFuses back and compare them with what {self.profile.value} demands"
+
+
+@dataclass(frozen=True, slots=True)
+class LockDownload(Step):
+    """The last burn: what is left of UART download."""
+
+    do: ClassVar[str] = "lock-download"
+    irreversible: ClassVar[bool] = True
+    lock: Lock
+    fuse: str
+    final: bool
+    """No tool reaches the ROM over the UART ever again."""
+
+    def text(self) -> str:
+        if self.final:
+            return f"FINAL: burn {self.fuse}; after it only the firmware can ever change this board's flash"
+        return f"burn {self.fuse}; from then on the UART takes flash writes only, nothing can be read"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRecord(Step):
+    """The device record; then the intent is done with."""
+
+    do: ClassVar[str] = "write-record"
+
+    def text(self) -> str:
+        return "write the device record"
+
+
+KINDS: dict[str, type[Step]] = {
+    kind.do: kind
+    for kind in (
+        MakeKey,
+        BurnKey,
+        ProtectKey,
+        BurnFuses,
+        WriteProtect,
+        Canary,
+        DecipherCheck,
+        WriteFlash,
+        ReadBack,
+        ConfirmFuses,
+        LockDownload,
+        WriteRecord,
+    )
+}
+
+
+def step_from_fields(fields: Mapping[str, Any]) -> Step:
+    """The inverse of `Step.to_fields`.
+
+    Raises:
+        FormatError: no such step, or its fields are wrong.
+    """
+    try:
+        values = {name: _frozen(value) for name, value in fields.items() if name != "do"}
+        if "profile" in values:
+            values["profile"] = Profile(values["profile"])
+        if "lock" in values:
+            values["lock"] = Lock(values["lock"])
+        return KINDS[fields["do"]](**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"a stored plan has a step that cannot be read: {error}") from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

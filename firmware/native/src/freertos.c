@@ -1,0 +1,157 @@
+/* FreeRTOS, the task watchdog and the UART driver on POSIX threads. */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "driver/uart.h"
+#include "esp_log.h"
+#include "esp_task_wdt.h"
+#include "esp_timer.h"
+#include "freertos/FreeRTOS.h"
+#include "freertos/semphr.h"
+#include "freertos/task.h"
+#include "sdkconfig.h"
+#include "twin_rpc.h"
+
+typedef struct {
+    TaskFunction_t code;
+    void *parameters;
+} start_t;
+
+static void *run_task(void *context)
+{
+    const start_t start = *(start_t *)context;
+    free(context);
+    start.code(start.parameters);
+    return NULL;
+}
+
+BaseType_t xTaskCreate(TaskFunction_t code, const char *name, uint32_t stack_depth, void *parameters,
+                       UBaseType_t priority, TaskHandle_t *created)
+{
+    (void)name;
+    (void)stack_depth;
+    (void)priority;
+    (void)created;
+    start_t *start = malloc(sizeof(*start));
+    if (start == NULL) {
+        return pdFAIL;
+    }
+    *start = (start_t){.code = code, .parameters = parameters};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run_task, start) != 0) {
+        free(start);
+        return pdFAIL;
+    }
+    (void)pthread_detach(thread);
+    return pdPASS;
+}
+
+void vTaskDelete(TaskHandle_t task)
+{
+    if (task == NULL) {
+        pthread_exit(NULL);
+    }
+}
+
+void vTaskDelay(TickType_t ticks)
+{
+    const uint64_t ns = (uint64_t)ticks * 1000000000u / configTICK_RATE_HZ;
+    struct timespec left = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
+}
+
+SemaphoreHandle_t xSemaphoreCreateMutexStatic(StaticSemaphore_t *memory)
+{
+    return pthread_mutex_init(&memory->mutex, NULL) == 0 ? memory : NULL;
+}
+
+BaseType_t xSemaphoreTake(SemaphoreHandle_t semaphore, TickType_t ticks)
+{
+    (void)ticks;
+    return pthread_mutex_lock(&semaphore->mutex) == 0 ? pdTRUE : pdFALSE;
+}
+
+BaseType_t xSemaphoreGive(SemaphoreHandle_t semaphore)
+{
+    return pthread_mutex_unlock(&semaphore->mutex) == 0 ? pdTRUE : pdFALSE;
+}
+
+/* One watched task is enough: time of its last sign of life, 0 while there is none. */
+static int64_t s_fed_at_us;
+static pthread_mutex_t s_watchdog_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void watch(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        vTaskDelay(pdMS_TO_TICKS(50));
+        pthread_mutex_lock(&s_watchdog_mutex);
+        const int64_t silent_us = esp_timer_get_time() - s_fed_at_us;
+        pthread_mutex_unlock(&s_watchdog_mutex);
+        if (silent_us > (int64_t)CONFIG_ESP_TASK_WDT_TIMEOUT_S * 1000000) {
+            ESP_LOGE(
+                "task_wdt",
+                "Task watchdog got triggered. The following tasks/users did not reset the watchdog in time:");
+            ESP_LOGE("task_wdt", " - main (CPU 0)");
+            ESP_LOGE("task_wdt", "Aborting.");
+            printf("\nRebooting...\n");
+            twin_restart(TWIN_RESTART_TASK_WATCHDOG);
+        }
+    }
+}
+
+esp_err_t esp_task_wdt_add(TaskHandle_t task_handle)
+{
+    (void)task_handle;
+    (void)esp_task_wdt_reset();
+    return xTaskCreate(watch, "task_wdt", 0, NULL, 0, NULL) == pdPASS ? ESP_OK : ESP_ERR_NO_MEM;
+}
+
+esp_err_t esp_task_wdt_reset(void)
+{
+    pthread_mutex_lock(&s_watchdog_mutex);
+    s_fed_at_us = esp_timer_get_time();
+    pthread_mutex_unlock(&s_watchdog_mutex);
+    return ESP_OK;
+}
+
+esp_err_t uart_driver_install(uart_port_t uart_num, int rx_buffer_size, int tx_buffer_size, int queue_size,
+                              void *uart_queue, int intr_alloc_flags)
+{
+    (void)uart_num;
+    (void)rx_buffer_size;
+    (void)tx_buffer_size;
+    (void)queue_size;
+    (void)uart_queue;
+    (void)intr_alloc_flags;
+    return ESP_OK;
+}
+
+int uart_read_bytes(uart_port_t uart_num, void *buf, uint32_t length, TickType_t ticks_to_wait)
+{
+    (void)uart_num;
+    const bool for_ever = ticks_to_wait == portMAX_DELAY;
+    const int64_t timeout_ms = for_ever ? -1 : (int64_t)ticks_to_wait * 1000 / configTICK_RATE_HZ;
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    if (poll(&input, 1, (int)timeout_ms) <= 0) {
+        return 0;
+    }
+    const ssize_t got = read(STDIN_FILENO, buf, length);
+    if (got == 0) {
+        _exit(0); /* the twin has gone */
+    }
+    return got < 0 && errno == EINTR ? 0 : (int)got;
+}
+
+esp_err_t uart_wait_tx_done(uart_port_t uart_num, TickType_t ticks_to_wait)
+{
+    (void)uart_num;
+    (void)ticks_to_wait;
+    return ESP_OK;
+}

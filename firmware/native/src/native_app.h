@@ -1,0 +1,19 @@
+/** Between the files that start the application. */
+#pragma once
+
+#include <stdint.h>
+
+/**
+ * Where the description keeps the hash of the program. It cannot be compiled in; like esptool does for a
+ * target image, the packer puts it into the image, and the start-up reads it from there.
+ */
+uint8_t *native_elf_sha256(void);
+
+/** Prints what ESP-IDF prints between the bootloader and app_main(). */
+void startup_print(void);
+
+/** Makes crashes look and end like a panic on the chip. */
+void panic_install(void);
+
+/** The application. */
+void app_main(void);

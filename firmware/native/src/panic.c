@@ -1,0 +1,84 @@
+/* Crashes of the host process, told as the chip's panic handler tells them. */
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "console_output.h"
+#include "esp_app_desc.h"
+#include "native_app.h"
+#include "sdkconfig.h"
+#include "twin_rpc.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define HAS_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HAS_SANITIZER 1
+#endif
+#endif
+
+#if !HAS_SANITIZER
+
+#if CONFIG_IDF_TARGET_ESP32
+#define MEMORY_CAUSE "StoreProhibited"
+#define OTHER_CAUSE "IllegalInstruction"
+#define PLACE_FORMAT "PC      : 0x%08x\n\n\nBacktrace:\n"
+#else
+#define MEMORY_CAUSE "Store access fault"
+#define OTHER_CAUSE "Illegal instruction"
+#define PLACE_FORMAT "MEPC    : 0x%08x\n"
+#endif
+
+/* Calls only what is safe in a signal handler, but for snprintf, which allocates nothing for these formats.
+ */
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+    (void)context;
+    const unsigned place = (unsigned)(uintptr_t)info->si_addr;
+    char text[512];
+    int length;
+    if (number == SIGABRT) {
+        const unsigned caller = (unsigned)(uintptr_t)__builtin_return_address(0);
+        length = snprintf(text, sizeof(text), "\nabort() was called at PC 0x%08x on core 0\n", caller);
+    } else {
+        length = snprintf(text, sizeof(text),
+                          "\nGuru Meditation Error: Core  0 panic'ed (%s). Exception was unhandled.\n",
+                          number == SIGSEGV || number == SIGBUS ? MEMORY_CAUSE : OTHER_CAUSE);
+    }
+    length += snprintf(text + length, sizeof(text) - (size_t)length, "Core  0 register dump:\n" PLACE_FORMAT,
+                       place);
+    char sha256[CONFIG_APP_RETRIEVE_LEN_ELF_SHA + 2];
+    const uint8_t *hash = esp_app_get_description()->app_elf_sha256;
+    for (size_t i = 0; i * 2 < sizeof(sha256) - 2; i++) {
+        (void)snprintf(sha256 + 2 * i, sizeof(sha256) - 2 * i, "%02x", hash[i]);
+    }
+    sha256[CONFIG_APP_RETRIEVE_LEN_ELF_SHA] = '\0';
+    length += snprintf(text + length, sizeof(text) - (size_t)length,
+                       "\n\nELF file SHA256: %s\n\nRebooting...\n", sha256);
+    console_write(text, (size_t)length);
+    twin_panic();
+}
+
+#endif
+
+void panic_install(void)
+{
+#if !HAS_SANITIZER
+    static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    /* A stack of its own: a crash may have been the stack's end. */
+    static uint8_t s_stack[65536];
+    stack_t stack;
+    memset(&stack, 0, sizeof(stack));
+    stack.ss_sp = s_stack;
+    stack.ss_size = sizeof(s_stack);
+    (void)sigaltstack(&stack, NULL);
+    struct sigaction action;
+    memset(&action, 0, sizeof(action));
+    action.sa_sigaction = on_signal;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | (int)SA_RESETHAND;
+    for (size_t i = 0; i < sizeof(SIGNALS) / sizeof(SIGNALS[0]); i++) {
+        (void)sigaction(SIGNALS[i], &action, NULL);
+    }
+#endif
+}

@@ -1,0 +1,1 @@
+"""Builds the companion firmware, and describes what a build left: images, partition table, sdkconfig."""

@@ -1,0 +1,189 @@
+"""The host's C compiler: found, asked who it is, run; objects and programs cached by what they are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import LabError
+
+COMPILE_TIMEOUT_S = 120
+WARNINGS = ("-Wall", "-Wextra")
+_INSTALL = {
+    "Linux": "install one: `sudo apt install gcc` (Debian, Ubuntu, WSL2), `sudo dnf install gcc` (Fedora), "
+    "`apk add build-base` (Alpine)",
+    "Darwin": "install one: `xcode-select --install`",
+    "Windows": "run the harness in WSL2: the twin's application is a POSIX program",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One source file and the macros it is compiled with; the path is relative to the compiler's folder."""
+
+    source: Path
+    defines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A C compiler and the options of one build.
+
+    ``folder`` is where it runs: relative paths keep the results the same wherever the sources lie.
+    """
+
+    command: tuple[str, ...]
+    identity: str
+    """Version text and machine: part of every cache key."""
+    folder: Path
+    flags: tuple[str, ...]
+    link_flags: tuple[str, ...]
+    cache: Path
+    log: Path
+    headers_sha256: str
+    """Digest of everything that sources include, so that a changed header compiles all anew."""
+    jobs: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
+
+    def compile(self, units: Sequence[Unit]) -> list[Path]:
+        """Object files of `units`, in their order.
+
+        Raises:
+            LabError: one does not compile; the message holds the compiler's first error line.
+        """
+        with ThreadPoolExecutor(self.jobs) as pool:
+            return list(pool.map(self._object, units))
+
+    def link(self, objects: Sequence[Path], name: str) -> Path:
+        """The program that these objects make, stripped.
+
+        Raises:
+            LabError: they do not link.
+        """
+        digest = hashlib.sha256(f"{self.identity}\0{self.link_flags}\0{name}".encode())
+        for path in objects:
+            digest.update(path.name.encode())
+        target = self.cache / "programs" / digest.hexdigest()
+        if not target.exists():
+            self._make(target, [*map(str, objects), *self.link_flags], f"linking {name}")
+        return target
+
+    def _object(self, unit: Unit) -> Path:
+        digest = hashlib.sha256(f"{self.identity}\0{self.flags}\0{unit.defines}\0".encode())
+        digest.update(self.headers_sha256.encode())
+        digest.update(unit.source.name.encode())
+        digest.update((self.folder / unit.source).read_bytes())
+        target = self.cache / "objects" / f"{digest.hexdigest()}.o"
+        if not target.exists():
+            defines = [f"-D{define}" for define in unit.defines]
+            self._make(target, [*self.flags, *defines, "-c", str(unit.source)], f"compiling {unit.source}")
+        return target
+
+    def _make(self, target: Path, arguments: Sequence[str], what: str) -> None:
+        """Runs the compiler with its output beside `target`, and moves it there when it is whole."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as folder:
+            # The same name each time: some linkers put it into the file.
+            output = Path(folder) / "output"
+            run_tool(
+                [*self.command, *arguments, "-o", str(output)], folder=self.folder, log=self.log, what=what
+            )
+            output.replace(target)
+
+
+def run_tool(command: Sequence[str], *, folder: Path, log: Path, what: str) -> None:
+    """Runs one step of a build; everything it says goes to `log`.
+
+    Raises:
+        LabError: it fails or takes too long; the message holds its first error line and the log's path.
+    """
+    try:
+        done = subprocess.run(
+            list(command),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMPILE_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LabError(
+            f"{what} did not work: {error}", todo="see whether the compiler works by itself"
+        ) from error
+    said = done.stdout + done.stderr
+    if said:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"$ {shlex.join(command)}\n{said}\n")
+    if done.returncode != 0:
+        raise LabError(f"{what} failed: {first_error(said)}", todo=f"read {log}")
+
+
+def first_error(said: str) -> str:
+    """The first line of a compiler's output that tells an error, else the first line at all."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    for line in lines:
+        if "error" in line.lower() or "undefined reference" in line:
+            return line
+    return lines[0] if lines else "the compiler said nothing"
+
+
+def find_compiler() -> tuple[str, ...]:
+    """The command of the C compiler: the environment's CC (with its arguments), else cc, gcc or clang.
+
+    Raises:
+        LabError: there is none; says what to install on this system.
+    """
+    system = platform.system()
+    named = shlex.split(os.environ.get("CC", ""))
+    candidates = [named] if named else [["cc"], ["gcc"], ["clang"]]
+    for candidate in candidates:
+        found = shutil.which(candidate[0])
+        if found is not None and system != "Windows":
+            return (found, *candidate[1:])
+    wanted = f"the C compiler that CC names, '{named[0]}'," if named else "a C compiler (cc, gcc or clang)"
+    raise LabError(
+        f"{wanted} is not there, so the twin's application cannot be built",
+        todo=f"{_INSTALL.get(system, 'install one')}; everything but the twin's application works without",
+    )
+
+
+def identify(command: Sequence[str]) -> str:
+    """Who this compiler is, for cache keys.
+
+    Raises:
+        LabError: it does not even tell its version.
+    """
+    try:
+        done = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, errors="replace", timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LabError(
+            f"{command[0]} cannot be run: {error}", todo="install a C compiler, or name one in CC"
+        ) from error
+    if done.returncode != 0:
+        raise LabError(
+            f"{command[0]} --version fails: {first_error(done.stderr + done.stdout)}",
+            todo="install a C compiler, or name one in CC",
+        )
+    return f"{shlex.join(command)}\n{done.stdout}\n{platform.machine()} {sys.platform}"
+
+
+def extra_flags() -> tuple[str, ...]:
+    """Options from HARNESS_CFLAGS (sanitizers, for instance), for compiling and linking."""
+    return tuple(shlex.split(os.environ.get("HARNESS_CFLAGS", "")))
+
+
+def warnings_are_errors() -> bool:
+    """Whether HARNESS_WERROR=1 asks for it; a person's newer compiler must not break the first command."""
+    return os.environ.get("HARNESS_WERROR") == "1"

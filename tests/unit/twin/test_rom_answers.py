@@ -63,7 +63,7 @@ def test_a_write_without_begin_is_refused(chip, make_bench):
 @BOTH
 def test_writing_onto_programmed_flash_clears_bits_and_fails_the_read_back(chip, make_bench):
     bench = make_bench(chip)
-    bench.flash.program(0x1000, b"\x0f" * 0x400, who="test")
+    bench.flash.program(0x1000, b"\x0f" * 0x3FF, who="test")
     tail = words(0) if chip == "esp32c3" else b""
     answers = bench.talk(
         SYNC,

@@ -1,0 +1,554 @@
+"""One board in a test's hands: reset it, talk to it, update it, and read what the log proves.
+
+A `Board` hides which link it is on. Everything it asserts comes from the serial log or from the firmware's own
+events in it; the keys come from the vault, and no method returns one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.build.companion import Companion
+from harness.chips import Chip
+from harness.console.boot_record import BootRecord, Outcome
+from harness.console.device import Answer, DeviceClient
+from harness.console.inference import Finding, boots_to_json, find, with_findings
+from harness.console.reader import Console
+from harness.dut import HarnessDut
+from harness.errors import BoardError, UsageError
+from harness.formats.flash_encryption import decrypt, encrypt
+from harness.formats.otadata import OTADATA_SIZE_BYTES, OtaData
+from harness.formats.partition_table import Partition, PartitionTable
+from harness.links.link import BootMode, Link
+from harness.ota.diagnosis import Diagnosis, diagnose
+from harness.ota.release import Release, make_body, make_package, signer
+from harness.ota.server import OtaServer
+from harness.ota.variants import Recipe
+from harness.provision.chip_state import ChipState
+from harness.provision.device_record import DeviceRecords
+from harness.provision.profile import Profile
+from harness.provision.rom import RomSession
+from harness.vault.vault import Vault
+
+BOOT_TIMEOUT_S = 30.0
+"""From reset to the firmware's boot event; a real board with Wi-Fi takes a few seconds."""
+
+UPDATE_TIMEOUT_S = 180.0
+
+DOWNLOAD_OFF = re.compile(r"Download mode is disabled|Download boot modes disabled")
+"""ESP32's and the later chips' ROM, when a strap asks for a download mode that eFuses have switched off."""
+
+DOWNLOAD_OFF_TIMEOUT_S = 2.0
+
+ROM_TIMEOUT_S = 3.0
+"""esptool's default for one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What the running firmware says of itself (its ``boot`` or ``status`` event)."""
+
+    version: str
+    slot: str
+    offset: int
+    state: str
+    """otadata state of the running slot: valid, pending, new, undefined, invalid, aborted."""
+    agrees: bool
+    """Whether otadata names the slot that runs."""
+    next_slot: str
+    mac: str
+    encryption: str
+    """``off``, ``development`` or ``release``, as ESP-IDF judges the eFuses."""
+    release_ok: bool
+    """ESP-IDF's own ``esp_flash_encryption_cfg_verify_release_mode()``."""
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Running:
+        """From the fields of a ``boot`` event or of the answer to ``status``."""
+        return cls(
+            version=str(fields["version"]),
+            slot=str(fields["slot"]),
+            offset=int(fields["offset"]),
+            state=str(fields["state"]),
+            agrees=bool(fields["agree"]),
+            next_slot=str(fields["next"]),
+            mac=str(fields["mac"]).lower(),
+            encryption=str(fields["fe"]),
+            release_ok=bool(fields["release_ok"]),
+            fields=fields,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What ran at one moment, and what lay in its slot: what a refused update must leave as it was."""
+
+    running: Running
+    digest: str
+    """SHA-256 of the running slot's raw bytes, hexadecimal."""
+
+
+class Board:
+    """A board that is open: its lock is held, its port is read, its firmware is ours.
+
+    Made by `harness.lab.Lab`; closed by `close` (or as a context manager).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        chip: Chip,
+        link: Link,
+        *,
+        folder: Path,
+        vault: Callable[[], Vault],
+        records: DeviceRecords,
+        serve: Callable[[], OtaServer],
+        address: str | None = None,
+    ) -> None:
+        self.name = name
+        self.chip = chip
+        self.link = link
+        self.folder = folder
+        self.records = records
+        self.profile: Profile | None = None
+        """The profile it was prepared in; None before `harness.preparation.prepare`."""
+        self.table: PartitionTable | None = None
+        self.mac: str | None = None
+        self.firmware: Companion | None = None
+        self.console = Console(link.port, log_path=folder / "serial.log", name=name)
+        self._vault = vault
+        self._serve = serve
+        self._server: OtaServer | None = None
+        self._address = address
+        self._device = DeviceClient(self.console, name)
+        self._dut: HarnessDut | None = None
+        self._opened_vault: Vault | None = None
+        self.on_rom_output: Callable[[str], None] | None = None
+        self.console.start()
+
+    # --- what it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What a test may demand of this board with ``@pytest.mark.needs``."""
+        return self.link.capabilities
+
+    @property
+    def vault(self) -> Vault:
+        """The vault that holds this board's key; opened when first needed."""
+        if self._opened_vault is None:
+            self._opened_vault = self._vault()
+        return self._opened_vault
+
+    @property
+    def log_path(self) -> Path:
+        """The time-stamped serial log; the raw bytes lie beside it."""
+        return self.console.log_path
+
+    @property
+    def uart_bytes(self) -> int:
+        """Bytes that have gone over the UART, both ways."""
+        port = self.link.port
+        return int(port.bytes_read) + int(port.bytes_written)
+
+    @property
+    def server(self) -> OtaServer:
+        """The OTA server of this board, started when first needed."""
+        if self._server is None:
+            self._server = self._serve()
+        return self._server
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether flash is encrypted in the profile it was prepared in."""
+        return self.profile is not None and self.profile is not Profile.OPEN
+
+    @property
+    def slots(self) -> tuple[Partition, ...]:
+        """Its OTA slots, by index."""
+        return self._known_table().ota_slots
+
+    def slot(self, label: str) -> Partition:
+        """The slot called `label`."""
+        return self._known_table().find(label)
+
+    def other_slot(self, label: str) -> Partition:
+        """The slot that an update would go to while `label` runs."""
+        slots = self.slots
+        return slots[(slots.index(self.slot(label)) + 1) % len(slots)]
+
+    def _known_table(self) -> PartitionTable:
+        if self.table is None:
+            raise BoardError("has no known partition table: it has not been prepared", board=self.name)
+        return self.table
+
+    def _known_mac(self) -> str:
+        if self.mac is None:
+            raise BoardError("has not been identified", board=self.name)
+        return self.mac
+
+    # --- the ROM ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def rom(self, *, writes_flash: bool = True, only_otadata: bool = False) -> Iterator[RomSession]:
+        """Resets into download mode and lends the port to esptool and espefuse until the block ends."""
+        with self.console.lend("esptool", writes_flash=writes_flash, only_otadata=only_otadata) as port:
+            # The reader polls with a short time-out; esptool wants its own default where it sets none.
+            port.timeout = ROM_TIMEOUT_S
+            self.link.reset(BootMode.DOWNLOAD)
+            with RomSession(
+                port, self.chip, baud=self.link.flash_baud, board=self.name, log=self._rom_said
+            ) as session:
+                yield session
+
+    def _rom_said(self, text: str) -> None:
+        self.console.note(text, kind="tool")
+        if self.on_rom_output is not None:
+            self.on_rom_output(text)
+
+    def read_state(self) -> ChipState:
+        """eFuses and download mode as the ROM tells them; nothing is written."""
+        with self.rom(writes_flash=False) as session:
+            return session.state()
+
+    def says_download_is_off(self) -> bool:
+        """Whether the ROM, asked for download mode, answers that it has none any more."""
+        mark = self.console.mark()
+        self.console.note(f"into {BootMode.DOWNLOAD.value}", kind="reset")
+        self.link.reset(BootMode.DOWNLOAD)
+        try:
+            self.console.wait_for(DOWNLOAD_OFF, DOWNLOAD_OFF_TIMEOUT_S, since=mark)
+        except BoardError:
+            return False
+        return True
+
+    def overwrite(self, offset: int, data: bytes) -> None:
+        """Writes raw bytes at a flash offset (a multiple of 4096) over the UART, as they are, whatever lies there.
+
+        Works as long as UART download is not off; in Secure Download Mode nothing is read back.
+        """
+        otadata = self._known_table().otadata
+        with self.rom(only_otadata=otadata is not None and offset == otadata.offset) as session:
+            session.write_flash([(offset, data)], force=True)
+
+    def read_otadata(self) -> OtaData:
+        """Both otadata records as the bootloader sees them: read raw over the UART, deciphered here.
+
+        Raises:
+            BoardError: the ROM does not let flash be read.
+        """
+        place = self._otadata()
+        with self.rom(writes_flash=False) as session:
+            raw = session.read_flash(place.offset, OTADATA_SIZE_BYTES)
+        key = self._key()
+        return OtaData.from_bytes(decrypt(self.chip.cipher, key, place.offset, raw) if key else raw)
+
+    def write_otadata(self, records: OtaData, *, enciphered: bool = True) -> None:
+        """Writes otadata over the UART: enciphered for its place, or (the mistake) as plaintext."""
+        place, key = self._otadata(), self._key()
+        data = records.to_bytes()
+        if enciphered and key is not None:
+            data = encrypt(self.chip.cipher, key, place.offset, data)
+        self.overwrite(place.offset, data)
+
+    def _otadata(self) -> Partition:
+        place = self._known_table().otadata
+        if place is None:
+            raise BoardError("has no otadata partition", board=self.name)
+        return place
+
+    # --- boot ---------------------------------------------------------------------------------------------------
+
+    def restart(self, *, timeout_s: float = BOOT_TIMEOUT_S) -> BootRecord:
+        """Resets the board by its link and waits until the firmware is up.
+
+        Raises:
+            BoardError: no firmware within `timeout_s`; the message ends with the last boot and the log's path.
+        """
+        mark = self._reset()
+        return self._await_firmware(mark, timeout_s)
+
+    def reboot(self, *, timeout_s: float = BOOT_TIMEOUT_S) -> BootRecord:
+        """Has the firmware restart itself (``esp_restart``) and waits until it is up again."""
+        mark = self.console.mark()
+        answer = self.command("reboot")
+        if not answer.ok:
+            raise BoardError(f"refuses to reboot: {answer.error}", board=self.name)
+        return self._await_firmware(mark, timeout_s)
+
+    def watch_boot(
+        self, *, until: Callable[[BootRecord], bool] | None = None, timeout_s: float = BOOT_TIMEOUT_S
+    ) -> BootRecord:
+        """Resets the board and gives the first boot that `until` accepts (default: one that came to an end).
+
+        For boots that are expected to fail: a ROM that finds no bootloader, a bootloader that finds no app.
+        """
+        mark = self._reset()
+        wanted = until or self._has_ended
+        found = self.console.wait_for_boot(wanted, timeout_s, since=mark, what="the end of a boot")
+        return next(record for record in self.boots if record.number == found.number)
+
+    def _has_ended(self, record: BootRecord) -> bool:
+        """An application runs, the ROM gives up, or the next boot has begun."""
+        newest = self.console.boot_records[-1]
+        return record.outcome is Outcome.APP or _is_stuck(record) or newest.number > record.number
+
+    def _reset(self) -> int:
+        mark = self.console.mark()
+        self.console.note(f"into {BootMode.RUN.value}", kind="reset")
+        self.link.reset(BootMode.RUN)
+        return mark
+
+    def _await_firmware(self, mark: int, timeout_s: float) -> BootRecord:
+        """Waits for the boot event; a board that fails the same way again and again is not waited for."""
+        found = self.console.wait_for_boot(
+            lambda record: record.evt_boot is not None or _is_stuck(record),
+            timeout_s,
+            since=mark,
+            what="the firmware's boot event",
+        )
+        record = next(boot for boot in self.boots if boot.number == found.number)
+        if record.evt_boot is None:
+            raise BoardError(
+                f"does not boot: {record.summary()}",
+                board=self.name,
+                todo=f"read the end of {self.log_path}",
+            )
+        return record
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What follows from all boots together: rollbacks, fall-backs, silent downgrades."""
+        return find(self.console.boot_records, self.console.marks)
+
+    @property
+    def boots(self) -> tuple[BootRecord, ...]:
+        """Every boot so far, each with what was inferred from those before it."""
+        return with_findings(self.console.boot_records, self.findings)
+
+    def boots_json(self) -> dict[str, Any]:
+        """Boot records and findings, for the artefact folder."""
+        return boots_to_json(self.console.boot_records, self.findings)
+
+    # --- the firmware -------------------------------------------------------------------------------------------
+
+    def command(self, name: str, *, timeout_s: float = 15.0, **arguments: object) -> Answer:
+        """Sends one command of the UART protocol (``firmware/README.md``) and waits for its result.
+
+        A refusal by the device is an `Answer` with ``ok`` False, not an exception.
+
+        Raises:
+            BoardError: no acknowledgement or no result in time.
+        """
+        return self._device.send(name, arguments, timeout_s=timeout_s)
+
+    def status(self) -> Running:
+        """What the running firmware says of itself now."""
+        answer = self.command("status")
+        if not answer.ok:
+            raise BoardError(f"refuses 'status': {answer.error}", board=self.name)
+        return Running.from_fields(answer.fields)
+
+    def confirm(self) -> Answer:
+        """Confirms the running version (``esp_ota_mark_app_valid_cancel_rollback``)."""
+        return self.command("confirm")
+
+    def repair(self) -> Answer:
+        """Brings otadata in step with the slot that runs."""
+        return self.command("repair")
+
+    def slot_digest(self, label: str, *, size_bytes: int | None = None) -> str:
+        """SHA-256 of what lies in the slot, undeciphered, as the firmware computes it; hexadecimal."""
+        length = {} if size_bytes is None else {"len": size_bytes}
+        answer = self._device.send("hash", {"slot": label, **length}, timeout_s=60.0)
+        if not answer.ok:
+            raise BoardError(f"cannot hash {label}: {answer.error}", board=self.name)
+        return str(answer.fields["sha256"])
+
+    def snapshot(self) -> Snapshot:
+        """What runs now, and the digest of its slot."""
+        running = self.status()
+        return Snapshot(running, self.slot_digest(running.slot))
+
+    def crash(self, kind: str = "abort", *, timeout_s: float = BOOT_TIMEOUT_S) -> BootRecord:
+        """Has the firmware die (``abort``, ``wdt``, ``null``) and waits for what boots then."""
+        mark = self.console.mark()
+        answer = self.command("crash", kind=kind)
+        if not answer.ok:
+            raise BoardError(f"refuses to crash: {answer.error}", board=self.name)
+        return self._await_firmware(mark, timeout_s)
+
+    # --- updates ------------------------------------------------------------------------------------------------
+
+    def release(self, version: str, *, secure_version: int = 0) -> Release:
+        """The companion firmware as `version`, built for this board's chip and profile."""
+        return self._known_firmware().release(version, secure_version=secure_version)
+
+    def _known_firmware(self) -> Companion:
+        if self.firmware is None:
+            raise BoardError("has no known firmware: it has not been prepared", board=self.name)
+        return self.firmware
+
+    def recipe(self, release: Release, slot: Partition) -> Recipe:
+        """Everything that a package of `release` for `slot` of this board is made of."""
+        return Recipe(
+            release=release,
+            chip=self.chip,
+            mac=self._known_mac(),
+            key=self._key(),
+            slot=slot,
+            sign=signer(self.vault.signing_key()),
+        )
+
+    def _key(self) -> bytes | None:
+        return self.vault.flash_key(self._known_mac()) if self.encrypts else None
+
+    def package(self, release: Release, slot: Partition | None = None) -> bytes:
+        """The signed OTA package of `release`, for `slot` or for the slot that is free now."""
+        slot = slot or self.other_slot(self.status().slot)
+        sign = signer(self.vault.signing_key())
+        return make_package(
+            release, chip=self.chip, mac=self._known_mac(), key=self._key(), slot=slot, sign=sign
+        )
+
+    def body(self, release: Release, slot: Partition | None = None) -> bytes:
+        """The bare ciphertext of `release` for a slot: what lies in flash after the update."""
+        slot = slot or self.other_slot(self.status().slot)
+        return make_body(release, chip=self.chip, key=self._key(), slot=slot)
+
+    def take(
+        self,
+        data: bytes,
+        *,
+        name: str = "update.pkg",
+        command: str = "ota",
+        timeout_s: float = UPDATE_TIMEOUT_S,
+        **arguments: object,
+    ) -> Answer:
+        """Publishes `data` for this board alone and has the firmware update itself from it.
+
+        ``command`` is ``ota`` (the raw handler) or ``ota-stock`` (esp_ota_begin/write/end). The device does not
+        restart by itself.
+        """
+        server = self.server
+        server.publish(self._known_mac(), name, data)
+        try:
+            url = server.url_for(self._known_mac(), name, host=self._address)
+            return self._device.send(command, {"url": url, **arguments}, timeout_s=timeout_s)
+        finally:
+            server.withdraw(self._known_mac(), name)
+
+    def update(self, release: Release) -> Answer:
+        """Updates to `release` through the raw handler, with a package for the slot that is free."""
+        return self.take(self.package(release), name=f"{release.version}.pkg")
+
+    def diagnose(
+        self, body: bytes, recipe: Recipe, *, other_keys: Mapping[str, bytes] | None = None
+    ) -> Diagnosis:
+        """Why `body` is not what `recipe` makes for its slot: what the device cannot tell and the host can."""
+        if recipe.key is None:
+            raise UsageError(
+                "this board's flash is not encrypted: there is no key to decipher with", board=self.name
+            )
+        return diagnose(
+            body,
+            cipher=self.chip.cipher,
+            key=recipe.key,
+            slot=recipe.slot,
+            slots=self.slots,
+            other_keys=other_keys,
+            made=recipe.body(),
+        )
+
+    def inject(self, kind: str, **arguments: int) -> None:
+        """Makes flash operations fail, where the link can (capability ``fault-injection``); ``clear`` ends it.
+
+        Kinds: ``write-encrypted``, ``write-raw``, ``erase``, ``read``; ``error`` is the ``esp_err_t``, ``after``
+        how many operations still succeed, ``count`` how many fail.
+        """
+        self.link.inject(kind, **arguments)
+
+    def settle(self) -> Running:
+        """Brings the board where every scenario starts: firmware up, version confirmed, otadata in step.
+
+        Raises:
+            BoardError: it does not come up, or does not take the confirmation.
+        """
+        self.restart()
+        running = self.status()
+        if running.state == "pending":
+            self._demand(self.confirm())
+            running = self.status()
+        if not running.agrees or running.state != "valid":
+            self._demand(self.repair())
+            running = self.status()
+        return running
+
+    def _demand(self, answer: Answer) -> None:
+        if not answer.ok:
+            raise BoardError(f"refuses '{answer.command}' while settling: {answer.error}", board=self.name)
+
+    # --- pytest-embedded ----------------------------------------------------------------------------------------
+
+    @property
+    def dut(self) -> HarnessDut:
+        """pytest-embedded's `Dut` on this board's link; sees what comes after it is first asked for."""
+        return self.open_dut("dut")
+
+    def open_dut(self, test: str) -> HarnessDut:
+        """The `Dut`, opened for the test called `test` unless it is open."""
+        if self._dut is None:
+            self._dut = HarnessDut(
+                self.console, self._hard_reset, name=self.name, test=test, log=self.log_path
+            )
+        return self._dut
+
+    def _hard_reset(self) -> None:
+        self._reset()
+
+    def close_dut(self) -> None:
+        """Ends the `Dut`, if there is one: the next test gets a fresh buffer."""
+        if self._dut is not None:
+            self._dut.close()
+            self._dut = None
+
+    # --- end ----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stops reading and serving, writes the boot records, lets go of the link. May be called twice."""
+        self.close_dut()
+        self.console.close()
+        if self.console.boot_records:
+            records = json.dumps(self.boots_json(), indent=1)
+            (self.folder / "boot-records.json").write_text(records + "\n", encoding="utf-8")
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+        self.link.close()
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Board {self.name} ({self.chip.name}, {self.link.description})>"
+
+
+STUCK_BOOTS = 3
+STUCK_ROM_LINES = 200
+"""A C3 without a bootloader prints thousands of lines a second and need not reset between them."""
+
+
+def _is_stuck(record: BootRecord) -> bool:
+    """Nothing more will come of this boot: it failed alike several times, or the ROM complains without end."""
+    return record.repeats >= STUCK_BOOTS or record.rom_header_lines >= STUCK_ROM_LINES

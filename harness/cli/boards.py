@@ -1,0 +1,62 @@
+"""`harness boards`: what boards.yaml has, and what is known of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.cli.options import boards_option, json_option
+from harness.home import Home
+from harness.inventory.entry import AnyEntry, SerialEntry, TwinEntry
+from harness.inventory.inventory import read_inventory
+from harness.lab import state_folder
+from harness.provision.device_record import DeviceRecords
+
+
+@click.command()
+@boards_option
+@json_option
+def boards(boards_file: Path | None, as_json: bool) -> None:
+    """List the boards of boards.yaml: chip, link, profile, consent to burn. Opens no port."""
+    inventory = read_inventory(boards_file)
+    home = Home.of_user()
+    rows = [_row(name, entry, home, inventory.path) for name, entry in inventory.boards.items()]
+    if as_json:
+        click.echo(json.dumps({"format": 1, "boards": rows}, indent=1))
+        return
+    if not rows:
+        click.echo(
+            "There is no boards.yaml here, or it names no board: commands without --board use throwaway twins."
+        )
+        return
+    columns = ("board", "chip", "link", "profile", "burn up to", "tags")
+    table = [columns, *[tuple(str(row[column]) for column in columns) for row in rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    for number, line in enumerate(table):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        click.echo(click.style(text, bold=True) if number == 0 else text)
+
+
+def _row(name: str, entry: AnyEntry, home: Home, path: Path | None) -> dict[str, Any]:
+    place = entry.port if isinstance(entry, SerialEntry) else ""
+    folder = (
+        state_folder(home, path, name, entry) / "devices" if isinstance(entry, TwinEntry) else home.devices
+    )
+    known = [record for record in DeviceRecords(folder).all() if _is_of(record.mac, entry)]
+    profile = f"{known[0].profile.value}, lock {known[0].lock.value}" if known else "unknown"
+    return {
+        "board": name,
+        "chip": entry.chip,
+        "link": f"{entry.link} {place}".strip(),
+        "profile": profile,
+        "burn up to": (entry.burn_up_to or "never") if isinstance(entry, SerialEntry) else "virtual",
+        "tags": ", ".join(entry.tags),
+        "mac": known[0].mac if known else entry.mac,
+    }
+
+
+def _is_of(mac: str, entry: AnyEntry) -> bool:
+    return isinstance(entry, TwinEntry) or mac == entry.mac

@@ -1,0 +1,77 @@
+"""`harness`: the group of commands, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+import harness
+from harness.cli.boards import boards
+from harness.cli.encrypt import encrypt
+from harness.cli.log import log
+from harness.cli.plan import plan, provision
+from harness.cli.run import run
+from harness.cli.twin import twin
+from harness.cli.vault import vault
+from harness.errors import HarnessError
+
+EXIT_INTERRUPTED = 130
+EXIT_INTERNAL = 70
+
+EPILOG = """\b
+Exit codes: 0 passed · 1 a test failed · 2 wrong usage · 3 the board or the lab failed
+            4 refused · 5 not proven
+
+\b
+State (vaults, device records, virtual boards) lives under HARNESS_HOME; the vault of
+physical boards may be elsewhere: HARNESS_VAULT. HARNESS_DEBUG=1 shows tracebacks.
+"""
+
+
+@click.group(
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(harness.__version__, prog_name="harness")
+def cli() -> None:
+    """Prove that an ESP32 in release-mode flash encryption takes encrypted updates, and survives bad ones.
+
+    Start with `harness run`: the main job on a virtual board, nothing attached.
+    """
+
+
+for command in (run, boards, plan, provision, twin, encrypt, log, vault):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point of the `harness` command."""
+    try:
+        code = cli(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("harness: interrupted; the next run goes on from here", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except HarnessError as error:
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        click.echo(f"harness: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        click.echo(
+            f"harness: internal error, please report it: {type(error).__name__}: {error}\n"
+            "  what to do: run again with HARNESS_DEBUG=1 for the traceback",
+            err=True,
+        )
+        sys.exit(EXIT_INTERNAL)

@@ -1,0 +1,139 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from harness.chips import CHIPS
+from harness.errors import UsageError
+from harness.home import Home
+from harness.inventory.inventory import read_inventory
+from harness.lab import Lab, secret_from
+from harness.provision.profile import Lock, Profile
+from harness.say import Say
+from harness.vault.secret import Passphrase, Secret
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def boards_option(function: F) -> F:
+    """``--boards FILE``."""
+    return click.option(
+        "--boards",
+        "boards_file",
+        type=click.Path(path_type=Path),
+        help="The boards.yaml to use (default: the one in the current folder).",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(function)
+
+
+def out_option(function: F) -> F:
+    """``--out DIR``."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder for the artefacts (default: harness-out/<time> here).",
+    )(function)
+
+
+def secret_options(function: F) -> F:
+    """What opens the vault of physical boards."""
+    function = click.option(
+        "--vault-passphrase-fd",
+        type=int,
+        metavar="N",
+        help="Read the vault's passphrase from this file descriptor.",
+    )(function)
+    return click.option(
+        "--vault-key-file",
+        type=click.Path(),
+        metavar="FILE",
+        help="Key file that opens the vault of physical boards.",
+    )(function)
+
+
+def demand_options(function: F) -> F:
+    """``--profile`` and ``--lock``."""
+    function = click.option(
+        "--lock",
+        type=click.Choice([lock.value for lock in Lock]),
+        help="What is left of UART download (default: secure-download for release where the chip has it).",
+    )(function)
+    return click.option(
+        "--profile",
+        type=click.Choice([Profile.OPEN.value, Profile.DEVELOPMENT.value, Profile.RELEASE.value]),
+        default=Profile.RELEASE.value,
+        show_default=True,
+        help="Security profile.",
+    )(function)
+
+
+def burn_option(function: F) -> F:
+    """``--burn NAME``."""
+    return click.option(
+        "--burn",
+        multiple=True,
+        metavar="NAME",
+        help="Allow this run to burn eFuses of the physical board NAME, as far as its burn_up_to says.",
+    )(function)
+
+
+def chip_option(function: F) -> F:
+    """``--chip``."""
+    return click.option(
+        "--chip",
+        type=click.Choice(list(CHIPS)),
+        default="esp32c3",
+        show_default=True,
+        help="Chip of the twin.",
+    )(function)
+
+
+def vault_secret(key_file: str | None, passphrase_fd: int | None) -> Callable[[Path], Secret]:
+    """What the options say, else a question at the terminal, else an error that says what is missing."""
+    if passphrase_fd is not None:
+        passphrase = Passphrase.from_descriptor(passphrase_fd)
+        return lambda _place: passphrase
+    if key_file is None and not os.environ.get("HARNESS_VAULT_KEY_FILE") and sys.stdin.isatty():
+        return lambda place: Passphrase(
+            click.prompt(f"passphrase of the vault {place}", hide_input=True, err=True).encode()
+        )
+    return secret_from(key_file)
+
+
+def open_lab(
+    *,
+    boards_file: Path | None,
+    out: Path | None,
+    say: Say,
+    purpose: str,
+    vault_key_file: str | None = None,
+    vault_passphrase_fd: int | None = None,
+) -> Lab:
+    """The lab that a command works in."""
+    out = out or Path("harness-out") / time.strftime("%Y%m%d-%H%M%S")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the folder {out} cannot be made: {error.strerror}", todo="choose another with --out"
+        ) from error
+    return Lab(
+        Home.of_user(),
+        read_inventory(boards_file),
+        out,
+        vault_secret(vault_key_file, vault_passphrase_fd),
+        purpose=purpose,
+        say=say,
+    )

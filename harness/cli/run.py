@@ -1,0 +1,85 @@
+"""`harness run`: the main job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from harness.cli.options import (
+    boards_option,
+    burn_option,
+    chip_option,
+    demand_options,
+    json_option,
+    open_lab,
+    out_option,
+    secret_options,
+)
+from harness.inventory.entry import TwinEntry
+from harness.main_job import run_main_job, write_verdict
+from harness.preparation import Consent, Demand
+from harness.provision.profile import Lock, Profile
+from harness.report.verdict import Verdict
+from harness.say import Say
+
+
+@click.command()
+@click.option(
+    "--board",
+    metavar="NAME",
+    help="Board of boards.yaml; its state persists. Default: a throwaway twin of --chip.",
+)
+@chip_option
+@demand_options
+@burn_option
+@boards_option
+@secret_options
+@out_option
+@json_option
+def run(
+    board: str | None,
+    chip: str,
+    profile: str,
+    lock: str | None,
+    burn: tuple[str, ...],
+    boards_file: Path | None,
+    vault_key_file: str | None,
+    vault_passphrase_fd: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Run the main job: provision, boot, update to the other slot and back, and prove it from the log.
+
+    Leaves a folder of artefacts: time-stamped serial log, plan, boot records, server journal, bundles, verdict.
+    """
+    say = Say(quiet=as_json)
+    with open_lab(
+        boards_file=boards_file,
+        out=out,
+        say=say,
+        purpose="harness run",
+        vault_key_file=vault_key_file,
+        vault_passphrase_fd=vault_passphrase_fd,
+    ) as lab:
+        entry = lab.inventory.named(board) if board else TwinEntry(chip=chip)
+        opened = lab.open(board) if board else lab.throwaway(chip)
+        demand = Demand(Profile(profile), Lock(lock) if lock else None)
+        verdict = run_main_job(opened, demand, Consent(entry, frozenset(burn)), lab.home, say=say)
+        folder = opened.folder
+        write_verdict(verdict, folder)
+    _tell(verdict, folder, as_json=as_json)
+    return verdict.exit_code
+
+
+def _tell(verdict: Verdict, folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(verdict.to_json() | {"artefacts": str(folder)}, indent=1))
+        return
+    *claims, last = verdict.lines()
+    click.echo()
+    for line in claims:
+        click.echo(line)
+    click.secho(last, bold=True, fg={0: "green", 1: "red"}.get(verdict.exit_code, "yellow"))
+    click.echo(f"Artefacts: {folder}")

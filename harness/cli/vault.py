@@ -1,0 +1,132 @@
+"""`harness vault`: the keys of physical boards: make, verify, back up, restore, change what opens it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from harness.cli.options import secret_options, vault_secret
+from harness.errors import HarnessError, UsageError
+from harness.home import Home
+from harness.inventory.entry import TwinEntry
+from harness.inventory.inventory import read_inventory
+from harness.lab import own_vault, state_folder
+from harness.vault import copies
+from harness.vault.secret import KeyFile, Passphrase, Secret
+from harness.vault.vault import Vault
+
+
+@click.group()
+def vault() -> None:
+    """Look after the vault: verify, backup, restore, rekey. Virtual boards have vaults of their own (--board NAME)."""
+
+
+def _board_option(function: click.decorators.FC) -> click.decorators.FC:
+    return click.option("--board", metavar="NAME", help="The own vault of this virtual board instead.")(
+        function
+    )
+
+
+def _opened(board: str | None, key_file: str | None, passphrase_fd: int | None) -> Vault:
+    home = Home.of_user()
+    if board is None:
+        return Vault.open(home.vault, vault_secret(key_file, passphrase_fd)(home.vault))
+    inventory = read_inventory(None)
+    entry = inventory.named(board)
+    if not isinstance(entry, TwinEntry):
+        raise UsageError(
+            f"board {board} is physical: its keys are in the vault {home.vault}", todo="leave --board out"
+        )
+    return own_vault(state_folder(home, inventory.path, board, entry))
+
+
+@vault.command("new-key-file")
+@click.argument("file", type=click.Path(path_type=Path))
+def new_key_file(file: Path) -> None:
+    """Make a key FILE (256 random bits) that opens a vault. Keep it apart from the vault, and a copy on paper."""
+    KeyFile.create(file)
+    click.echo(f"{file}: made, readable by you alone")
+
+
+@vault.command()
+@secret_options
+def create(vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
+    """Make the vault of physical boards (HARNESS_VAULT), opened by a key file or a passphrase."""
+    place = Home.of_user().vault
+    made = Vault.open(place, vault_secret(vault_key_file, vault_passphrase_fd)(place), create=True)
+    click.echo(
+        f"{made.path}: ready. Before the first burn of a board it needs a copy: harness vault backup DIR"
+    )
+
+
+@vault.command()
+@_board_option
+@secret_options
+def verify(board: str | None, vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
+    """Open every record and compare its key with its key id."""
+    opened = _opened(board, vault_key_file, vault_passphrase_fd)
+    report = copies.verify(opened)
+    if not report.ok:
+        raise HarnessError(
+            "the vault does not verify:\n  " + "\n  ".join(report.problems), todo="harness vault restore DIR"
+        )
+    known = ", ".join(str(place) for place in opened.copies()) or "none"
+    click.echo(
+        f"{opened.path}: {report.keys} key(s), every record opens and matches its key id; copies: {known}"
+    )
+
+
+@vault.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_board_option
+@secret_options
+def backup(
+    folder: Path, board: str | None, vault_key_file: str | None, vault_passphrase_fd: int | None
+) -> None:
+    """Copy the vault into FOLDER, open the copy and read every key back."""
+    click.echo(copies.back_up(_opened(board, vault_key_file, vault_passphrase_fd), folder).text())
+
+
+@vault.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@secret_options
+def restore(folder: Path, vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
+    """Bring back from the copy in FOLDER what is missing or damaged. A record that opens is never overwritten."""
+    place = Home.of_user().vault
+    restored = copies.restore(place, folder, vault_secret(vault_key_file, vault_passphrase_fd)(place))
+    click.echo(f"{place}: {len(restored)} file(s) brought back" + "".join(f"\n  {file}" for file in restored))
+
+
+@vault.command()
+@click.option("--new-key-file", type=click.Path(path_type=Path), help="What shall open it from now on.")
+@click.option(
+    "--new-passphrase-fd", type=int, metavar="N", help="Read the new passphrase from this descriptor."
+)
+@_board_option
+@secret_options
+def rekey(
+    new_key_file: Path | None,
+    new_passphrase_fd: int | None,
+    board: str | None,
+    vault_key_file: str | None,
+    vault_passphrase_fd: int | None,
+) -> None:
+    """Change what opens the vault. Copies made earlier still open with the old secret: back up again."""
+    opened = _opened(board, vault_key_file, vault_passphrase_fd)
+    opened.rekey(_new_secret(new_key_file, new_passphrase_fd))
+    click.echo(f"{opened.path}: opens with the new secret; now back it up again")
+
+
+def _new_secret(key_file: Path | None, passphrase_fd: int | None) -> Secret:
+    if key_file is not None:
+        return KeyFile(key_file)
+    if passphrase_fd is not None:
+        return Passphrase.from_descriptor(passphrase_fd)
+    if sys.stdin.isatty():
+        words = click.prompt("new passphrase", hide_input=True, confirmation_prompt=True, err=True)
+        return Passphrase(str(words).encode())
+    raise UsageError(
+        "what shall open the vault from now on?", todo="give --new-key-file FILE or --new-passphrase-fd N"
+    )

@@ -1,0 +1,73 @@
+"""What every link offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import Any, ClassVar
+
+from harness.errors import UsageError
+
+
+class BootMode(str, Enum):
+    """Which way the chip goes when it leaves reset."""
+
+    RUN = "run"
+    DOWNLOAD = "download"
+
+
+class Link(ABC):
+    """The wire to one board. A port is opened once and lent, never reopened.
+
+    ``capabilities`` are words that a scenario may demand with ``@pytest.mark.needs(...)``:
+    ``fault-injection`` (flash operations can be made to fail), ``power`` (supply can be cut),
+    ``flash-log`` (flash operations are recorded), ``uart-download`` (the ROM can be reached).
+    """
+
+    physical: ClassVar[bool]
+    kind: ClassVar[str]
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What a person calls this link, e.g. ``/dev/ttyUSB0`` or ``twin (socket://127.0.0.1:4711)``."""
+
+    @property
+    @abstractmethod
+    def port(self) -> Any:
+        """The open port, with pyserial's interface.
+
+        Raises:
+            LabError: it cannot be opened; says whether it is missing, taken or forbidden.
+        """
+
+    @property
+    def flash_baud(self) -> int:
+        """Baud rate for flashing; bits/s."""
+        return 460_800
+
+    @property
+    def console_baud(self) -> int:
+        """Baud rate of ROM and firmware; bits/s."""
+        return 115_200
+
+    @abstractmethod
+    def reset(self, mode: BootMode) -> None:
+        """Resets the chip into `mode`; returns when the reset has been released.
+
+        Raises:
+            LabError: the link is gone.
+        """
+
+    def inject(self, kind: str, **arguments: int) -> None:  # noqa: ARG002 - the signature is the links'
+        """Makes flash operations fail; only links with the capability ``fault-injection`` can.
+
+        Raises:
+            UsageError: this link cannot.
+        """
+        raise UsageError(f"a {self.kind} link cannot make flash operations fail ({kind})")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of the port and ends what the link started. May be called twice."""

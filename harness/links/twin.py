@@ -1,0 +1,208 @@
+"""The built-in virtual board: a process of its own, its UART on a loopback TCP port."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, ClassVar
+
+import serial
+
+import harness
+from harness.errors import LabError
+from harness.links.counting import CountingPort
+from harness.links.link import BootMode, Link
+
+START_TIMEOUT_S = 20.0
+"""A twin is up in under a second; twenty cover a machine that swaps."""
+
+STOP_TIMEOUT_S = 5.0
+
+
+class TwinLink(Link):
+    """Starts ``python -m harness.twin`` on a state folder and ends it with itself.
+
+    The twin is tied to our standard input pipe: when this process dies, however it dies, the twin ends too.
+    """
+
+    physical: ClassVar[bool] = False
+    kind: ClassVar[str] = "twin"
+    capabilities: ClassVar[frozenset[str]] = frozenset(
+        {"fault-injection", "flash-log", "power", "uart-download"}
+    )
+
+    def __init__(
+        self, chip: str, state: Path, build_store: Path, *, mac: str | None = None, board: str | None = None
+    ) -> None:
+        self._board = board
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "harness.twin", "--chip", chip, "--state", str(state)]
+        command += ["--build-store", str(build_store), "--boot", "off", "--tie-to-stdin"]
+        command += ["--mac", mac] if mac else []
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=twin_environment(),
+            # A Ctrl-C at the terminal is for the harness, which then ends the twin in order.
+            start_new_session=True,
+        )
+        self._stderr: deque[str] = deque(maxlen=40)
+        self._stderr_reader = threading.Thread(target=self._keep_stderr, name="twin-stderr", daemon=True)
+        self._stderr_reader.start()
+        self.hello = self._await_hello()
+        self.mac = str(self.hello["mac"])
+        self.pid = self._process.pid
+        self._port: CountingPort | None = None
+        self._control: _Control | None = None
+
+    def _keep_stderr(self) -> None:
+        assert self._process.stderr is not None
+        for raw in self._process.stderr:
+            self._stderr.append(raw.decode(errors="replace").rstrip())
+
+    def _await_hello(self) -> dict[str, Any]:
+        """The one line of JSON that the twin prints when it is ready."""
+        assert self._process.stdout is not None
+        line: list[bytes] = []
+        stdout = self._process.stdout
+        reader = threading.Thread(target=lambda: line.append(stdout.readline()), daemon=True)
+        reader.start()
+        reader.join(START_TIMEOUT_S)
+        if not line or not line[0].strip():
+            status = self._process.poll()
+            self._process.kill()
+            self._process.wait()
+            self._stderr_reader.join(1.0)
+            said = (
+                "\n".join(self._stderr).removeprefix("error: ") or f"it said nothing (exit status {status})"
+            )
+            raise LabError(f"the twin did not start: {said}", board=self._board)
+        hello: dict[str, Any] = json.loads(line[0])
+        return hello
+
+    @property
+    def description(self) -> str:
+        return f"twin ({self.hello['uart']})"
+
+    @property
+    def port(self) -> Any:
+        if self._port is None:
+            try:
+                port = serial.serial_for_url(
+                    str(self.hello["uart"]), baudrate=self.console_baud, timeout=0.05
+                )
+                self._port = CountingPort(port)
+            except (serial.SerialException, OSError) as error:
+                raise LabError(f"the twin's UART cannot be opened: {error}", board=self._board) from error
+        return self._port
+
+    def control(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """One request on the twin's control channel; see ``harness/twin/`` for the operations.
+
+        Raises:
+            LabError: the twin is gone, or refuses.
+        """
+        if self._control is None:
+            self._control = _Control(str(self.hello["control"]))
+        try:
+            reply = self._control.request({"op": op, **arguments})
+        except (OSError, ValueError) as error:
+            status = self._process.poll()
+            said = "; ".join(self._stderr) or "it said nothing"
+            how = f"it ended with status {status}: {said}" if status is not None else str(error)
+            raise LabError(f"the twin does not answer '{op}': {how}", board=self._board) from error
+        if not reply.get("ok"):
+            raise LabError(f"the twin refuses '{op}': {reply.get('error')}", board=self._board)
+        return reply
+
+    def reset(self, mode: BootMode) -> None:
+        self.control("reset", boot=mode.value, power=True)
+
+    def inject(self, kind: str, **arguments: int) -> None:
+        self.control("fault", kind=kind, **arguments)
+
+    def close(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stderr_reader.join(STOP_TIMEOUT_S)
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+class _Control:
+    """JSON lines over TCP, one request at a time."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)), timeout=10.0)
+        self._file = self._socket.makefile("rb")
+        self._lock = threading.Lock()
+
+    def request(self, message: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            line = self._file.readline()
+        if not line:
+            raise ConnectionResetError("the control connection was closed")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
+def twin_environment() -> dict[str, str]:
+    """Only what Python and a C program need: no secret of the harness's own environment travels."""
+    kept = (
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "SYSTEMROOT",
+        "VIRTUAL_ENV",
+        "LD_LIBRARY_PATH",
+    )
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    package_parent = str(Path(harness.__file__).parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [package_parent, os.environ.get("PYTHONPATH", "")])
+    )
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+def wait_until_gone(pid: int, timeout_s: float) -> bool:
+    """Whether process `pid` has ended within `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False

@@ -1,0 +1,160 @@
+"""The main job: from a blank board to a proven switch there and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.board import Board, Running
+from harness.console.boot_record import BootRecord
+from harness.home import Home
+from harness.ota.bundle import make_bundle, write_bundle
+from harness.ota.release import Release, signer
+from harness.preparation import Consent, Demand, Prepared, carry_out_plan, make_plan, settle_after
+from harness.provision.profile import Profile
+from harness.report.verdict import Claim, Verdict
+from harness.say import Say
+
+UPDATES = ("1.1.0", "1.2.0")
+"""There and back: after both, the slot that ran first runs again."""
+
+
+def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, say: Say) -> Verdict:
+    """Provisions if need be, updates twice, and says what the log proves.
+
+    Raises:
+        RefusedError: consent is missing or the board cannot reach the profile.
+        BoardError, LabError: the board or the lab failed; what was done so far is kept.
+    """
+    say.step(f"{board.name}: {board.chip.title} on {board.link.description}")
+    planned = make_plan(board, demand, home, say=say)
+    for line in planned.plan.text().splitlines():
+        say.detail(line)
+    if not planned.plan.empty:
+        say.step(f"provisioning as {demand.profile.value}")
+    carry_out_plan(board, planned, consent, say=say)
+    say.step("first boot")
+    prepared = settle_after(board, planned, demand, say=say)
+    claims = [*_provisioned(board, prepared, demand)]
+    running = prepared.running
+    say.detail(board.boots[-1].summary())
+    for version in _versions(running.version):
+        claims += _update(board, board.release(version), running, say=say)
+        running = board.status()
+    claims.append(
+        Claim.of(
+            "the second update went back to the first slot",
+            running.slot == prepared.running.slot,
+            f"{prepared.running.slot} → {prepared.running.next_slot} → {running.slot}",
+        )
+    )
+    subject = f"{board.name} ({board.chip.name} {board.mac}), profile {demand.profile.value}"
+    return Verdict(subject, claims, _facts(board, prepared, demand, say))
+
+
+def _versions(running: str) -> tuple[str, ...]:
+    """The two versions to update to; never the one that runs, so that the log shows each switch."""
+    return UPDATES if running != UPDATES[0] else UPDATES[::-1]
+
+
+def _provisioned(board: Board, prepared: Prepared, demand: Demand) -> list[Claim]:
+    boot, running = board.boots[-1], prepared.running
+    claims = [
+        Claim.of("the board boots", boot.app_started, boot.summary()),
+        Claim.of(
+            "bootloader and firmware agree on the encryption",
+            boot.encryption == running.encryption == (demand.profile.value if board.encrypts else "off"),
+            f"log: {boot.encryption}, firmware: {running.encryption}",
+        ),
+    ]
+    if demand.profile is Profile.RELEASE:
+        claims.append(
+            Claim.of(
+                "ESP-IDF's own release check passes",
+                running.release_ok,
+                f"esp_flash_encryption_cfg_verify_release_mode() = {str(running.release_ok).lower()}",
+            )
+        )
+    return claims
+
+
+def _update(board: Board, release: Release, before: Running, *, say: Say) -> list[Claim]:
+    slot = board.slot(before.next_slot)
+    say.step(f"update to {release.version} for {slot.label} at 0x{slot.offset:x}")
+    with say.phase(f"update {release.version}", lambda: board.uart_bytes):
+        _keep_bundle(board, release)
+        body = board.body(release, slot)
+        if board.encrypts:
+            say.detail(f"enciphered on the host for this slot: {len(body)} bytes")
+        answer = board.update(release)
+    if not answer.ok:
+        return [Claim.of(f"the update to {release.version} is taken", False, str(answer))]
+    with say.phase(f"restart {release.version}", lambda: board.uart_bytes):
+        boot = board.reboot()
+        pending = board.status()
+        confirmed = board.confirm()
+        after = board.status()
+    say.detail(boot.summary())
+    written = board.slot_digest(slot.label, size_bytes=len(body)) == str(answer.fields["sha256"])
+    return [
+        Claim.of(
+            f"{release.version} is in flash as the {'ciphertext' if board.encrypts else 'plaintext'} that was served",
+            written and (release.image[:64] not in body) is board.encrypts,
+            f"SHA-256 {str(answer.fields['sha256'])[:16]}… over {len(body)} bytes of {slot.label}",
+        ),
+        Claim.of(
+            f"the log proves the switch to {release.version}",
+            _switched(boot, release, slot.label, slot.offset),
+            boot.summary(),
+        ),
+        Claim.of(
+            f"{release.version} waits for confirmation, then keeps it",
+            pending.state == "pending" and confirmed.ok and after.state == "valid",
+            f"{pending.state} → {after.state}",
+        ),
+    ]
+
+
+def _switched(boot: BootRecord, release: Release, slot: str, offset: int) -> bool:
+    return (boot.slot, boot.offset, boot.version) == (slot, offset, release.version)
+
+
+def _keep_bundle(board: Board, release: Release) -> None:
+    """The files of this update, as they would leave a release server."""
+    assert board.table is not None
+    assert board.mac is not None
+    bundle = make_bundle(
+        release,
+        chip=board.chip,
+        mac=board.mac,
+        key=board.vault.flash_key(board.mac) if board.encrypts else None,
+        table=board.table,
+        sign=signer(board.vault.signing_key()),
+    )
+    write_bundle(bundle, board.folder / "bundles" / release.version)
+
+
+def _facts(board: Board, prepared: Prepared, demand: Demand, say: Say) -> dict[str, Any]:
+    return {
+        "harness": harness.__version__,
+        "board": board.name,
+        "link": board.link.kind,
+        "chip": board.chip.name,
+        "mac": board.mac,
+        "profile": demand.profile.value,
+        "plan": prepared.plan.id,
+        "burned": len(prepared.plan.burns),
+        "boots": [record.summary() for record in board.boots],
+        "findings": [str(finding) for finding in board.findings],
+        "phases": [
+            {"name": p.name, "seconds": round(p.seconds, 3), "uart_bytes": p.uart_bytes} for p in say.phases
+        ],
+    }
+
+
+def write_verdict(verdict: Verdict, folder: Path) -> None:
+    """``verdict.txt`` and ``verdict.json`` in the artefact folder."""
+    (folder / "verdict.txt").write_text("\n".join(verdict.lines()) + "\n", encoding="utf-8")
+    (folder / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,302 @@
+"""The pytest plugin: a board in a test's hands, in the profile that the test demands.
+
+Fixtures: ``board`` (a prepared `Board`, settled before each test), ``ota_server`` (its HTTP server), ``boot_record``
+(its last boot), ``dut`` (pytest-embedded's, on the board's link).
+Markers: ``profiles(...)``: the security profiles a test is for; ``needs(...)``: what the board's link must be able to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.board import Board
+from harness.chips import CHIPS
+from harness.console.boot_record import BootRecord
+from harness.dut import HarnessDut
+from harness.errors import HarnessError, RefusedError, UsageError
+from harness.home import Home
+from harness.inventory.entry import AnyEntry, TwinEntry
+from harness.inventory.inventory import Inventory, read_inventory
+from harness.lab import Lab, secret_from
+from harness.ota.server import OtaServer
+from harness.preparation import Consent, Demand, prepare, reflash
+from harness.provision.profile import Profile
+from harness.provision.recognition import profile_of
+from harness.say import Say
+
+DEFAULT_CHIP = "esp32c3"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the harness; `pytest --help` shows them as a group."""
+    group = parser.getgroup("harness", "ESP32 secure-OTA harness")
+    profiles = ", ".join(profile.value for profile in Profile)
+    options: list[tuple[str, dict[str, Any]]] = [
+        (
+            "--board",
+            {
+                "action": "append",
+                "metavar": "NAME",
+                "help": "board or tag of boards.yaml, may be repeated; default: throwaway twins",
+            },
+        ),
+        (
+            "--boards",
+            {"metavar": "FILE", "help": "the boards.yaml to use; default: the one in the root folder"},
+        ),
+        (
+            "--profile",
+            {"action": "append", "metavar": "P", "help": f"only these security profiles: {profiles}"},
+        ),
+        (
+            "--chip",
+            {
+                "action": "append",
+                "metavar": "CHIP",
+                "help": f"chips of the throwaway twins: {', '.join(CHIPS)}",
+            },
+        ),
+        (
+            "--burn",
+            {
+                "action": "append",
+                "metavar": "NAME",
+                "help": "allow this run to burn eFuses of the board NAME, as far as its burn_up_to says",
+            },
+        ),
+        ("--vault-key-file", {"metavar": "FILE", "help": "key file of the vault of physical boards"}),
+        (
+            "--harness-out",
+            {
+                "metavar": "DIR",
+                "help": "folder for logs, plans and boot records; default: pytest's temporary folder",
+            },
+        ),
+    ]
+    for name, settings in options:
+        group.addoption(name, default=[] if settings.get("action") == "append" else None, **settings)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the markers."""
+    config.addinivalue_line(
+        "markers", "profiles(*names): security profiles this test is for; default: release"
+    )
+    config.addinivalue_line("markers", "needs(*capabilities): what the board's link must be able to do")
+    if getattr(config.option, "dist", None) == "load":
+        # Under pytest-xdist all tests of one board belong to one worker: a board has one user.
+        config.option.dist = "loadgroup"
+
+
+class DutFixture:
+    """Registered late: of two plugins that offer a fixture of one name, pytest takes the later one's."""
+
+    @pytest.fixture
+    def dut(self, board: Board, request: pytest.FixtureRequest) -> Iterator[HarnessDut]:
+        """pytest-embedded's `Dut` on this board; the board restarts after it is attached, so it sees the boot."""
+        opened = board.open_dut(request.node.name)
+        opened.serial.hard_reset()
+        yield opened
+        board.close_dut()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """After every plugin has been configured."""
+    session.config.pluginmanager.register(DutFixture(), "harness-dut")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A board in a profile: what a test is parametrised with."""
+
+    name: str
+    entry: AnyEntry
+    profile: Profile | None
+    """None: the profile the board is in."""
+    throwaway: bool
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.profile.value}" if self.profile else self.name
+
+
+@dataclass(slots=True)
+class Bench:
+    """One open board of this session, and what became of preparing it."""
+
+    board: Board | None = None
+    refused: str | None = None
+    broken: str | None = None
+    recover: Callable[[], object] = field(default=lambda: None)
+    """Flashes the board again, where its UART still allows it."""
+
+
+def _inventory(config: pytest.Config) -> Inventory:
+    named = config.getoption("--boards")
+    try:
+        return read_inventory(Path(named) if named else None, folder=config.rootpath)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _targets(config: pytest.Config, inventory: Inventory, demanded: tuple[str, ...]) -> list[Target]:
+    """Boards times profiles for one test."""
+    only = [_profile(word) for word in config.getoption("--profile")]
+    names = config.getoption("--board")
+    asked = [_profile(word) for word in demanded]
+    wanted = [p for p in (asked or only or [Profile.RELEASE]) if not only or p in only]
+    if names:
+        chosen = inventory.select(names)
+        return [
+            Target(name, entry, profile, throwaway=False)
+            for name, entry in chosen.items()
+            for profile in (wanted if isinstance(entry, TwinEntry) or asked or only else [None])
+        ]
+    twins: dict[str, TwinEntry] = inventory.twins()
+    chips = [chip.lower().replace("-", "") for chip in config.getoption("--chip")]
+    if chips or not twins:
+        twins = {f"twin-{chip}": TwinEntry(chip=chip) for chip in chips or [DEFAULT_CHIP]}
+    return [Target(n, e, p, throwaway=True) for n, e in twins.items() for p in wanted]
+
+
+def _profile(word: str) -> Profile:
+    try:
+        return Profile(word)
+    except ValueError:
+        known = ", ".join(profile.value for profile in Profile)
+        raise UsageError(f"there is no profile '{word}'", todo=f"use one of: {known}") from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test that takes a board runs once per board and profile; tests of one board run together."""
+    if "_target" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("profiles")
+    demanded = tuple(str(word) for word in marker.args) if marker else ()
+    try:
+        targets = _targets(metafunc.config, _inventory(metafunc.config), demanded)
+    except (HarnessError, ValueError) as error:
+        raise pytest.UsageError(str(error)) from error
+    parameters = [
+        pytest.param(target, id=target.id, marks=pytest.mark.xdist_group(target.id)) for target in targets
+    ]
+    metafunc.parametrize("_target", parameters, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def _target(request: pytest.FixtureRequest) -> Target:
+    """The board and profile of this round."""
+    target: Target = request.param
+    return target
+
+
+@pytest.fixture(scope="session")
+def harness_out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this session leaves its artefacts."""
+    named = request.config.getoption("--harness-out")
+    return Path(named).absolute() if named else tmp_path_factory.getbasetemp() / "harness"
+
+
+@pytest.fixture(scope="session")
+def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -> Iterator[Bench]:
+    """Opens and prepares the board of this round, once; what went wrong is kept for every test that wanted it."""
+    config = request.config
+    lab = Lab(
+        Home.of_user(),
+        _inventory(config),
+        harness_out,
+        secret_from(config.getoption("--vault-key-file")),
+        purpose="pytest",
+    )
+    bench = Bench()
+    with lab:
+        try:
+            bench.board = _opened(lab, _target)
+            _prepare(bench, bench.board, _target, lab.home, frozenset(config.getoption("--burn")))
+        except HarnessError as error:
+            bench.broken = str(error)
+        yield bench
+
+
+def _opened(lab: Lab, target: Target) -> Board:
+    if target.throwaway:
+        assert isinstance(target.entry, TwinEntry)
+        return lab.throwaway(target.entry.chip, target.id, entry=target.entry)
+    return lab.open(target.name)
+
+
+def _prepare(bench: Bench, board: Board, target: Target, home: Home, burn: frozenset[str]) -> None:
+    profile = target.profile
+    if profile is None or board.link.physical:
+        state = board.read_state()
+        now = profile_of(state, board.records.read(state.mac) if state.mac else None).profile
+        if profile is None:
+            profile = now or Profile.OPEN
+        elif now is not profile and target.name not in burn:
+            bench.refused = (
+                f"board {target.name} is in profile {now.value if now else 'unknown'}, this test demands "
+                f"{profile.value}; burning needs --burn {target.name} and burn_up_to in its entry"
+            )
+            return
+    demand, consent, say = Demand(profile), Consent(target.entry, burn), Say(quiet=True)
+    bench.recover = lambda: reflash(board, demand, consent, home, say=say)
+    try:
+        prepare(board, demand, consent, home, say=say)
+    except RefusedError as error:
+        bench.refused = str(error)
+
+
+@pytest.fixture
+def board(_bench: Bench, request: pytest.FixtureRequest) -> Iterator[Board]:
+    """The board, up, its version confirmed, otadata in step; its log goes on over all tests of the session."""
+    if _bench.refused is not None:
+        pytest.skip(_bench.refused)
+    if _bench.broken is not None or _bench.board is None:
+        pytest.fail(f"the board was not prepared: {_bench.broken}", pytrace=False)
+    board = _bench.board
+    marker = request.node.get_closest_marker("needs")
+    missing = [word for word in (marker.args if marker else ()) if word not in board.capabilities]
+    if missing:
+        pytest.skip(f"board {board.name} has no {', '.join(missing)} ({board.link.kind} link)")
+    board.console.note(f"test {request.node.name}")
+    try:
+        board.settle()
+    except HarnessError as error:
+        # One test must not take the others with it: what it left is mended over the UART, where that still works.
+        board.console.note(f"does not settle and is flashed again: {error.message}")
+        _bench.recover()
+    yield board
+    board.server.faults.clear()
+
+
+@pytest.fixture
+def ota_server(board: Board) -> OtaServer:
+    """The HTTP server that this board updates from; ``ota_server.faults`` makes it misbehave."""
+    return board.server
+
+
+@pytest.fixture
+def boot_record(board: Board) -> BootRecord:
+    """The board's last boot, as the log tells it."""
+    return board.boots[-1]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:  # noqa: ARG001
+    """A test that fails names the board, the last boot and the file of the full log."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    funcargs = getattr(item, "funcargs", {})
+    bench = funcargs.get("_bench")
+    if report.failed and isinstance(bench, Bench) and bench.board is not None:
+        board = bench.board
+        boots = [record.summary() for record in board.boots[-3:]]
+        tail = [line.text for line in board.console.lines[-25:]]
+        report.sections.append((f"board {board.name}", "\n".join([*boots, f"full log: {board.log_path}"])))
+        report.sections.append((f"end of the serial log of {board.name}", "\n".join(tail)))

@@ -1,0 +1,251 @@
+"""Brings a board to the state that a test or a run demands: plan, consent, provisioning, first boot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.board import Board, Running
+from harness.build.companion import TEST_FRAGMENT, Companion
+from harness.errors import BoardError, HarnessError, RefusedError
+from harness.formats.otadata import OtaData
+from harness.home import Home
+from harness.inventory.entry import AnyEntry, SerialEntry
+from harness.provision.chip_state import ChipState, Download
+from harness.provision.consent import check_consent
+from harness.provision.device_record import DeviceRecord
+from harness.provision.execute import StepEvent, carry_out
+from harness.provision.plan import Plan
+from harness.provision.planner import plan_for
+from harness.provision.profile import Lock, Profile, default_lock
+from harness.provision.recognition import profile_of
+from harness.provision.region import FlashRegion
+from harness.say import Say
+
+FIRST_VERSION = "1.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a board is to be: security profile, lock (None: the profile's default), first firmware."""
+
+    profile: Profile
+    lock: Lock | None = None
+    version: str = FIRST_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What a person has agreed to: in the board's entry, and on this run by name."""
+
+    entry: AnyEntry
+    burn: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A board that is ready: what was done to it, and what it says of itself."""
+
+    plan: Plan
+    running: Running
+
+
+def prepare(board: Board, demand: Demand, consent: Consent, home: Home, *, say: Say) -> Prepared:
+    """Provisions `board` as far as `demand` needs and waits for its firmware. Burns nothing that is burned.
+
+    Raises:
+        RefusedError: consent is missing, or the board cannot reach the profile.
+        BoardError, LabError: provisioning failed; the next run goes on from there.
+    """
+    planned = make_plan(board, demand, home, say=say)
+    carry_out_plan(board, planned, consent, say=say)
+    return settle_after(board, planned, demand, say=say)
+
+
+def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) -> Prepared:
+    """Boots a board whose plan has been carried out, and waits until its firmware is where scenarios start.
+
+    Raises:
+        BoardError: the firmware does not come up. RefusedError: it is another board.
+    """
+    board.profile = demand.profile
+    with say.phase("first boot", lambda: board.uart_bytes):
+        try:
+            running = board.settle()
+        except BoardError as error:
+            raise BoardError(
+                f"was provisioned as {demand.profile.value}, but its firmware does not come up: {error.message}",
+                board=board.name,
+                todo=f"read the end of {board.log_path}",
+            ) from error
+    _require_known(board, running.mac)
+    return Prepared(planned.plan, running)
+
+
+def reflash(board: Board, demand: Demand, consent: Consent, home: Home, *, say: Say) -> Prepared:
+    """Writes bootloader, table, otadata and first app again, as ciphertext where the board encrypts.
+
+    Also works in Secure Download Mode, where nothing can be read back.
+
+    Raises:
+        RefusedError: UART download is off. BoardError: the firmware does not come up even then.
+    """
+    planned = make_plan(board, demand, home, say=say, reflash=True)
+    carry_out_plan(board, planned, consent, say=say)
+    return settle_after(board, planned, demand, say=say)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan together with what it writes, which a stored plan does not hold."""
+
+    plan: Plan
+    regions: tuple[FlashRegion, ...]
+    state: ChipState
+
+
+def make_plan(board: Board, demand: Demand, home: Home, *, say: Say, reflash: bool = False) -> Planned:
+    """Identifies the board, reads its eFuses, builds the firmware, plans. Nothing on the board changes.
+
+    Raises:
+        RefusedError: the state cannot reach the profile; names the fuse in the way.
+    """
+    with say.phase("read", lambda: board.uart_bytes):
+        state = _read_state(board)
+    mac = state.mac or board.mac
+    assert mac is not None
+    board.mac = mac
+    record = board.records.read(mac)
+    lock = demand.lock or _kept_lock(board, state, record, demand.profile)
+    with say.phase("build", lambda: board.uart_bytes):
+        board.firmware = companion_for(board, demand.profile, lock, home)
+        artefacts = board.firmware.artefacts(demand.version)
+    board.table = artefacts.partition_table
+    regions = regions_of(board, artefacts.app, artefacts.bootloader, artefacts.table_offset)
+    with _called_by_name(board):
+        plan = plan_for(
+            state,
+            profile=demand.profile,
+            lock=lock,
+            key=board.vault.key(mac),
+            regions=regions,
+            intent=board.vault.intent(mac),
+            record=record,
+            reflash=reflash,
+        )
+    (board.folder / "plan.txt").write_text(plan.text() + "\n", encoding="utf-8")
+    (board.folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
+    return Planned(plan, regions, state)
+
+
+@contextmanager
+def _called_by_name(board: Board) -> Iterator[None]:
+    """Errors from below know a chip by its MAC; a person knows the board by its name."""
+    try:
+        yield
+    except HarnessError as error:
+        if error.board in (None, board.mac):
+            error.board = board.name
+        raise
+
+
+def _kept_lock(board: Board, state: ChipState, record: DeviceRecord | None, profile: Profile) -> Lock:
+    """A board that is in the profile already keeps the lock that it has; others get the default."""
+    now = profile_of(state, record)
+    return now.lock if now.profile is profile else default_lock(board.chip, profile)
+
+
+def _read_state(board: Board) -> ChipState:
+    """eFuses from the ROM; a board whose ROM does not tell its MAC is identified by link or firmware."""
+    try:
+        state = board.read_state()
+    except BoardError:
+        if not board.says_download_is_off():
+            raise
+        state = ChipState(board.chip.name, None, None, {}, frozenset(), frozenset(), (), Download.OFF)
+    if state.mac is not None:
+        return state
+    told = getattr(board.link, "mac", None)
+    if told is None:
+        board.restart()
+        told = board.status().mac
+    board.mac = str(told).lower()
+    return state
+
+
+def companion_for(board: Board, profile: Profile, lock: Lock, home: Home) -> Companion:
+    """The companion firmware for this board: its packages are signed with the vault's key."""
+    locked = Lock.SECURE_DOWNLOAD if lock is Lock.SECURE_DOWNLOAD else Lock.NONE
+    return Companion(
+        chip=board.chip,
+        fragments=(f"profile.{profile.value}", f"lock.{locked.value}", TEST_FRAGMENT),
+        signing_keys=(board.vault.signing_public_key(),),
+        builds=home.builds,
+        store=home.build_store,
+    )
+
+
+def regions_of(board: Board, app: Path, bootloader: Path, table_offset: int) -> tuple[FlashRegion, ...]:
+    """What is to lie in a new board's flash, as plaintext: bootloader, table, blank otadata, app in the first slot."""
+    table = board.table
+    if table is None or table.otadata is None:
+        raise BoardError("the firmware's partition table has no otadata", board=board.name)
+    return (
+        FlashRegion("bootloader", board.chip.bootloader_offset, bootloader.read_bytes()),
+        FlashRegion("partition-table", table_offset, table.to_binary()),
+        # Enciphered like the rest: raw 0xFF would decipher to noise and cost the board its memory of the slot.
+        FlashRegion("otadata", table.otadata.offset, OtaData.blank().to_bytes()),
+        FlashRegion(board.slots[0].label, board.slots[0].offset, app.read_bytes()),
+    )
+
+
+def carry_out_plan(board: Board, planned: Planned, consent: Consent, *, say: Say) -> None:
+    """Does what the plan says, after consent; an empty plan does nothing.
+
+    Raises:
+        RefusedError: consent is missing; the plan is printed with the refusal.
+    """
+    plan = planned.plan
+    if plan.empty:
+        return
+    entry = consent.entry
+    check_consent(
+        board_name=board.name,
+        physical=board.link.physical,
+        mac_declared=entry.mac,
+        mac_found=planned.state.mac,
+        burn_up_to=entry.burn_up_to if isinstance(entry, SerialEntry) else None,
+        burn_names=consent.burn,
+        plan=plan,
+    )
+
+    def told(event: StepEvent) -> None:
+        if not event.done:
+            # The plan has been printed in full: here is only where it is.
+            what = re.split(r"[;(:]", event.step.text(), maxsplit=1)[0].strip()
+            say.detail(f"{event.number:2d}/{event.total}  {what}")
+
+    with say.phase("provision", lambda: board.uart_bytes), _called_by_name(board):
+        outcome = carry_out(
+            plan,
+            board.rom,
+            board.vault,
+            records=board.records,
+            regions=planned.regions,
+            physical=board.link.physical,
+            on_step=told,
+        )
+    for remark in outcome.remarks:
+        say.detail(remark)
+
+
+def _require_known(board: Board, mac: str) -> None:
+    if board.mac != mac:
+        raise RefusedError(
+            f"the firmware says that this is {mac}, the ROM or the link that it is {board.mac}",
+            board=board.name,
+            todo="two cables may be swapped; nothing more is written",
+        )

@@ -1,0 +1,78 @@
+"""A server or a network that misbehaves: the update ends in its own error, or is resumed; nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.board import Board, Snapshot
+from harness.console.boot_record import BootRecord
+from harness.ota.faults import Fault, FaultKind
+from harness.ota.release import Release
+from harness.ota.server import OtaServer
+
+pytestmark = pytest.mark.profiles("release", "development")
+
+FAULTS = (
+    (Fault(FaultKind.STATUS, code=404), "http-status"),
+    (Fault(FaultKind.STATUS, code=500), "http-status"),
+    (Fault(FaultKind.TRUNCATE, at_byte=20_000, times=None), "truncated"),
+    (Fault(FaultKind.RESET, at_byte=20_000, times=None), "http-read"),
+    (Fault(FaultKind.STALL, at_byte=20_000, seconds=60, times=None), "http-timeout"),
+    (Fault(FaultKind.FLIP, at_byte=20_000), "body-hash"),
+    (Fault(FaultKind.FLIP, at_byte=40), "bad-signature"),
+    (Fault(FaultKind.WRONG_LENGTH, delta=-4096), "truncated"),
+    (Fault(FaultKind.WRONG_LENGTH, delta=4096), "wrong-size"),
+)
+
+
+@pytest.mark.parametrize(("fault", "error"), FAULTS, ids=lambda value: str(value))
+def test_a_server_fault_ends_the_update_with_its_own_error(
+    board: Board,
+    ota_server: OtaServer,
+    fault: Fault,
+    error: str,
+    fresh: Callable[[], Release],
+    before: Snapshot,
+    still_runs: Callable[[], BootRecord],
+) -> None:
+    armed = ota_server.faults.add(fault)
+    answer = board.update(fresh())
+    assert answer.error == error, answer
+    assert armed.struck >= 1, "the fault never took effect"
+    ota_server.faults.clear()
+    still_runs()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(FaultKind.SLOW, bytes_per_s=400_000),
+        Fault(FaultKind.CHUNKED),
+        Fault(FaultKind.RESET, at_byte=20_000),
+        Fault(FaultKind.TRUNCATE, at_byte=20_000),
+    ],
+    ids=str,
+)
+def test_what_a_server_may_do_does_not_hurt_the_update(
+    board: Board, ota_server: OtaServer, fault: Fault, fresh: Callable[[], Release]
+) -> None:
+    armed, release, slot = ota_server.faults.add(fault), fresh(), board.status().next_slot
+    answer = board.update(release)
+    assert answer.ok, answer
+    assert armed.struck >= 1, "the fault never took effect"
+    assert (board.reboot().slot, board.status().version) == (slot, release.version)
+
+
+def test_a_device_gets_nothing_that_was_published_for_another(board: Board, ota_server: OtaServer) -> None:
+    mine, other = board.status().mac, "7c:df:a1:ff:ff:fe"
+    ota_server.publish(other, "secret.pkg", b"not for you")
+    ota_server.publish(mine, "mine.pkg", b"for you, and not a package")
+    own = ota_server.url_for(mine, "mine.pkg")
+    try:
+        assert board.command("ota", url=own).error == "truncated"
+        assert board.command("ota", url=own.replace("mine.pkg", "secret.pkg")).error == "http-status"
+    finally:
+        ota_server.withdraw(mine)
+        ota_server.withdraw(other)

@@ -1,0 +1,64 @@
+"""The pytest plugin on tests of a stranger's kind: few lines, in any folder, with or without boards.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+OWN_TESTS = """
+    import pytest
+
+    def test_the_update_switches(board):
+        before = board.status()
+        assert board.update(board.release("3.0.0")).ok
+        boot = board.reboot()
+        assert boot.slot == before.next_slot
+        assert boot.version == "3.0.0"
+
+    def test_pytest_embedded_style(dut):
+        dut.expect_exact("Calling app_main()")
+        dut.expect(r'@evt .*"ev":"boot"', timeout=10)
+        dut.write("status id=4711")
+        dut.expect(r'"ev":"done".*"id":4711')
+
+    @pytest.mark.needs("telepathy")
+    def test_what_no_board_can_do(board):
+        raise AssertionError("must be skipped")
+"""
+
+
+@pytest.fixture
+def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Pytester:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+    return pytester
+
+
+def test_a_strangers_three_tests_run_on_a_twin_without_any_set_up(folder: pytest.Pytester) -> None:
+    folder.makepyfile(OWN_TESTS)
+    result = folder.runpytest_subprocess("-rs", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines(["*board twin-esp32c3-release has no telepathy (twin link)*"])
+
+
+def test_a_failing_test_names_the_board_the_last_boot_and_the_log(folder: pytest.Pytester) -> None:
+    folder.makepyfile("def test_it(board):\n    assert board.status().version == 'something else'\n")
+    result = folder.runpytest_subprocess("--chip", "esp32", "-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*board twin-esp32-release*", "*ota_0 @ 0x20000, 1.0.0*", "full log: *serial.log"])
+
+
+def test_a_wrong_boards_file_is_one_usage_error(folder: pytest.Pytester) -> None:
+    folder.makefile(".yaml", boards="version: 1\nboards:\n  a: {chip: esp99, link: twin}\n")
+    folder.makepyfile("def test_it(board):\n    pass\n")
+    result = folder.runpytest_subprocess("-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.INTERRUPTED or result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stdout.fnmatch_lines(["*boards.yaml:3: boards.a.chip: chip 'esp99'*"])
+
+
+def test_an_unknown_board_lists_those_there_are(folder: pytest.Pytester) -> None:
+    folder.makefile(".yaml", boards="version: 1\nboards:\n  mine: {chip: esp32, link: twin}\n")
+    folder.makepyfile("def test_it(board):\n    pass\n")
+    result = folder.runpytest_subprocess("--board", "yours", "-p", "no:cacheprovider")
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*there is no board 'yours'*boards: mine*"])

@@ -113,10 +113,13 @@ def rekey(
     vault_key_file: str | None,
     vault_passphrase_fd: int | None,
 ) -> None:
-    """Change what opens the vault. Copies made earlier still open with the old secret: back up again."""
+    """Change what opens the vault, and its copies that are plugged in; others keep the old secret: back up again."""
     opened = _opened(board, vault_key_file, vault_passphrase_fd)
     opened.rekey(_new_secret(new_key_file, new_passphrase_fd))
-    click.echo(f"{opened.path}: opens with the new secret; now back it up again")
+    click.echo(f"{opened.path}: opens with the new secret")
+    # Copies keep the old secret until they are made anew, and would not count before a first burn.
+    for report in copies.refresh(opened):
+        click.echo(report.text())
 
 
 def _new_secret(key_file: Path | None, passphrase_fd: int | None) -> Secret:

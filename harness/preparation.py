@@ -222,6 +222,8 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, *, say: Say
         plan=plan,
     )
 
+    _require_runnable(board, plan)
+
     def told(event: StepEvent) -> None:
         if not event.done:
             # The plan has been printed in full: here is only where it is.
@@ -240,6 +242,18 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, *, say: Say
         )
     for remark in outcome.remarks:
         say.detail(remark)
+
+
+def _require_runnable(board: Board, plan: Plan) -> None:
+    """A native image is this host's machine code: on a chip it would be the last thing that was ever flashed."""
+    native = board.firmware is not None and board.firmware.kind == "native"
+    if plan.writes and native and not board.link.runs_native:
+        raise RefusedError(
+            f"the companion firmware was built for twins; a board on a {board.link.kind} link cannot run it. "
+            "Nothing was written",
+            board=board.name,
+            todo="give a build for the chip with --app DIR",
+        )
 
 
 def _require_known(board: Board, mac: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from harness.build.artefacts import Artefacts
 from harness.build.native import build_native
@@ -21,6 +22,7 @@ class Companion:
     ``fragments`` are the names of the sdkconfig fragments of ``firmware/`` that the build is made of.
     """
 
+    kind: ClassVar[str] = "native"
     chip: Chip
     fragments: tuple[str, ...]
     signing_keys: tuple[bytes, ...]

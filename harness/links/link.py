@@ -27,6 +27,8 @@ class Link(ABC):
     physical: ClassVar[bool]
     kind: ClassVar[str]
     capabilities: ClassVar[frozenset[str]] = frozenset()
+    runs_native: ClassVar[bool] = False
+    """Native images (machine code of this host) run behind this link; only twins can."""
 
     @property
     @abstractmethod

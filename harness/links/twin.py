@@ -34,6 +34,7 @@ class TwinLink(Link):
 
     physical: ClassVar[bool] = False
     kind: ClassVar[str] = "twin"
+    runs_native: ClassVar[bool] = True
     capabilities: ClassVar[frozenset[str]] = frozenset(
         {"fault-injection", "flash-log", "power", "uart-download"}
     )

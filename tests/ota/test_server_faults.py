@@ -50,6 +50,7 @@ def test_a_server_fault_ends_the_update_with_its_own_error(
     [
         Fault(FaultKind.SLOW, bytes_per_s=400_000),
         Fault(FaultKind.CHUNKED),
+        Fault(FaultKind.MISSING_LENGTH),
         Fault(FaultKind.RESET, at_byte=20_000),
         Fault(FaultKind.TRUNCATE, at_byte=20_000),
     ],
@@ -63,6 +64,39 @@ def test_what_a_server_may_do_does_not_hurt_the_update(
     assert answer.ok, answer
     assert armed.struck >= 1, "the fault never took effect"
     assert (board.reboot().slot, board.status().version) == (slot, release.version)
+
+
+def test_a_redirect_is_followed(board: Board, ota_server: OtaServer, fresh: Callable[[], Release]) -> None:
+    release, start = fresh(), board.status()
+    ota_server.publish(start.mac, "moved.pkg", board.package(release))
+    armed = ota_server.faults.add(Fault(FaultKind.REDIRECT, match="here.pkg", target="moved.pkg"))
+    try:
+        assert board.take(b"not this", name="here.pkg").ok
+    finally:
+        ota_server.withdraw(start.mac, "moved.pkg")
+    assert armed.struck == 1
+    assert (board.reboot().slot, board.status().version) == (start.next_slot, release.version)
+
+
+def test_a_redirect_without_end_is_not_followed_for_ever(
+    board: Board, ota_server: OtaServer, fresh: Callable[[], Release], still_runs: Callable[[], BootRecord]
+) -> None:
+    armed = ota_server.faults.add(Fault(FaultKind.REDIRECT, target="update.pkg", times=None))
+    assert board.take(board.package(fresh())).error == "http-status"
+    assert armed.struck < 20
+    ota_server.faults.clear()
+    still_runs()
+
+
+def test_a_server_that_answers_otherwise_on_resume_is_found_out(
+    board: Board, ota_server: OtaServer, fresh: Callable[[], Release], still_runs: Callable[[], BootRecord]
+) -> None:
+    ota_server.faults.add(Fault(FaultKind.RESET, at_byte=20_000))
+    changed = ota_server.faults.add(Fault(FaultKind.CHANGED_ON_RESUME))
+    assert board.update(fresh()).error == "body-hash"
+    assert changed.struck == 1
+    ota_server.faults.clear()
+    still_runs()
 
 
 def test_a_device_gets_nothing_that_was_published_for_another(board: Board, ota_server: OtaServer) -> None:

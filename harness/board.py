@@ -30,6 +30,7 @@ from harness.ota.diagnosis import Diagnosis, diagnose
 from harness.ota.release import Release, make_body, make_package, signer
 from harness.ota.server import OtaServer
 from harness.ota.variants import Recipe
+from harness.power import Power
 from harness.provision.chip_state import ChipState
 from harness.provision.device_record import DeviceRecords
 from harness.provision.profile import Profile
@@ -112,6 +113,7 @@ class Board:
         records: DeviceRecords,
         serve: Callable[[], OtaServer],
         address: str | None = None,
+        power: Power | None = None,
     ) -> None:
         self.name = name
         self.chip = chip
@@ -128,6 +130,7 @@ class Board:
         self._serve = serve
         self._server: OtaServer | None = None
         self._address = address
+        self._power = power
         self._device = DeviceClient(self.console, name)
         self._dut: HarnessDut | None = None
         self._opened_vault: Vault | None = None
@@ -139,7 +142,20 @@ class Board:
     @property
     def capabilities(self) -> frozenset[str]:
         """What a test may demand of this board with ``@pytest.mark.needs``."""
-        return self.link.capabilities
+        return self.link.capabilities | ({"power"} if self._power is not None else set())
+
+    @property
+    def power(self) -> Power:
+        """What switches its supply: ``off()``, ``on()``, ``cycle()`` (capability ``power``).
+
+        Raises:
+            UsageError: nothing does.
+        """
+        if self._power is None:
+            raise UsageError(
+                "its supply cannot be switched", board=self.name, todo="give 'power' in its entry"
+            )
+        return self._power
 
     @property
     def vault(self) -> Vault:

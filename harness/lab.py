@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from harness.board import Board
 from harness.chips import chip_named
-from harness.errors import UsageError
+from harness.connection import physical_key, physical_link, power_of, virtual_link
+from harness.errors import HarnessError, UsageError
 from harness.home import Home
-from harness.inventory.entry import AnyEntry, SerialEntry, TwinEntry
+from harness.inventory.entry import (
+    AnyEntry,
+    PhysicalEntry,
+    Rfc2217Entry,
+    SerialEntry,
+    TwinEntry,
+    VirtualEntry,
+)
 from harness.inventory.inventory import Inventory
 from harness.links.link import Link
-from harness.links.serial_port import SerialLink
 from harness.links.twin import TwinLink
 from harness.locks import BoardLock
 from harness.ota.server import OtaServer
 from harness.provision.device_record import DeviceRecords
 from harness.say import Say
+from harness.vault.record_file import remove_leftovers
 from harness.vault.secret import KeyFile, Secret
 from harness.vault.vault import Vault
+
+_THROWAWAY_PREFIX = "harness-twin-"
+_THROWAWAY_AGE_S = 3600.0
+"""Older folders of throwaway twins that nobody holds were left by a harness that was killed."""
 
 
 @dataclass(slots=True)
@@ -42,6 +56,7 @@ class Lab:
     purpose: str = "harness"
     say: Say = field(default_factory=lambda: Say(quiet=True))
     _stack: ExitStack = field(default_factory=ExitStack)
+    _twins: list[tuple[str, TwinLink]] = field(default_factory=list)
 
     def open(self, name: str) -> Board:
         """Opens the board `name` of the inventory; its state persists.
@@ -50,15 +65,20 @@ class Lab:
             UsageError: there is no such board. LabError: it is in use, or its link cannot be opened.
         """
         entry = self.inventory.named(name)
-        if isinstance(entry, TwinEntry):
-            return self._open_twin(name, entry, state_folder(self.home, self.inventory.path, name, entry))
-        return self._open_serial(name, entry)
+        if isinstance(entry, PhysicalEntry):
+            return self._open_physical(name, entry)
+        state = state_folder(self.home, self.inventory.path, name, entry)
+        self._lock(name, str(state.absolute()))
+        for folder in (state, state / "devices"):
+            remove_leftovers(folder)
+        return self._open_virtual(name, entry, state)
 
     def throwaway(self, chip: str, name: str | None = None, *, entry: TwinEntry | None = None) -> Board:
         """A twin with blank flash and eFuses that is gone when the lab closes."""
-        folder = Path(tempfile.mkdtemp(prefix="harness-twin-"))
+        _remove_abandoned()
+        folder = Path(tempfile.mkdtemp(prefix=_THROWAWAY_PREFIX))
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        return self._open_twin(name or f"twin-{chip}", entry or TwinEntry(chip=chip), folder)
+        return self._open_virtual(name or f"twin-{chip}", entry or TwinEntry(chip=chip), folder)
 
     def close(self) -> None:
         """Closes every board."""
@@ -67,28 +87,41 @@ class Lab:
     def __enter__(self) -> Lab:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: object, _: object) -> None:
+        if isinstance(error, HarnessError):
+            self._blame_twin(error)
         self.close()
 
-    def _open_twin(self, name: str, entry: TwinEntry, state: Path) -> Board:
-        chip = chip_named(entry.chip)
-        self._stack.enter_context(
-            BoardLock(self.home.locks, str(state.absolute()), board=name, purpose=self.purpose)
-        )
-        link = TwinLink(chip.name, state, self.home.build_store, mac=entry.mac, board=name)
+    def _blame_twin(self, error: HarnessError) -> None:
+        """A virtual board has no cable: what looks like a pulled one is the end of its process."""
+        for name, link in self._twins:
+            how = link.ended if error.board == name else None
+            if how is not None:
+                error.todo = f"{how}; run it again, the next run goes on from here"
+
+    def _open_virtual(self, name: str, entry: VirtualEntry, state: Path) -> Board:
+        link = virtual_link(name, entry, state, self.home)
+        if isinstance(link, TwinLink):
+            self._twins.append((name, link))
         # A virtual board has a vault of its own beside its state, so that no two share a record and no passphrase
         # is needed to try things out.
         return self._opened(name, entry, link, lambda: own_vault(state), state / "devices")
 
-    def _open_serial(self, name: str, entry: SerialEntry) -> Board:
-        self._stack.enter_context(
-            BoardLock(self.home.locks, _device_key(entry.port), board=name, purpose=self.purpose)
-        )
-        link = SerialLink(entry.port, baud=entry.baud, console_baud=entry.console_baud, board=name)
+    def _open_physical(self, name: str, entry: PhysicalEntry) -> Board:
+        assert isinstance(entry, (SerialEntry, Rfc2217Entry))
+        key = physical_key(name, entry, self.inventory, self.home)
+        self._lock(name, key)
         place = self.home.vault
         return self._opened(
-            name, entry, link, lambda: Vault.open(place, self.secret(place)), self.home.devices
+            name,
+            entry,
+            physical_link(name, entry, key),
+            lambda: Vault.open(place, self.secret(place)),
+            self.home.devices,
         )
+
+    def _lock(self, name: str, key: str) -> None:
+        self._stack.enter_context(BoardLock(self.home.locks, key, board=name, purpose=self.purpose))
 
     def _opened(
         self, name: str, entry: AnyEntry, link: Link, vault: Callable[[], Vault], records: Path
@@ -111,14 +144,28 @@ class Lab:
             vault=vault,
             records=DeviceRecords(records),
             serve=lambda: OtaServer(journal_path=journal).start(network.bind, network.port),
-            address=network.address,
+            address=network.address or link.host_address,
+            power=power_of(entry, link, self.home, name),
         )
         self._stack.callback(board.close)
         return board
 
 
-def state_folder(home: Home, inventory: Path | None, name: str, entry: TwinEntry) -> Path:
-    """Where the state of the twin `name` lies; a relative `state:` is relative to its boards.yaml."""
+def _remove_abandoned() -> None:
+    """Throwaway twins go with their lab; this removes those whose harness was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_THROWAWAY_PREFIX}*"):
+        try:
+            if time.time() - folder.lstat().st_mtime < _THROWAWAY_AGE_S:
+                continue
+            with FileLock(folder / "lock", timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, Timeout):
+            # Another user's, or a long job's.
+            continue
+
+
+def state_folder(home: Home, inventory: Path | None, name: str, entry: VirtualEntry) -> Path:
+    """Where the state of the virtual board `name` lies; a relative `state:` is relative to its boards.yaml."""
     if entry.state is None:
         return home.twin(name)
     base = inventory.parent if inventory else Path.cwd()
@@ -128,10 +175,10 @@ def state_folder(home: Home, inventory: Path | None, name: str, entry: TwinEntry
 def open_vault(
     home: Home, inventory: Path | None, name: str, entry: AnyEntry, secret: Callable[[Path], Secret]
 ) -> Vault:
-    """The vault that holds the keys of the board `name`: a twin's own, or that of the physical boards."""
-    if isinstance(entry, TwinEntry):
-        return own_vault(state_folder(home, inventory, name, entry))
-    return Vault.open(home.vault, secret(home.vault))
+    """The vault that holds the keys of the board `name`: a virtual board's own, or that of the physical ones."""
+    if isinstance(entry, PhysicalEntry):
+        return Vault.open(home.vault, secret(home.vault))
+    return own_vault(state_folder(home, inventory, name, entry))
 
 
 def own_vault(state: Path) -> Vault:
@@ -158,8 +205,3 @@ def secret_from(key_file: str | None) -> Callable[[Path], Secret]:
         return KeyFile(Path(named).expanduser())
 
     return secret
-
-
-def _device_key(port: str) -> str:
-    """What tells this device from others: the port's real path, whatever link names it."""
-    return port if re.match(r"[a-z0-9+]+://", port) else str(Path(port).resolve())

@@ -20,7 +20,7 @@ from harness.console.boot_record import BootRecord
 from harness.dut import HarnessDut
 from harness.errors import HarnessError, RefusedError, UsageError
 from harness.home import Home
-from harness.inventory.entry import AnyEntry, TwinEntry
+from harness.inventory.entry import AnyEntry, PhysicalEntry, TwinEntry
 from harness.inventory.inventory import Inventory, read_inventory
 from harness.lab import Lab, secret_from
 from harness.ota.server import OtaServer
@@ -156,7 +156,7 @@ def _targets(config: pytest.Config, inventory: Inventory, demanded: tuple[str, .
         return [
             Target(name, entry, profile, throwaway=False)
             for name, entry in chosen.items()
-            for profile in (wanted if isinstance(entry, TwinEntry) or asked or only else [None])
+            for profile in ([None] if isinstance(entry, PhysicalEntry) and not (asked or only) else wanted)
         ]
     twins: dict[str, TwinEntry] = inventory.twins()
     chips = [chip.lower().replace("-", "") for chip in config.getoption("--chip")]

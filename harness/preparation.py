@@ -13,7 +13,7 @@ from harness.build.companion import TEST_FRAGMENT, Companion
 from harness.errors import BoardError, HarnessError, RefusedError
 from harness.formats.otadata import OtaData
 from harness.home import Home
-from harness.inventory.entry import AnyEntry, SerialEntry
+from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.consent import check_consent
 from harness.provision.device_record import DeviceRecord
@@ -217,7 +217,7 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, *, say: Say
         physical=board.link.physical,
         mac_declared=entry.mac,
         mac_found=planned.state.mac,
-        burn_up_to=entry.burn_up_to if isinstance(entry, SerialEntry) else None,
+        burn_up_to=entry.burn_up_to if isinstance(entry, PhysicalEntry) else None,
         burn_names=consent.burn,
         plan=plan,
     )

@@ -10,7 +10,7 @@ import click
 
 from harness.cli.options import boards_option, json_option
 from harness.home import Home
-from harness.inventory.entry import AnyEntry, SerialEntry, TwinEntry
+from harness.inventory.entry import AnyEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import read_inventory
 from harness.lab import state_folder
 from harness.provision.device_record import DeviceRecords
@@ -41,22 +41,32 @@ def boards(boards_file: Path | None, as_json: bool) -> None:
 
 
 def _row(name: str, entry: AnyEntry, home: Home, path: Path | None) -> dict[str, Any]:
-    place = entry.port if isinstance(entry, SerialEntry) else ""
     folder = (
-        state_folder(home, path, name, entry) / "devices" if isinstance(entry, TwinEntry) else home.devices
+        home.devices
+        if isinstance(entry, PhysicalEntry)
+        else state_folder(home, path, name, entry) / "devices"
     )
     known = [record for record in DeviceRecords(folder).all() if _is_of(record.mac, entry)]
     profile = f"{known[0].profile.value}, lock {known[0].lock.value}" if known else "unknown"
     return {
         "board": name,
         "chip": entry.chip,
-        "link": f"{entry.link} {place}".strip(),
+        "link": f"{entry.link} {_place(entry)}".strip(),
         "profile": profile,
-        "burn up to": (entry.burn_up_to or "never") if isinstance(entry, SerialEntry) else "virtual",
+        "burn up to": (entry.burn_up_to or "never") if isinstance(entry, PhysicalEntry) else "virtual",
         "tags": ", ".join(entry.tags),
         "mac": known[0].mac if known else entry.mac,
     }
 
 
 def _is_of(mac: str, entry: AnyEntry) -> bool:
-    return isinstance(entry, TwinEntry) or mac == entry.mac
+    return not isinstance(entry, PhysicalEntry) or mac == entry.mac
+
+
+def _place(entry: AnyEntry) -> str:
+    """Where a physical board is, in the word that its entry uses."""
+    if isinstance(entry, Rfc2217Entry):
+        return entry.url
+    if isinstance(entry, SerialEntry):
+        return entry.port or entry.usb_serial or entry.usb_location or f"with MAC {entry.mac}"
+    return ""

@@ -11,7 +11,7 @@ from harness.cli.options import boards_option, json_option, secret_options, vaul
 from harness.errors import UsageError
 from harness.formats.partition_table import PartitionTable
 from harness.home import Home
-from harness.inventory.entry import TwinEntry
+from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import read_inventory
 from harness.lab import open_vault, state_folder
 from harness.ota.bundle import make_bundle, write_bundle
@@ -62,7 +62,7 @@ def encrypt(
     home = Home.of_user()
     vault = open_vault(home, inventory.path, board, entry, vault_secret(vault_key_file, vault_passphrase_fd))
     mac = entry.mac
-    if mac is None and isinstance(entry, TwinEntry):
+    if mac is None and not isinstance(entry, PhysicalEntry):
         records = DeviceRecords(state_folder(home, inventory.path, board, entry) / "devices").all()
         mac = records[0].mac if records else None
     if mac is None:

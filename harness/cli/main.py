@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import click
@@ -18,6 +19,7 @@ from harness.cli.vault import vault
 from harness.errors import HarnessError
 
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 EXIT_INTERNAL = 70
 
 EPILOG = """\b
@@ -45,8 +47,17 @@ for command in (run, boards, plan, provision, twin, encrypt, log, vault):
     cli.add_command(command)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: work ends as at Ctrl-C, with every board closed in order."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 def main() -> None:
     """Entry point of the `harness` command."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -55,9 +66,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        # Boards are closed by now; an impatient second signal must not end in a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         click.echo("harness: interrupted; the next run goes on from here", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        terminated = isinstance(error, _Terminated) or isinstance(error.__cause__, _Terminated)
+        sys.exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED)
     except HarnessError as error:
         if os.environ.get("HARNESS_DEBUG"):
             raise

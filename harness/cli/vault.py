@@ -10,7 +10,7 @@ import click
 from harness.cli.options import secret_options, vault_secret
 from harness.errors import HarnessError, UsageError
 from harness.home import Home
-from harness.inventory.entry import TwinEntry
+from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import read_inventory
 from harness.lab import own_vault, state_folder
 from harness.vault import copies
@@ -35,7 +35,7 @@ def _opened(board: str | None, key_file: str | None, passphrase_fd: int | None) 
         return Vault.open(home.vault, vault_secret(key_file, passphrase_fd)(home.vault))
     inventory = read_inventory(None)
     entry = inventory.named(board)
-    if not isinstance(entry, TwinEntry):
+    if isinstance(entry, PhysicalEntry):
         raise UsageError(
             f"board {board} is physical: its keys are in the vault {home.vault}", todo="leave --board out"
         )

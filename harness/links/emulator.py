@@ -31,7 +31,7 @@ class EmulatorLink(Link):
 
     physical: ClassVar[bool] = False
     capabilities: ClassVar[frozenset[str]] = frozenset({"power", "uart-download"})
-    host_address: ClassVar[str]
+    host_address: ClassVar[str | None]
     """Address under which the device reaches servers on this machine's loopback interface."""
 
     def __init__(

@@ -37,11 +37,11 @@ class EfuseFile:
     mac_has_crc: bool
     """ESP32: a CRC-8 follows the MAC."""
     revision: tuple[tuple[int, int], ...]
-    """(offset, byte) that make the chip revision which Espressif's emulator has."""
+    """(offset, byte) that make the chip revision which Espressif's emulator has; ESP32 also CLK8M_FREQ, at 16."""
 
 
 EFUSE_FILES = {
-    "esp32": EfuseFile(124, 4, True, ((13, 0x80), (22, 0x10))),
+    "esp32": EfuseFile(124, 4, True, ((13, 0x80), (16, 52), (22, 0x10))),
     "esp32c3": EfuseFile(1024, 24, False, ((38, 0x0C),)),
     "esp32s3": EfuseFile(1024, 24, False, ((38, 0x0C),)),
     "esp32c6": EfuseFile(336, 24, False, ()),

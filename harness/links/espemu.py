@@ -52,7 +52,7 @@ class EspEmuLink(EmulatorLink):
     """A board in esp-emu on a state folder. The first bytes of a boot may be lost: it does not wait for us."""
 
     kind: ClassVar[str] = "espemu"
-    host_address: ClassVar[str] = "192.168.4.1"
+    host_address: ClassVar[str | None] = "192.168.4.1"
 
     def __init__(
         self,

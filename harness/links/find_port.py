@@ -205,7 +205,7 @@ def _uucp_holder(device: str) -> str | None:
     for folder in _UUCP_LOCKS:
         path = folder / f"LCK..{Path(device).name}"
         with contextlib.suppress(OSError, ValueError):
-            pid = int(path.read_text(errors="replace").split()[0])
+            pid = int(path.read_text(errors="replace").strip().partition(" ")[0])
             if _alive(pid):
                 return f"process {pid} ({path})"
     return None

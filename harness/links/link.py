@@ -30,6 +30,9 @@ class Link(ABC):
     runs_native: ClassVar[bool] = False
     """Native images (machine code of this host) run behind this link; only twins can."""
 
+    host_address: ClassVar[str | None] = None
+    """Under which address the device sees this machine's loopback servers; None: under their own."""
+
     @property
     @abstractmethod
     def description(self) -> str:

@@ -72,7 +72,7 @@ class QemuLink(EmulatorLink):
     """A board in QEMU on a state folder."""
 
     kind: ClassVar[str] = "qemu"
-    host_address: ClassVar[str] = "10.0.2.2"
+    host_address: ClassVar[str | None] = "10.0.2.2"
 
     def __init__(
         self,

@@ -51,9 +51,16 @@ class _ControlAnswers:
                 self._missing.remove(suboption[:1])
             self._changed.notify_all()
 
-    def all_came(self, timeout_s: float) -> bool:
+    def all_came(self, timeout_s: float, reader: threading.Thread | None) -> bool:
+        """Whether they come within `timeout_s` seconds; not waited for once `reader` has ended."""
+        deadline = time.monotonic() + timeout_s
         with self._changed:
-            return self._changed.wait_for(lambda: not self._missing, timeout_s)
+            while self._missing and reader is not None and reader.is_alive():
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    break
+                self._changed.wait(min(left_s, 0.1))
+            return not self._missing
 
 
 _Client: Any = telnet.Serial
@@ -86,6 +93,14 @@ class Rfc2217Port(_Client):  # type: ignore[misc]
                 super().open()
         finally:
             self._opening = False
+
+    def close(self) -> None:
+        """Closes the connection; may be called twice."""
+        connection = self._socket
+        super().close()
+        if connection is not None:
+            # pyserial leaves it open when the peer was first.
+            connection.close()
 
     # --- time-outs: local ---
 
@@ -202,8 +217,11 @@ class Rfc2217Port(_Client):  # type: ignore[misc]
     def _await_answers(self, *, lines: bool) -> None:
         if self._ignore_set_control_answer or not lines or self._server_answers is False:
             return
-        if self._answers.all_came(LINE_ANSWER_S if self._server_answers is None else self._network_timeout):
+        patience_s = LINE_ANSWER_S if self._server_answers is None else self._network_timeout
+        if self._answers.all_came(patience_s, self._thread):
             self._server_answers = True
+        elif self._thread is None or not self._thread.is_alive():
+            raise serial.SerialException("the server has closed the connection")
         elif self._server_answers:
             raise serial.SerialException("the server does not answer a change of DTR and RTS any more")
         else:

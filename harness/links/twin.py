@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import serial
+from filelock import FileLock, Timeout
 
 import harness
 from harness.errors import LabError
@@ -24,6 +25,9 @@ START_TIMEOUT_S = 20.0
 """A twin is up in under a second; twenty cover a machine that swaps."""
 
 STOP_TIMEOUT_S = 5.0
+
+EARLIER_TIMEOUT_S = 6.0
+"""The twin of a harness that was killed a moment ago may still be ending; it takes as long as any twin to stop."""
 
 
 class TwinLink(Link):
@@ -44,6 +48,7 @@ class TwinLink(Link):
     ) -> None:
         self._board = board
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _await_earlier(state)
         command = [sys.executable, "-m", "harness.twin", "--chip", chip, "--state", str(state)]
         command += ["--build-store", str(build_store), "--boot", "off", "--tie-to-stdin"]
         command += ["--mac", mac] if mac else []
@@ -89,6 +94,17 @@ class TwinLink(Link):
             raise LabError(f"the twin did not start: {said}", board=self._board)
         hello: dict[str, Any] = json.loads(line[0])
         return hello
+
+    @property
+    def ended(self) -> str | None:
+        """How the twin's process ended although nobody asked it to; None while it lives."""
+        try:
+            # Its sockets close a moment before its process has ended.
+            status = self._process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            return None
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        return f"the twin's process ended with {how}" + "".join(f"; {line}" for line in self._stderr)
 
     @property
     def description(self) -> str:
@@ -149,6 +165,15 @@ class TwinLink(Link):
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
+
+
+def _await_earlier(state: Path) -> None:
+    """Waits until no twin holds `state` (its file ``lock``); if one stays, ours will say which."""
+    try:
+        with FileLock(state / "lock", timeout=EARLIER_TIMEOUT_S):
+            pass
+    except (Timeout, OSError):
+        pass
 
 
 class _Control:

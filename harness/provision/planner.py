@@ -170,6 +170,7 @@ def _plan_behind_lock(
         f"{fuse} is burned, so no eFuse can be burned any more; the board is {now.text()}, "
         f"not {profile.value} with lock {lock.value}",
         board=mac,
+        todo=f"use it as {now.profile.value}, or another board" if now.profile else "use another board",
     )
 
 
@@ -183,14 +184,18 @@ def _writes_behind_lock(
     """Ciphertext into a board that cannot be read: the record must vouch for the key."""
     if state.download is Download.OFF:
         raise RefusedError(
-            f"{state.chip.fuses.download_off} is burned: only the firmware can write", board=mac
+            f"{state.chip.fuses.download_off} is burned: only the firmware can write",
+            board=mac,
+            todo="update it over the air; a board whose firmware does not run any more is lost",
         )
     if not regions:
         raise UsageError("no images are given to write", board=mac)
     if key is None or record is None or record.key_id != key.key_id:
         told = record.key_id if record is not None else "nothing"
         raise RefusedError(
-            f"the device record tells of key {told}, the vault has {key.key_id if key else 'none'}", board=mac
+            f"the device record tells of key {told}, the vault has {key.key_id if key else 'none'}",
+            board=mac,
+            todo="open the vault that has this board's key, or restore it: harness vault restore DIR",
         )
     return tuple(step for step in _flash_steps(regions, enciphered=True) if isinstance(step, WriteFlash))
 
@@ -339,6 +344,7 @@ def _proof_steps(state: ChipState, keyed: KeySteps, regions: Sequence[FlashRegio
         f"nothing proves that {burned} holds the vault's key: {state.chip.fuses.manual_encrypt_disable} is "
         "burned, so the chip cannot encipher a canary, and no intent tells of this burn",
         board=state.mac,
+        todo="use the vault and state folder of the run that burned it, or another board",
     )
 
 

@@ -72,7 +72,7 @@ def test_boards_are_chosen_by_name_or_tag_each_once() -> None:
             "version: 1\nboards:\n  a:\n    chip: esp32\n    link: twin\n    burn: 1\n",
             r":6: boards\.a\.burn: there is no such",
         ),
-        ("version: 1\nboards:\n  a:\n    chip: esp32\n    link: serial\n", r"boards\.a\.port: is missing"),
+        ("version: 1\nboards:\n  a:\n    chip: esp32\n    link: serial\n", r"boards\.a: name the port in one way"),
         (GOOD.replace("burn_up_to: release", "burn_up_to: all"), r":8: boards\.desk-c3\.burn_up_to: "),
         (GOOD.replace("7C-DF-A1-00-00-01", "7C-DF-A1"), r":7: boards\.desk-c3\.mac: '7C-DF-A1' is not a MAC"),
         (

@@ -116,7 +116,9 @@ def test_an_emulator_that_does_not_start_says_why(state: Path, tmp_path: Path) -
     broken.write_text("#!/bin/sh\necho unknown option --uart-tcp >&2\nexit 2\n")
     broken.chmod(0o755)
     link = EspEmuLink("esp32c3", state, EspEmu(program=str(broken)), board="e")
-    with pytest.raises(LabError, match="board e: esp-emu did not start: .* status 2: unknown option --uart-tcp"):
+    with pytest.raises(
+        LabError, match=r"board e: esp-emu did not start: .* status 2: unknown option --uart-tcp"
+    ):
         link.reset(BootMode.RUN)
     link.close()
 
@@ -160,5 +162,5 @@ def test_without_esp_emu_the_error_says_how_its_maker_installs_it(
 
 
 def test_a_chip_that_esp_emu_has_not_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="esp-emu has no esp32;? ?"):
+    with pytest.raises(UsageError, match="esp-emu has no esp32"):
         EspEmuLink("esp32", tmp_path)

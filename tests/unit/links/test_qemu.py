@@ -48,9 +48,21 @@ def link(program: Path, tmp_path: Path) -> Iterator[QemuLink]:
 @pytest.mark.parametrize(
     ("chip", "mode", "qemu", "present", "absent"),
     [
-        ("esp32", BootMode.RUN, Qemu(), ["-M esp32 -m 4M", "driver=nvram.esp32.efuse,property=drive"], "strap"),
+        (
+            "esp32",
+            BootMode.RUN,
+            Qemu(),
+            ["-M esp32 -m 4M", "driver=nvram.esp32.efuse,property=drive"],
+            "strap",
+        ),
         ("esp32", BootMode.DOWNLOAD, Qemu(), ["driver=esp32.gpio,property=strap_mode,value=0x0f"], "esp32c3"),
-        ("esp32c3", BootMode.RUN, Qemu(), ["-M esp32c3 -drive", "timer.esp32c3.timg,property=wdt_dis"], "strap"),
+        (
+            "esp32c3",
+            BootMode.RUN,
+            Qemu(),
+            ["-M esp32c3 -drive", "timer.esp32c3.timg,property=wdt_dis"],
+            "strap",
+        ),
         ("esp32c3", BootMode.DOWNLOAD, Qemu(), ["esp32c3.gpio,property=strap_mode,value=0x02"], "-m "),
         ("esp32s3", BootMode.DOWNLOAD, Qemu(), ["esp32s3.gpio,property=strap_mode,value=0x07"], "esp32c3"),
         ("esp32c3", BootMode.RUN, Qemu(watchdog=True), ["-nic user,model=open_eth"], "wdt_disable"),

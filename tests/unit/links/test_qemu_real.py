@@ -69,7 +69,9 @@ def test_what_is_written_to_flash_is_in_the_file_when_the_power_is_cut(
     link: QemuLink, tmp_path: Path
 ) -> None:
     if _chip(link, tmp_path) == "esp32":
-        pytest.skip("writing needs the stub, and on a busy machine QEMU's ESP32 loses bytes while it is loaded")
+        pytest.skip(
+            "writing needs the stub, and on a busy machine QEMU's ESP32 loses bytes while it is loaded"
+        )
     data = os.urandom(8192)
     link.reset(BootMode.DOWNLOAD)
     with RomSession(link.port, chip_named("esp32c3"), baud=link.flash_baud) as session:

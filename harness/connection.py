@@ -1,0 +1,135 @@
+"""From an entry of boards.yaml to the link and the power that it names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from harness.chips import chip_named
+from harness.errors import BoardError, LabError
+from harness.home import Home
+from harness.inventory.entry import (
+    AnyEntry,
+    CommandEntry,
+    QemuEntry,
+    Rfc2217Entry,
+    SerialEntry,
+    TwinEntry,
+    UhubctlEntry,
+    VirtualEntry,
+)
+from harness.inventory.inventory import Inventory
+from harness.links.espemu import EspEmu, EspEmuLink
+from harness.links.find_port import port_by_mac, port_by_usb_location, port_by_usb_serial, serial_ports
+from harness.links.link import BootMode, Link
+from harness.links.qemu import Qemu, QemuLink
+from harness.links.rfc2217 import Rfc2217Link
+from harness.links.serial_port import SerialLink
+from harness.links.twin import TwinLink
+from harness.locks import BoardLock
+from harness.power import Power
+from harness.power.command import CommandPower
+from harness.power.hub_guard import HubGuard, hub_and_port
+from harness.power.uhubctl import UhubctlPower
+from harness.power.virtual import EmulatorPower, TwinPower
+from harness.provision.rom import RomSession
+
+
+def virtual_link(name: str, entry: VirtualEntry, state: Path, home: Home) -> Link:
+    """The twin or the emulator on the state folder `state`, started."""
+    if isinstance(entry, TwinEntry):
+        return TwinLink(chip_named(entry.chip).name, state, home.build_store, mac=entry.mac, board=name)
+    arguments = tuple(entry.arguments)
+    size = entry.flash_bytes
+    if isinstance(entry, QemuEntry):
+        qemu = Qemu(entry.qemu, watchdog=entry.watchdog, arguments=arguments)
+        return QemuLink(entry.chip, state, qemu, mac=entry.mac, flash_bytes=size, baud=entry.baud, board=name)
+    espemu = EspEmu(entry.espemu, arguments)
+    return EspEmuLink(entry.chip, state, espemu, mac=entry.mac, flash_bytes=size, baud=entry.baud, board=name)
+
+
+def physical_key(name: str, entry: SerialEntry | Rfc2217Entry, inventory: Inventory, home: Home) -> str:
+    """What tells this device from others: the URL, or the port's real path, whatever link names it."""
+    if isinstance(entry, Rfc2217Entry):
+        return entry.url
+    port = port_of(name, entry, inventory, home)
+    return port if re.match(r"[a-z0-9+]+://", port) else str(Path(port).resolve())
+
+
+def physical_link(name: str, entry: SerialEntry | Rfc2217Entry, key: str) -> Link:
+    """The link to the device that `physical_key` found; its port is opened when first used."""
+    if isinstance(entry, Rfc2217Entry):
+        return Rfc2217Link(entry.url, baud=entry.baud, console_baud=entry.console_baud, board=name)
+    return SerialLink(entry.port or key, baud=entry.baud, console_baud=entry.console_baud, board=name)
+
+
+def port_of(name: str, entry: SerialEntry, inventory: Inventory, home: Home) -> str:
+    """The port of a serial board, by path, USB serial number, USB location, or the MAC of its chip.
+
+    Raises:
+        LabError: nothing of that description is plugged in.
+    """
+    if entry.port:
+        return entry.port
+    ports = serial_ports()
+    if entry.usb_serial:
+        return port_by_usb_serial(entry.usb_serial, ports, board=name).device
+    if entry.usb_location:
+        return port_by_usb_location(entry.usb_location, ports, board=name).device
+    assert entry.mac is not None
+    others = (other for other_name, other in inventory.boards.items() if other_name != name)
+    claimed = [other.port for other in others if isinstance(other, SerialEntry) and other.port]
+    return port_by_mac(
+        entry.mac,
+        ports,
+        claimed=claimed,
+        board=name,
+        guard=lambda device: BoardLock(
+            home.locks, str(Path(device).resolve()), board=name, purpose="search by MAC"
+        ),
+        probe=lambda device: _mac_at(device, entry),
+    ).device
+
+
+def _mac_at(device: str, entry: SerialEntry) -> str | None:
+    """The MAC of the chip at `device`, which is reset for it; None when no such chip answers."""
+    link = SerialLink(device)
+    try:
+        link.reset(BootMode.DOWNLOAD)
+        try:
+            with RomSession(link.port, chip_named(entry.chip)) as session:
+                return session.state().mac
+        except BoardError:
+            return None
+        finally:
+            link.reset(BootMode.RUN)
+    finally:
+        link.close()
+
+
+def power_of(entry: AnyEntry, link: Link, home: Home, name: str) -> Power | None:
+    """What switches the board's supply; None when nothing does."""
+    if isinstance(link, TwinLink):
+        return TwinPower(link)
+    if isinstance(link, (QemuLink, EspEmuLink)):
+        return EmulatorPower(link)
+    power = getattr(entry, "power", None)
+    if isinstance(power, CommandEntry):
+        return CommandPower(
+            power.off, power.on, timeout_s=power.timeout_s, variables=power.variables, board=name
+        )
+    if isinstance(power, UhubctlEntry):
+        hub, port = (power.hub, power.port) if power.hub and power.port else _plugged_in(link, name)
+        return UhubctlPower(hub, port, HubGuard(home.locks / "hubs"), program=power.program, board=name)
+    return None
+
+
+def _plugged_in(link: Link, name: str) -> tuple[str, int]:
+    """USB hub and port of a serial board, from where its own port is."""
+    port = next((p for p in serial_ports() if p.device == link.description), None)
+    found = hub_and_port(port.usb_location or "") if port else None
+    if found is None:
+        raise LabError(
+            f"{link.description} is at no USB hub", board=name, todo="give 'hub' and 'port' under 'power'"
+        )
+    return found

@@ -43,7 +43,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
         length = snprintf(text, sizeof(text), "\nabort() was called at PC 0x%08x on core 0\n", caller);
     } else {
         length = snprintf(text, sizeof(text),
-                          "\nGuru Meditation Error: Core  0 panic'ed (%s). Exception was unhandled.\n",
+                          "Guru Meditation Error: Core  0 panic'ed (%s). Exception was unhandled.\n\n",
                           number == SIGSEGV || number == SIGBUS ? MEMORY_CAUSE : OTHER_CAUSE);
     }
     length += snprintf(text + length, sizeof(text) - (size_t)length, "Core  0 register dump:\n" PLACE_FORMAT,

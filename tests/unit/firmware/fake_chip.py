@@ -25,7 +25,7 @@ from harness.formats.app_image import parse_app_image
 
 SECTOR = 4096
 FLASH_SIZE = 4 << 20
-LARGEST_IMAGE = 256 << 10
+LARGEST_IMAGE = 1 << 20
 """Of the images in these tests: spares deciphering whole slots."""
 READ_RAW, READ, WRITE_RAW, WRITE_ENCRYPTED, ERASE, INFO, VERIFY = range(1, 8)
 HASH_START, HASH_UPDATE, HASH_FINISH, HASH_ABORT, VERIFY_HASH, RESTART, EFUSE = range(8, 15)

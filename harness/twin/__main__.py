@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +65,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _serve(arguments: argparse.Namespace, chip: Chip, folder: StateFolder) -> int:
-    ended = threading.Event()
-    failed = threading.Event()
-
-    def fail() -> None:
-        failed.set()
-        ended.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    machine = Machine(chip, folder, arguments.build_store, on_failure=fail)
+    end = _End()
+    end.ask_on(signal.SIGTERM, signal.SIGINT)
+    machine = Machine(chip, folder, arguments.build_store, on_failure=end.ask_after_fault)
     servers: list[Any] = []
     try:
         try:
@@ -81,7 +77,7 @@ def _serve(arguments: argparse.Namespace, chip: Chip, folder: StateFolder) -> in
                 f"port {arguments.port} cannot be used: {error}", todo="use another --port, or none"
             ) from error
         servers.append(uart)
-        control = ControlServer(Control(machine, ended.set))
+        control = ControlServer(Control(machine, uart.settle, end.ask))
         servers.append(control)
         rfc2217_url = None
         if arguments.rfc2217:
@@ -105,20 +101,50 @@ def _serve(arguments: argparse.Namespace, chip: Chip, folder: StateFolder) -> in
         machine.start(None if arguments.boot == "off" else Boot(arguments.boot))
         print(json.dumps(started), flush=True)  # noqa: T201 - the one line that a link reads
         if arguments.tie_to_stdin:
-            threading.Thread(target=_watch_stdin, args=(ended,), daemon=True).start()
-        ended.wait()
+            threading.Thread(target=_watch_stdin, args=(end.ask,), daemon=True).start()
+        end.wait()
     finally:
         for server in servers:
             server.stop()
         machine.stop()
-    return EXIT_FAULT if failed.is_set() else 0
+    return EXIT_FAULT if end.by_fault else 0
 
 
-def _watch_stdin(ended: threading.Event) -> None:
+class _End:
+    """The wish to end, which a signal may utter too.
+
+    A socket, not a threading.Event: a signal that comes just before the wait begins must end it as well, and
+    only the interpreter's wake-up descriptor promises that.
+    """
+
+    def __init__(self) -> None:
+        self._heard, self._said = socket.socketpair()
+        self._said.setblocking(False)
+        self.by_fault = False
+
+    def ask_on(self, *signals: signal.Signals) -> None:
+        for number in signals:
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self._said.fileno(), warn_on_full_buffer=False)
+
+    def ask(self) -> None:
+        # A full buffer has been asked often enough; a closed one has ended.
+        with contextlib.suppress(OSError):
+            self._said.send(b"x")
+
+    def ask_after_fault(self) -> None:
+        self.by_fault = True
+        self.ask()
+
+    def wait(self) -> None:
+        self._heard.recv(1)
+
+
+def _watch_stdin(ask: Callable[[], None]) -> None:
     # Not through sys.stdin: its lock would be held by this thread at exit.
     while os.read(0, 4096):
         pass
-    ended.set()
+    ask()
 
 
 def _complain(error: HarnessError) -> int:

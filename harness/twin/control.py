@@ -25,10 +25,14 @@ Answer = dict[str, Any]
 
 
 class Control:
-    """The operations, apart from how they travel."""
+    """The operations, apart from how they travel.
 
-    def __init__(self, machine: Machine, on_stop: Callable[[], None]) -> None:
+    `settle` is called before every operation: clients of the UART that connected before are then known.
+    """
+
+    def __init__(self, machine: Machine, settle: Callable[[], None], on_stop: Callable[[], None]) -> None:
         self._machine = machine
+        self._settle = settle
         self._on_stop = on_stop
         self._ops: dict[str, Callable[[dict[str, Any]], Answer]] = {
             "status": self._status,
@@ -52,6 +56,7 @@ class Control:
         handler = self._ops.get(str(request.get("op")))
         if handler is None:
             return _refusal(f"unknown op '{request.get('op')}'; known: {', '.join(self._ops)}")
+        self._settle()
         try:
             return {"ok": True, **handler(request)}
         except HarnessError as error:

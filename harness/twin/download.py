@@ -14,11 +14,11 @@ from harness.twin.boot_context import (
 )
 from harness.twin.boot_lines import RomLines
 from harness.twin.registers import AddressSpace
-from harness.twin.rom_protocol import Exit
+from harness.twin.rom_protocol import Exit, is_stub
 from harness.twin.rom_serial import RomLoader
 from harness.twin.rom_spiflash import RomSpiFlash
 from harness.twin.security import Download, download_state
-from harness.twin.stub_serial import StubLoader, is_stub
+from harness.twin.stub_serial import StubLoader
 
 _ESP32_REASONS = {
     RESET_POWERON: "POWERON_RESET",

@@ -27,6 +27,9 @@ CODED_BYTES = 32
 
 CODING_FILE = "efuse-coding.json"
 
+CLK8M_FREQ = 52
+"""ESP32's 8 MHz oscillator as the factory measures it (about 51 to 53); esptool needs it for the crystal."""
+
 
 class Efuses:
     """The cells in `path` (which exists with the size of the geometry) and what is loaded from them."""
@@ -296,14 +299,14 @@ def mac_crc(mac: bytes) -> int:
 
 
 def factory_content(chip: Chip, mac: bytes) -> bytes:
-    """The eFuse file of a chip as it leaves the factory: MAC (ESP32: with CRC) and chip revision, no more.
+    """The eFuse file of a chip as it leaves the factory: MAC and revision; ESP32 also MAC_CRC and CLK8M_FREQ.
 
     ESP32 is revision v3.0, ESP32-C3 v0.3: those of Espressif's QEMU.
     """
     geometry = efuse_geometry(chip.name)
     values = {"MAC": int.from_bytes(mac, "big")}
     if geometry.has_field("MAC_CRC"):
-        values |= {"MAC_CRC": mac_crc(mac), "CHIP_VER_REV1": 1, "CHIP_VER_REV2": 1}
+        values |= {"MAC_CRC": mac_crc(mac), "CHIP_VER_REV1": 1, "CHIP_VER_REV2": 1, "CLK8M_FREQ": CLK8M_FREQ}
     else:
         values |= {"WAFER_VERSION_MINOR_LO": 3}
     content = bytearray(geometry.file_size_bytes)

@@ -102,6 +102,7 @@ class Machine:
         self._halted_because = ""
         self._boots = 0
         self._printed_at_boot = 0
+        self._rom_is_done = False
         self._host: AppHost | None = None
         self._context = BootContext(
             chip=chip,
@@ -125,7 +126,7 @@ class Machine:
         self._thread.start()
 
     def reset(self, strap: Boot, *, power_cycle: bool = False) -> None:
-        """Reset the board; returns when the ROM has begun to print.
+        """Reset the board; returns when the ROM has begun to print, in download mode when it listens.
 
         Both a power cycle and the EN pin show as reset reason 1 on these chips.
 
@@ -192,8 +193,13 @@ class Machine:
         with self._changed:
             self._changed.wait_for(lambda: self._boots > before or self._quit, timeout=5)
         deadline = time.monotonic() + _PRINT_WAIT_S
-        while self.uart.account.tx_bytes == self._printed_at_boot and time.monotonic() < deadline:
+        while not self._has_come_up() and time.monotonic() < deadline:
             time.sleep(0.001)
+
+    def _has_come_up(self) -> bool:
+        if self._strap is Boot.DOWNLOAD and not self._rom_is_done:
+            return self.uart.listening
+        return self.uart.account.tx_bytes != self._printed_at_boot
 
     def _lose_power(self) -> None:
         """An armed cut struck. The thread of the operation comes here, whichever it is."""
@@ -262,6 +268,7 @@ class Machine:
         with self._changed:
             self._boots += 1
             self._printed_at_boot = self.uart.account.tx_bytes
+            self._rom_is_done = False
             self._state = BoardState.DOWNLOAD if downloads else BoardState.BOOTLOADER
             self._changed.notify_all()
         if downloads:
@@ -269,6 +276,7 @@ class Machine:
         return self._after(rom_boot.boot(self._context, reason))
 
     def _after(self, outcome: LoadedApp | RomLoop | Reset | Halted | None) -> int | None:
+        self._rom_is_done = True
         if outcome is None or self._stop.is_set():
             return None
         if isinstance(outcome, Halted):

@@ -39,6 +39,8 @@ class ChipMap:
     """GPIO_STRAP, which holds the boot mode sampled at reset."""
     ram: tuple[tuple[int, int], ...]
     """(first, first behind) of memory that keeps what is written."""
+    calibration: int | None = None
+    """RTCCALICFG1 of timer group 0: the 8 MHz oscillator measured against the crystal."""
 
 
 CHIP_MAPS = {
@@ -51,6 +53,7 @@ CHIP_MAPS = {
         uart_divider=0x3FF40014,
         strap=0x3FF44038,
         ram=((0x3FF80000, 0x3FF82000), (0x3FFAE000, 0x40000000), (0x40070000, 0x400C2000)),
+        calibration=0x3FF5F06C,
     ),
     "esp32c3": ChipMap(
         # The word that older tools knew the chip by (ROM of revision 3).
@@ -77,6 +80,8 @@ class AddressSpace:
             self._map.uart_divider: lambda: CRYSTAL_HZ // uart.baud,
             self._map.strap: lambda: boot_mode,
         }
+        if self._map.calibration is not None:
+            self._special[self._map.calibration] = lambda: _calibration(efuses)
         self._fixed = dict(self._map.fixed)
         self._ram: dict[int, int] = {}
 
@@ -113,3 +118,9 @@ class AddressSpace:
 
     def _is_ram(self, address: int) -> bool:
         return any(first <= address < behind for first, behind in self._map.ram)
+
+
+def _calibration(efuses: Efuses) -> int:
+    """The value with which the ROM, and esptool after it, arrive at a crystal of 40 MHz (bits 7 and up)."""
+    frequency = efuses.field("CLK8M_FREQ")
+    return (CRYSTAL_HZ * 40 // 15625 // frequency) << 7 if frequency else 0

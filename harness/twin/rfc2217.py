@@ -146,6 +146,8 @@ class Rfc2217Server:
 
     def _serve(self, client: socket.socket) -> None:
         uart = self._machine.uart
+        if uart.client_connected:
+            return
         writer = LineWriter(client, uart)
         client.settimeout(_POLL_S)
         lock = threading.Lock()

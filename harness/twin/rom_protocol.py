@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
@@ -130,6 +131,16 @@ class Inflate:
     filled: int = 0
     stream: zlib._Decompress = field(default_factory=zlib.decompressobj)
 
+    def put(self, plain: bytes) -> Iterator[bytes]:
+        """Take inflated bytes; yields the window each time it is full."""
+        while plain:
+            part, plain = plain[: WINDOW_BYTES - self.filled], plain[WINDOW_BYTES - self.filled :]
+            self.window[self.filled : self.filled + len(part)] = part
+            self.filled += len(part)
+            if self.filled == WINDOW_BYTES:
+                self.filled = 0
+                yield bytes(self.window)
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -196,3 +207,13 @@ def security_info(chip: Chip, efuses: Efuses, rom_version: int = 3) -> bytes:
     purposes = [efuses.field(f"KEY_PURPOSE_{n}") for n in range(6)] + [_NO_PURPOSE]
     counter = efuses.field(chip.fuses.counter)
     return struct.pack("<IB7BII", security_flags(efuses), counter, *purposes, chip.chip_id, rom_version)
+
+
+#: First address of the text that esptool's stubs (both sets) load, by chip.
+STUB_TEXT_ADDRESSES = {"esp32": (0x400A8000, 0x400BE000), "esp32c3": (0x40380000,)}
+
+
+def is_stub(chip: Chip, loaded: list[tuple[int, int]], entry: int) -> bool:
+    """Whether what was loaded into RAM lies where esptool's stub lies and is entered inside its text."""
+    starts = STUB_TEXT_ADDRESSES[chip.name]
+    return any(first in starts and first <= entry < first + size for first, size in loaded)

@@ -431,15 +431,9 @@ class RomLoader:
 
     def _unpack(self, plain: bytes) -> None:
         """Put inflated bytes into the window, and the window into flash whenever it is full."""
-        inflate = self._inflate
-        while plain:
-            part, plain = plain[: WINDOW_BYTES - inflate.filled], plain[WINDOW_BYTES - inflate.filled :]
-            inflate.window[inflate.filled : inflate.filled + len(part)] = part
-            inflate.filled += len(part)
-            if inflate.filled == WINDOW_BYTES:
-                self._flash.write(self._packed.address, bytes(inflate.window))
-                self._packed.address += WINDOW_BYTES
-                inflate.filled = 0
+        for window in self._inflate.put(plain):
+            self._flash.write(self._packed.address, window)
+            self._packed.address += WINDOW_BYTES
 
     def _defl_end(self) -> int:
         if self._packed.sequence != self._packed.blocks:

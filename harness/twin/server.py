@@ -15,6 +15,8 @@ HOST = "127.0.0.1"
 _PATIENCE_S = 1.0
 """How long the board waits for a client that does not read; then its bytes are lost, as on a wire."""
 _READ_BYTES = 1 << 16
+_STOP = b"x"
+_SETTLE = b"s"
 
 
 def listen(port: int = 0) -> socket.socket:
@@ -82,6 +84,8 @@ class UartServer:
         self._selector = selectors.DefaultSelector()
         self._wake, self._waker = socket.socketpair()
         self._client: tuple[socket.socket, LineWriter] | None = None
+        self._settling = threading.Lock()
+        self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uart", daemon=True)
 
     def start(self) -> None:
@@ -90,9 +94,19 @@ class UartServer:
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._thread.start()
 
+    def settle(self) -> None:
+        """Return when every client that has connected or gone so far is known.
+
+        Whoever connects and then resets the board through another channel must not miss its first line.
+        """
+        with self._settling:
+            self._settled.clear()
+            self._waker.send(_SETTLE)
+            self._settled.wait(timeout=1)
+
     def stop(self) -> None:
         """Close the port and the client."""
-        self._waker.send(b"x")
+        self._waker.send(_STOP)
         self._thread.join(timeout=2)
         self._drop()
         for thing in (self._listener, self._wake, self._waker):
@@ -101,39 +115,49 @@ class UartServer:
 
     def _run(self) -> None:
         while True:
-            for key, _ in self._selector.select():
-                if key.fileobj is self._wake:
+            ready = [key.fileobj for key, _ in self._selector.select()]
+            if self._client is not None and self._client[0] in ready:
+                self._read()
+            if self._listener in ready:
+                self._accept()
+            if self._wake in ready:
+                words = self._wake.recv(64)
+                if _STOP in words:
                     return
-                if key.fileobj is self._listener:
-                    self._accept()
-                else:
-                    self._read()
+                self._accept()
+                self._settled.set()
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
-        writer = LineWriter(connection, self._uart)
-        if not self._uart.attach(writer.write):
-            connection.close()
-            return
-        self._client = (connection, writer)
-        self._selector.register(connection, selectors.EVENT_READ)
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            # A client that has gone was there before this one, even if its end was not read yet.
+            while self._read():
+                pass
+            writer = LineWriter(connection, self._uart)
+            if not self._uart.attach(writer.write):
+                connection.close()
+                continue
+            self._client = (connection, writer)
+            self._selector.register(connection, selectors.EVENT_READ)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take what the client has sent; False when there is nothing (more), or no client."""
         if self._client is None:
-            return
+            return False
         try:
             data = self._client[0].recv(_READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
-        if data:
-            self._uart.feed(data)
-        else:
+        if not data:
             self._drop()
+            return False
+        self._uart.feed(data)
+        return True
 
     def _drop(self) -> None:
         if self._client is None:

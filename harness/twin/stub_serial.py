@@ -36,9 +36,6 @@ FRAME_BYTES = 8 + 0x4000 + 0xFF
 MAX_READ_PACKET_BYTES = 4096
 _NAND_OPCODES = range(0xD5, 0xDF)
 
-#: First address of the text that esptool's stubs (both sets) load, by chip.
-STUB_TEXT_ADDRESSES = {"esp32": (0x400A8000, 0x400BE000), "esp32c3": (0x40380000,)}
-
 
 class _HungUp(Exception):  # noqa: N818 - the stub spins for ever
     """The stub is in an endless loop; only a reset ends it."""
@@ -66,12 +63,6 @@ class _Loading:
     remaining: int = 0
     address: int = 0
     active: bool = False
-
-
-def is_stub(chip: Chip, loaded: list[tuple[int, int]], entry: int) -> bool:
-    """Whether what was loaded into RAM lies where esptool's stub lies and is entered inside its text."""
-    starts = STUB_TEXT_ADDRESSES[chip.name]
-    return any(first in starts and first <= entry < first + size for first, size in loaded)
 
 
 class StubLoader:

@@ -32,6 +32,7 @@ class Uart:
         self._rx = bytearray()
         self._write: Callable[[bytes], None] | None = None
         self._interrupted = False
+        self._listening = False
         self._baud = DEFAULT_BAUD
         self._rx_bytes = 0
         self._tx_bytes = 0
@@ -61,6 +62,7 @@ class Uart:
         """All bytes received so far, or b"" after `timeout_s` or when `interrupt` is called."""
         deadline = time.monotonic() + timeout_s
         with self._ready:
+            self._listening = True
             while not self._rx and not self._interrupted:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._ready.wait(left):
@@ -74,6 +76,12 @@ class Uart:
         """Forget what was received and not read: the FIFO of a chip that is reset."""
         with self._ready:
             self._rx.clear()
+            self._listening = False
+
+    @property
+    def listening(self) -> bool:
+        """Whether what runs on the board has asked for input since the last `clear`."""
+        return self._listening
 
     def interrupt(self) -> None:
         """Let the `recv` under way, or else the next one, return at once."""

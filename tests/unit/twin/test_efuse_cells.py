@@ -80,13 +80,14 @@ class TestGeometry:
 
 
 class TestFactory:
-    def test_esp32_content_is_what_qemu_makes_plus_a_mac(self):
+    def test_esp32_content_is_what_qemu_makes_plus_mac_and_oscillator(self):
         content = factory_content(CHIPS["esp32"], MAC)
         assert len(content) == 124
         assert content[13] == 0x80
         assert content[22] == 0x10
         assert content[4:11] == MAC[::-1] + bytes((mac_crc(MAC),))
-        assert sum(byte != 0 for byte in content) == 9
+        assert content[16] == 52
+        assert sum(byte != 0 for byte in content) == 10
 
     def test_c3_content_is_what_qemu_makes_plus_a_mac(self):
         content = factory_content(CHIPS["esp32c3"], MAC)
@@ -101,15 +102,11 @@ class TestFactory:
         assert efuses.mac == MAC
         assert efuses.chip_rev_full == revision
 
-    def test_the_crc_is_that_of_a_real_board(self):
-        # MAC and CRC as esptool printed them for an ESP32.
-        assert mac_crc(bytes.fromhex("240ac4c9a4d4")) == espefuse_crc(bytes.fromhex("240ac4c9a4d4"))
+    @pytest.mark.parametrize("mac", ["240ac4c9a4d4", "000000000000", "ffffffffffff", "7cdfa1010203"])
+    def test_the_crc_is_espefuses(self, mac):
+        from espefuse.efuse.esp32.fields import EfuseMacField
 
-
-def espefuse_crc(mac: bytes) -> int:
-    from espefuse.efuse.esp32.fields import EfuseMacField
-
-    return int(EfuseMacField.calc_crc(mac))
+        assert mac_crc(bytes.fromhex(mac)) == EfuseMacField.calc_crc(bytes.fromhex(mac))
 
 
 class TestBurning:

@@ -208,7 +208,9 @@ static void send_ack(const command_line_t *command, const char *error, const cha
     event_send(&ack);
 }
 
-static void send_done(const command_line_t *command, const command_outcome_t *outcome, int64_t started_us)
+/* `finished`, unless NULL, is free for another command before the host can know that this one has ended. */
+static void send_done(const command_line_t *command, const command_outcome_t *outcome, int64_t started_us,
+                      job_t *finished)
 {
     /* Too large for the stack of the command loop beside everything else; guarded by the lock. */
     static event_t s_done;
@@ -232,43 +234,40 @@ static void send_done(const command_line_t *command, const command_outcome_t *ou
         s_last.done = s_done;
         s_last.done_known = true;
     }
+    if (finished != NULL) {
+        memset(finished->line, 0, sizeof(finished->line));
+        finished->in_use = false;
+    }
     event_send(&s_done);
     unlock();
 }
 
-static void carry_out(job_t *job)
+static void carry_out(job_t *job, bool is_slot)
 {
     const int64_t started_us = esp_timer_get_time();
     memset(&job->outcome, 0, sizeof(job->outcome));
     event_start(&job->outcome.fields, NULL);
     job->entry->handler(&job->command, &job->outcome);
-    send_done(&job->command, &job->outcome, started_us);
-    if (job->outcome.error != NULL || job->outcome.then == COMMAND_THEN_NOTHING) {
+    /* Once the answer is out, the slot may hold another command. */
+    const command_then_t then = job->outcome.error == NULL ? job->outcome.then : COMMAND_THEN_NOTHING;
+    void (*const crash)(void) = job->outcome.crash;
+    send_done(&job->command, &job->outcome, started_us, is_slot ? job : NULL);
+    if (then == COMMAND_THEN_NOTHING) {
         return;
     }
     /* The answer must be on the wire before the UART's FIFO is reset. */
     (void)uart_wait_tx_done(CONFIG_ESP_CONSOLE_UART_NUM, pdMS_TO_TICKS(200));
-    if (job->outcome.then == COMMAND_THEN_CRASH) {
-        job->outcome.crash();
+    if (then == COMMAND_THEN_CRASH) {
+        crash();
     }
     ESP_LOGI(TAG, "restarting");
     (void)uart_wait_tx_done(CONFIG_ESP_CONSOLE_UART_NUM, pdMS_TO_TICKS(200));
     esp_restart();
 }
 
-static void release_job(job_t *job)
-{
-    memset(job->line, 0, sizeof(job->line));
-    lock();
-    job->in_use = false;
-    unlock();
-}
-
 static void job_task(void *context)
 {
-    job_t *job = context;
-    carry_out(job);
-    release_job(job);
+    carry_out(context, true);
     vTaskDelete(NULL);
 }
 
@@ -314,8 +313,7 @@ static void start_job(const job_t *parsed)
         memset(outcome, 0, sizeof(*outcome));
         event_start(&outcome->fields, NULL);
         command_fail(outcome, raw_ota_err_name(RAW_OTA_NO_MEMORY), ESP_ERR_NO_MEM, "no memory for a task");
-        send_done(&job->command, outcome, esp_timer_get_time());
-        release_job(job);
+        send_done(&job->command, outcome, esp_timer_get_time(), job);
     }
 }
 
@@ -363,7 +361,7 @@ void commands_dispatch(char *line)
         start_job(job);
     } else {
         send_ack(&job->command, NULL, NULL);
-        carry_out(job);
+        carry_out(job, false);
     }
     memset(job->line, 0, sizeof(job->line));
 }

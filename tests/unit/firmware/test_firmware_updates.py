@@ -50,7 +50,8 @@ def test_a_package_is_written_verified_and_booted(
     assert (boot["slot"], boot["offset"], boot["version"]) == ("ota_1", 0x1A0000, "1.1.0")
     assert (boot["state"], boot["agree"]) == ("pending", True)
     assert board.command("confirm")["state"] == "valid"
-    assert board.command("ota", url=server.serve("/q", server.whole(package_for(board, old))))["ok"]
+    again = board.command("ota", url=server.serve("/q", server.whole(package_for(board, old))))
+    assert again["ok"], again
     assert (board.boot()["slot"], board.otadata.records[0].seq) == ("ota_0", 3)
 
 

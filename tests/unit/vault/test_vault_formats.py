@@ -17,14 +17,18 @@ WORDS = b"test only, correct horse"
 C3_MAC, ESP32_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 
 
-@pytest.fixture
-def released(tmp_path: Path) -> Path:
-    """A private working copy of the vault that the first released version wrote."""
-    path = tmp_path / "vault"
+def private_copy(path: Path) -> Path:
+    """A copy of the vault that the first released version wrote; a checkout does not keep its permissions."""
     shutil.copytree(DATA / "v1", path)
     for entry in [path, *path.rglob("*")]:
         entry.chmod(0o700 if entry.is_dir() else 0o600)
     return path
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """A private working copy."""
+    return private_copy(tmp_path / "vault")
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -58,14 +62,15 @@ def test_reading_a_released_vault_changes_nothing_in_it(released):
     assert contents(released) == before
 
 
-def test_a_newer_vault_is_refused_and_not_touched(released):
+def test_a_newer_vault_is_refused_and_not_touched(released, tmp_path):
+    copy = private_copy(tmp_path / "copy")
     fields = read_record(released / "vault.json", newest=1, what="vault")
     write_record(released / "vault.json", {**fields, "format": 2})
     before = contents(released)
     for act in (
         lambda: Vault.open(released, Passphrase(WORDS)),
         lambda: Vault.open(released, Passphrase(WORDS), create=True),
-        lambda: restore(released, DATA / "v1", Passphrase(WORDS)),
+        lambda: restore(released, copy, Passphrase(WORDS)),
     ):
         with pytest.raises((NewerFormatError, DamagedError)):
             act()

@@ -1,0 +1,245 @@
+"""A harness that is killed loses no key, leaves no process, and the next run goes on; Ctrl-C ends in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from harness.home import Home
+from harness.inventory.inventory import read_inventory
+from harness.lab import Lab, own_vault, secret_from
+from harness.links.twin import TwinLink
+from harness.locks import BoardLock
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+
+BOARDS = """\
+version: 1
+boards:
+  c3: {chip: esp32c3, link: twin}
+  classic: {chip: esp32, link: twin}
+"""
+
+BLOCKS = {"c3": [0x70 + 0x20 * number for number in range(6)], "classic": [0x1C]}
+"""Where the key blocks lie in QEMU's eFuse files."""
+
+RUN_TIMEOUT_S = 60
+
+
+@dataclass
+class Bench:
+    """A folder with a boards.yaml and a HARNESS_HOME; its home starts with what earlier tests built."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        environment = os.environ | {"HARNESS_HOME": str(self.home), "HARNESS_DEBUG": ""}
+        return subprocess.Popen(
+            [sys.executable, "-u", "-m", "harness", *arguments],
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def provision(self, board: str) -> subprocess.Popen[str]:
+        return self.start("provision", "--board", board, "--out", str(self.folder / "out"))
+
+    def twin_pid(self, board: str) -> int:
+        running = json.loads((self.home / "twins" / board / "running.json").read_text())
+        return int(running["pid"])
+
+    def keys(self, board: str) -> dict[str, bytes]:
+        """What the vault of `board` holds, by MAC."""
+        vault = own_vault(self.home / "twins" / board)
+        return {ref.mac: vault.flash_key(ref.mac) for ref in vault.key_refs()}
+
+    def burned(self, board: str) -> list[bytes]:
+        """The key blocks of `board` that are not blank, in the byte order of key files."""
+        content = (self.home / "twins" / board / "efuse.bin").read_bytes()
+        blocks = [content[offset : offset + 32][::-1] for offset in BLOCKS[board]]
+        return [block for block in blocks if any(block)]
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build store that every bench of this file starts with, so that only the first one compiles."""
+    return tmp_path_factory.mktemp("kills") / "builds"
+
+
+@pytest.fixture
+def bench(tmp_path: Path, builds: Path) -> Iterator[Bench]:
+    (tmp_path / "boards.yaml").write_text(BOARDS)
+    (tmp_path / "home").mkdir(mode=0o700)
+    made = Bench(tmp_path)
+    if builds.exists():
+        shutil.copytree(builds, made.home / "builds")
+    yield made
+    if not builds.exists() and (made.home / "builds").exists():
+        shutil.copytree(made.home / "builds", builds)
+
+
+def read_until(run: subprocess.Popen[str], pattern: str) -> None:
+    """Reads standard error up to a line that matches; a run that never says it is killed."""
+    assert run.stderr is not None
+    watchdog = threading.Timer(RUN_TIMEOUT_S, run.kill)
+    watchdog.start()
+    said = []
+    try:
+        for line in run.stderr:
+            said.append(line)
+            if re.search(pattern, line):
+                return
+    finally:
+        watchdog.cancel()
+    raise AssertionError(f"no '{pattern}' in:\n{''.join(said)}")
+
+
+def ends_within(timeout_s: float, pid: int) -> bool:
+    """Whether process `pid` ends in time; one that waits for its exit status to be collected has ended."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+        if not shown.strip() or shown.lstrip().startswith("Z"):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def end(run: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status, and what was not read yet of standard error."""
+    said = run.communicate(timeout=RUN_TIMEOUT_S)[1]
+    return run.returncode, said
+
+
+MOMENTS = {
+    "c3": ("burn the flash key", "burn ENABLE_SECURITY_DOWNLOAD"),
+    "classic": ("burn FLASH_CRYPT_CONFIG",),
+}
+"""Steps at whose beginning the harness is killed, in the order of the plan; each kill is of a run of its own."""
+
+
+@pytest.mark.parametrize("board", MOMENTS)
+def test_killed_runs_lose_no_key_leave_no_twin_and_the_next_one_finishes(bench: Bench, board: str) -> None:
+    keys: dict[str, bytes] = {}
+    for moment in MOMENTS[board]:
+        run = bench.provision(board)
+        read_until(run, "Plan ")
+        twin = bench.twin_pid(board)
+        read_until(run, rf"\d/\d+  {moment}")
+        run.kill()
+        end(run)
+        assert ends_within(2.0, twin), f"the twin outlived the kill at '{moment}'"
+        assert keys in ({}, bench.keys(board)), f"another key after the kill at '{moment}'"
+        keys = bench.keys(board)
+        assert set(bench.burned(board)) <= set(keys.values())
+    code, said = end(bench.provision(board))
+    assert code == 0, said
+    assert len(keys) == 1
+    assert bench.keys(board) == keys
+    assert bench.burned(board) == list(keys.values())
+
+
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS.items(), ids=lambda value: str(int(value)))
+def test_ctrl_c_and_sigterm_end_in_one_sentence(bench: Bench, number: signal.Signals, status: int) -> None:
+    run = bench.provision("c3")
+    read_until(run, r"\d/\d+  canary")
+    twin = bench.twin_pid("c3")
+    run.send_signal(number)
+    code, said = end(run)
+    assert code == status
+    assert said.strip().splitlines()[-1] == "harness: interrupted; the next run goes on from here"
+    assert "Traceback" not in said
+    assert ends_within(0.5, twin)
+
+
+def test_a_twin_that_dies_is_named_as_the_cause_and_the_board_is_named(bench: Bench) -> None:
+    run = bench.provision("c3")
+    read_until(run, r"\d/\d+  canary")
+    os.kill(bench.twin_pid("c3"), signal.SIGKILL)
+    code, said = end(run)
+    assert code == 3, said
+    assert said.count("harness: board c3: ") == 1
+    assert "the twin's process ended with signal 9" in said
+    assert "cable" not in said
+    assert "Traceback" not in said
+
+
+def test_a_second_run_on_a_board_is_refused_at_once_and_told_who_holds_it(bench: Bench) -> None:
+    first = bench.provision("c3")
+    try:
+        read_until(first, "Plan ")
+        code, said = end(bench.provision("c3"))
+    finally:
+        first.kill()
+        end(first)
+    assert code == 3, said
+    assert re.search(rf"board c3: in use by .*process {first.pid}, harness provision, since", said), said
+
+
+def test_a_twin_starts_as_soon_as_the_one_before_it_has_let_go(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock", thread_local=False)
+    lock.acquire()
+    threading.Timer(0.3, lock.release).start()
+    TwinLink("esp32c3", tmp_path, tmp_path / "store", board="b").close()
+
+
+def test_a_note_of_a_killed_holder_names_nobody(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    note = {"user": "u", "host": socket.gethostname(), "pid": gone.pid, "purpose": "p", "since": "then"}
+    (tmp_path / "k.holder").write_text(json.dumps(note))
+    assert BoardLock(tmp_path, "k", board="b", purpose="q").holder() == "another process"
+
+
+def test_leftovers_of_killed_runs_go_with_the_next_one(bench: Bench) -> None:
+    """What a kill leaves at the worst moment, planted: half-made builds, a half-written file."""
+    making = [bench.home / "builds" / folder / ".making-x" for folder in ("objects", "artefacts")]
+    for folder in making:
+        folder.mkdir(parents=True)
+    half_written = bench.home / "twins" / "c3" / "vault.key.0123abcd.part"
+    half_written.parent.mkdir(parents=True, mode=0o700)
+    half_written.touch(mode=0o600)
+    code, said = end(bench.start("plan", "--board", "c3", "--out", "out"))
+    assert code == 0, said
+    assert not [path for path in (*making, half_written) if path.exists()]
+
+
+def test_throwaway_twins_of_killed_runs_go_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    abandoned, held, young = (tmp_path / f"harness-twin-{name}" for name in ("abandoned", "held", "young"))
+    for folder in (abandoned, held, young):
+        folder.mkdir()
+    with FileLock(held / "lock"):
+        for folder in (abandoned, held):
+            os.utime(folder, (0, 0))
+        lab = Lab(Home(tmp_path / "home"), read_inventory(None), tmp_path / "out", secret_from(None))
+        with lab, lab.throwaway("esp32c3"):
+            assert not abandoned.exists()
+    assert sorted(tmp_path.glob("harness-twin-*")) == [held, young]

@@ -9,10 +9,14 @@ import re
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from harness.errors import LabError
+
+NOTE_TIMEOUT_S = 1.0
+"""The holder writes its note right after it has the lock; until then the note is that of an earlier, dead one."""
 
 
 class BoardLock:
@@ -55,11 +59,16 @@ class BoardLock:
 
     def holder(self) -> str:
         """Who holds the lock, in words."""
-        try:
-            note = json.loads(self._holder.read_text(encoding="utf-8"))
-            return f"{note['user']} (process {note['pid']}, {note['purpose']}, since {note['since']})"
-        except (OSError, ValueError, KeyError):
-            return "another process"
+        deadline = time.monotonic() + NOTE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                note = json.loads(self._holder.read_text(encoding="utf-8"))
+                if _may_live(note):
+                    return f"{note['user']} (process {note['pid']}, {note['purpose']}, since {note['since']})"
+            except (OSError, ValueError, KeyError, TypeError):
+                pass
+            time.sleep(0.02)
+        return "another process"
 
     def release(self) -> None:
         """Lets go; may be called twice."""
@@ -72,3 +81,16 @@ class BoardLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def _may_live(note: dict[str, Any]) -> bool:
+    """Whether the process of `note` can still be there; a killed one leaves its note behind."""
+    if os.name != "posix" or note["host"] != socket.gethostname():
+        return True
+    try:
+        os.kill(note["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True

@@ -19,6 +19,8 @@ from harness.errors import LabError
 
 COMPILE_TIMEOUT_S = 120
 WARNINGS = ("-Wall", "-Wextra")
+MAKING_PREFIX = ".making-"
+"""Of folders for what is being made; a build that is killed leaves them."""
 _INSTALL = {
     "Linux": "install one: `sudo apt install gcc` (Debian, Ubuntu, WSL2), `sudo dnf install gcc` (Fedora), "
     "`apk add build-base` (Alpine)",
@@ -91,7 +93,7 @@ class Compiler:
     def _make(self, target: Path, arguments: Sequence[str], what: str) -> None:
         """Runs the compiler with its output beside `target`, and moves it there when it is whole."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=MAKING_PREFIX) as folder:
             # The same name each time: some linkers put it into the file.
             output = Path(folder) / "output"
             run_tool(

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from harness.build.artefacts import Artefacts
 from harness.build.compiler import (
+    MAKING_PREFIX,
     WARNINGS,
     Compiler,
     Unit,
@@ -135,7 +136,13 @@ def build_native(
     try:
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(work / "build.lock", timeout=LOCK_TIMEOUT_S):
+            _remove_leftovers(work)
             program = _build_program(firmware, options, description, signing_keys, work=work, log=log)
+            install_program(program, store)
+            options["CONFIG_BOOTLOADER_APP_SECURE_VERSION"] = str(secure_version)
+            sdkconfig = to_text(options, idf_version=idf_version)
+            description = replace(description, elf_sha256=_sha256(program))
+            return _pack(chip, firmware, description, program, sdkconfig, work=work)
     except Timeout as error:
         raise LabError(
             f"another build has held {work / 'build.lock'} for {LOCK_TIMEOUT_S} s",
@@ -143,12 +150,13 @@ def build_native(
         ) from error
     except OSError as error:
         raise LabError(f"the build in {work} failed: {error}", todo="see whether the disk is full") from error
-    install_program(program, store)
-    options["CONFIG_BOOTLOADER_APP_SECURE_VERSION"] = str(secure_version)
-    sdkconfig = to_text(options, idf_version=idf_version)
-    return _pack(
-        chip, firmware, replace(description, elf_sha256=_sha256(program)), program, sdkconfig, work=work
-    )
+
+
+def _remove_leftovers(work: Path) -> None:
+    """Temporary folders of builds that were killed; the caller holds the lock of `work`."""
+    for folder in ("objects", "programs", "artefacts"):
+        for path in (work / folder).glob(f"{MAKING_PREFIX}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_keys(signing_keys: Sequence[bytes]) -> None:
@@ -322,7 +330,7 @@ def _pack(
     if final.is_dir():
         return Artefacts.read(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(dir=final.parent, prefix=".making-"))
+    making = Path(tempfile.mkdtemp(dir=final.parent, prefix=MAKING_PREFIX))
     try:
         Artefacts.write(
             making,

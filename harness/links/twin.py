@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any, ClassVar
@@ -88,6 +87,7 @@ class TwinLink(Link):
             self._process.kill()
             self._process.wait()
             self._stderr_reader.join(1.0)
+            self._close_streams()
             said = (
                 "\n".join(self._stderr).removeprefix("error: ") or f"it said nothing (exit status {status})"
             )
@@ -162,7 +162,10 @@ class TwinLink(Link):
             self._process.kill()
             self._process.wait()
         self._stderr_reader.join(STOP_TIMEOUT_S)
-        for stream in (self._process.stdout, self._process.stderr):
+        self._close_streams()
+
+    def _close_streams(self) -> None:
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
 
@@ -220,15 +223,3 @@ def twin_environment() -> dict[str, str]:
     )
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
-
-
-def wait_until_gone(pid: int, timeout_s: float) -> bool:
-    """Whether process `pid` has ended within `timeout_s` seconds."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False

@@ -252,7 +252,7 @@ def _require_runnable(board: Board, plan: Plan) -> None:
             f"the companion firmware was built for twins; a board on a {board.link.kind} link cannot run it. "
             "Nothing was written",
             board=board.name,
-            todo="give a build for the chip with --app DIR",
+            todo="use a twin: this version has no build of the firmware for chips yet",
         )
 
 

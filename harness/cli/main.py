@@ -10,7 +10,9 @@ import click
 
 import harness
 from harness.cli.boards import boards
+from harness.cli.doctor import doctor
 from harness.cli.encrypt import encrypt
+from harness.cli.init import init
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
 from harness.cli.run import run
@@ -43,7 +45,7 @@ def cli() -> None:
     """
 
 
-for command in (run, boards, plan, provision, twin, encrypt, log, vault):
+for command in (run, init, doctor, boards, plan, provision, twin, encrypt, log, vault):
     cli.add_command(command)
 
 

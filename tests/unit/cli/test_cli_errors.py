@@ -41,7 +41,11 @@ CASES = (
     (("provision", "--plan", "0123456789abcdef"), 2, "there is no plan 0123456789abcdef"),
     (("provision", "--plan", "../../etc/passwd"), 2, "is not a plan id"),
     (("log", "nowhere.log"), 2, "nowhere.log"),
-    (("encrypt", "nowhere.bin", "--board", "desk", "--table", "t.csv", "--out", "o"), 2, "nothing opens the vault"),
+    (
+        ("encrypt", "nowhere.bin", "--board", "desk", "--table", "t.csv", "--out", "o"),
+        2,
+        "nothing opens the vault",
+    ),
     (("vault", "verify"), 2, "nothing opens the vault"),
     (("twin", "--state", "boards.yaml"), 2, "is a file"),
     (("frobnicate",), 2, "No such command 'frobnicate'"),
@@ -99,6 +103,8 @@ def test_boards_are_listed_for_people_and_for_machines(tmp_path: Path) -> None:
 
 
 def test_help_teaches_the_exit_codes() -> None:
-    done = subprocess.run([sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0
     assert "4 refused" in done.stdout

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 from bench_facts import BRIDGE, MAC, OWN_USB, attached, chip_state, device_record
 
+from harness.chips import CHIPS, Chip
 from harness.doctor.board_facts import BoardFacts, check_board
 from harness.doctor.boards import Surroundings, check_from_outside, examine
 from harness.doctor.finding import Finding, Level
+from harness.doctor.identification import identify_on
 from harness.doctor.serial_ports import Access
+from harness.errors import BoardError
 from harness.home import Home
 from harness.inventory.discover import Attached
-from harness.inventory.entry import PhysicalEntry, Rfc2217Entry, SerialEntry, TwinEntry
+from harness.inventory.entry import (
+    EspEmuEntry,
+    PhysicalEntry,
+    QemuEntry,
+    Rfc2217Entry,
+    SerialEntry,
+    TwinEntry,
+)
 from harness.inventory.inventory import Inventory
 from harness.lab import Lab, own_vault
 from harness.links.link import BootMode
+from harness.links.serial_port import SerialLink
+from harness.links.twin import TwinLink
 from harness.provision.chip_state import Download, SecurityInfo
 from harness.provision.profile import Lock, Profile
 
@@ -153,6 +166,72 @@ def test_a_twin_that_has_a_state_is_started_and_read_and_one_in_use_is_left_alon
         found = examine(bench, "b", around())
     assert wrong(found) == []
     assert any("profile open" in finding.text for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (QemuEntry(chip="esp32c3", link="qemu", qemu="/no/qemu"), "/no/qemu, named in the board's entry"),
+        (EspEmuEntry(chip="esp32c3", link="espemu", espemu="/no/emu"), "/no/emu, named in the board's entry"),
+    ],
+)
+def test_a_board_whose_emulator_is_missing_is_wrong(tmp_path: Path, entry: Any, said: str) -> None:
+    with lab(tmp_path, entry) as bench:
+        (finding,) = examine(bench, "b", around())
+    assert (finding.level, said in finding.text) == (Level.WRONG, True)
+    assert "install" in (finding.todo or "")
+
+
+@pytest.mark.parametrize("chip", ["esp32", "esp32c3"])
+def test_a_chip_says_by_its_rom_which_one_it_is(tmp_path: Path, chip: str) -> None:
+    link = TwinLink(chip, tmp_path / "state", tmp_path / "store")
+    try:
+        found = identify_on(link)
+    finally:
+        link.close()
+    assert (found.chip, found.mac, found.problem) == (chip, link.mac.lower(), None)
+
+
+class DeafSession:
+    """A session with something that is no chip of ours."""
+
+    tried: ClassVar[list[str]] = []
+    cause: ClassVar[Exception | None] = None
+
+    def __init__(self, _port: object, chip: Chip) -> None:
+        self.tried.append(chip.name)
+
+    def __enter__(self) -> None:
+        raise BoardError("this chip is no. 99") from self.cause
+
+    def __exit__(self, *_: object) -> None:
+        """Never entered."""
+
+
+class Wire(SerialLink):
+    """A link without a wire."""
+
+    resets: ClassVar[list[BootMode]] = []
+    port = cast(Any, SimpleNamespace(timeout=0.05))
+
+    def reset(self, mode: BootMode) -> None:
+        self.resets.append(mode)
+
+
+@pytest.mark.parametrize(
+    ("cause", "tries", "said"),
+    [(None, len(CHIPS), "this chip is no. 99"), (RuntimeError("Failed to connect"), 2, "no chip answers")],
+)
+def test_a_port_without_a_chip_of_ours_says_why_and_is_let_run_again(
+    monkeypatch: pytest.MonkeyPatch, cause: Exception | None, tries: int, said: str
+) -> None:
+    monkeypatch.setattr("harness.doctor.identification.RomSession", DeafSession)
+    monkeypatch.setattr(DeafSession, "cause", cause)
+    monkeypatch.setattr(DeafSession, "tried", [])
+    found = identify_on(Wire("/dev/none"))
+    assert (found.chip, said in (found.problem or "")) == (None, True)
+    assert len(DeafSession.tried) == tries
+    assert Wire.resets[-1] is BootMode.RUN
 
 
 def test_a_physical_board_that_does_not_answer_is_one_finding(tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ def test_a_failing_test_names_the_board_the_last_boot_and_the_log(folder: pytest
     folder.makepyfile("def test_it(board):\n    assert board.status().version == 'something else'\n")
     result = folder.runpytest_subprocess("--chip", "esp32", "-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*board twin-esp32-release*", "*ota_0 @ 0x20000, 1.0.0*", "full log: *serial.log"])
+    result.stdout.fnmatch_lines(
+        ["*board twin-esp32-release*", "*ota_0 @ 0x20000, 1.0.0*", "full log: *serial.log"]
+    )
 
 
 def test_a_wrong_boards_file_is_one_usage_error(folder: pytest.Pytester) -> None:

@@ -1,0 +1,68 @@
+"""Asks the ROM at a serial port which chip it is. Resets the board twice: into download mode, and back."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from harness.chips import CHIPS, Chip
+from harness.errors import BoardError, LabError
+from harness.home import Home
+from harness.inventory.discover import Identified
+from harness.links.link import BootMode, Link
+from harness.links.serial_port import SerialLink
+from harness.locks import BoardLock
+from harness.provision.rom import RomSession
+
+_SILENT_ATTEMPTS = 2
+"""Chips as which a silent port is spoken to. Synchronising is the same for all; the second try is for the first's
+line noise."""
+
+_ROM_TIMEOUT_S = 3.0
+"""esptool's default for one answer."""
+
+
+def identify_at(device: str, home: Home) -> Identified:
+    """The chip at `device`.
+
+    Raises:
+        LabError: the port is missing, forbidden, or held; the message says by whom, if that is known.
+    """
+    with BoardLock(home.locks, os.path.realpath(device), board=device, purpose="looking what is plugged in"):
+        link = SerialLink(device)
+        try:
+            return identify_on(link)
+        finally:
+            link.close()
+
+
+def identify_on(link: Link) -> Identified:
+    """As `identify_at`, on an open link; afterwards the board runs what is in its flash."""
+    silent = 0
+    problem = "no chip answers"
+    try:
+        # Newer chips first: they say their number, ESP32 has only a magic value.
+        for chip in sorted(CHIPS.values(), key=lambda chip: chip.fuses.key_purpose is None):
+            try:
+                return _asked(link, chip)
+            except BoardError as error:
+                if error.__cause__ is None:
+                    # Something answered, and it was another chip.
+                    problem = error.message
+                    continue
+                silent += 1
+                if silent == _SILENT_ATTEMPTS:
+                    return Identified(None, None, "no chip answers")
+        return Identified(None, None, f"{problem}; this harness knows {', '.join(CHIPS)}")
+    finally:
+        # The port may be the very thing that failed, which is what is told then.
+        with suppress(LabError):
+            link.reset(BootMode.RUN)
+
+
+def _asked(link: Link, chip: Chip) -> Identified:
+    # The time-out of a console is too short for esptool where it sets none of its own.
+    link.port.timeout = _ROM_TIMEOUT_S
+    link.reset(BootMode.DOWNLOAD)
+    with RomSession(link.port, chip) as session:
+        return Identified(chip.name, session.state().mac)

@@ -274,7 +274,7 @@ def _check_configuration(inputs: _Inputs, built: dict[str, str], what: str, log:
 
 
 def _kept(built: AppDirectory, sdkconfig: str, log: Path, final: Path) -> Artefacts:
-    """The images of a build in a folder of their own, with its log; nothing in them names this machine."""
+    """The images of a build in a folder of their own, with its log; only the log names folders of this host."""
     making = Path(tempfile.mkdtemp(dir=final.parent, prefix=".making-"))
     try:
         Artefacts.write(

@@ -35,6 +35,8 @@ class ChipMap:
     """(address, value) of registers that never change on the modelled chip."""
     uart_divider: int
     """UART0 CLKDIV: the tool works out the crystal from it and its own baud rate."""
+    stub_uart_clock_hz: int
+    """What UART0 runs on under esptool's stub: on ESP32 it starts the PLL, which doubles the bus clock."""
     strap: int
     """GPIO_STRAP, which holds the boot mode sampled at reset."""
     ram: tuple[tuple[int, int], ...]
@@ -51,6 +53,7 @@ CHIP_MAPS = {
             (0x3FF6607C, 0x96042000),
         ),
         uart_divider=0x3FF40014,
+        stub_uart_clock_hz=2 * CRYSTAL_HZ,
         strap=0x3FF44038,
         ram=((0x3FF80000, 0x3FF82000), (0x3FFAE000, 0x40000000), (0x40070000, 0x400C2000)),
         calibration=0x3FF5F06C,
@@ -59,6 +62,7 @@ CHIP_MAPS = {
         # The word that older tools knew the chip by (ROM of revision 3).
         fixed=((0x40001000, 0x1B31506F),),
         uart_divider=0x60000014,
+        stub_uart_clock_hz=CRYSTAL_HZ,
         strap=0x60004038,
         ram=((0x3FC80000, 0x3FCE0000), (0x4037C000, 0x403E0000), (0x50000000, 0x50002000)),
     ),
@@ -71,19 +75,24 @@ class AddressSpace:
     def __init__(self, chip: Chip, efuses: Efuses, flash: Flash, uart: Uart, boot_mode: int) -> None:
         layout = SPI_LAYOUTS[chip.name]
         self._map = CHIP_MAPS[chip.name]
+        self._uart_clock_hz = CRYSTAL_HZ
         devices: tuple[tuple[int, int, Device], ...] = (
             (efuses.geometry.base, WINDOW_BYTES, EfuseController(efuses)),
             (layout.base, layout.size, SpiFlashController(layout, flash)),
         )
         self._devices = devices
         self._special: dict[int, Callable[[], int]] = {
-            self._map.uart_divider: lambda: CRYSTAL_HZ // uart.baud,
+            self._map.uart_divider: lambda: _clock_divider(self._uart_clock_hz, uart.baud),
             self._map.strap: lambda: boot_mode,
         }
         if self._map.calibration is not None:
             self._special[self._map.calibration] = lambda: _calibration(efuses)
         self._fixed = dict(self._map.fixed)
         self._ram: dict[int, int] = {}
+
+    def enter_stub(self) -> None:
+        """From here on the clocks are set as the flasher stub sets them, until the next reset."""
+        self._uart_clock_hz = self._map.stub_uart_clock_hz
 
     def read(self, address: int) -> int:
         """The 32-bit word at `address` (rounded down to a word)."""
@@ -118,6 +127,12 @@ class AddressSpace:
 
     def _is_ram(self, address: int) -> bool:
         return any(first <= address < behind for first, behind in self._map.ram)
+
+
+def _clock_divider(clock_hz: int, baud: int) -> int:
+    """CLKDIV: whole part in bits 0 to 19, sixteenths in bits 20 to 23."""
+    sixteenths = clock_hz * 16 // baud
+    return (sixteenths >> 4 & 0xFFFFF) | (sixteenths & 0xF) << 20
 
 
 def _calibration(efuses: Efuses) -> int:

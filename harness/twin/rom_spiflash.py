@@ -88,11 +88,18 @@ class RomSpiFlash:
         return True
 
     def erase_area(self, addr: int, size: int) -> bool:
-        """``SPIEraseArea``: from a sector bound, `size` rounded up to sectors."""
+        """``SPIEraseArea``: from a sector bound, `size` rounded up to sectors.
+
+        The check of the range wraps at 32 bits, so a size near 4 GiB passes it; the ROM then erases sector by
+        sector up to the end of the chip and fails there.
+        """
         sector = self.parameters.sector_size or SECTOR_BYTES
-        if (addr + size) & WORD > self.parameters.chip_size or addr % sector:
+        chip_size = self.parameters.chip_size
+        if (addr + size) & WORD > chip_size or addr % sector:
             return False
-        return self.erase_raw(addr, -(-size // sector) * sector)
+        wanted = -(-size // sector) * sector
+        fitting = min(wanted, max(0, chip_size - addr))
+        return self.erase_raw(addr, fitting) and fitting == wanted
 
     def erase_raw(self, addr: int, size: int) -> bool:
         """Erase whole sectors without asking the parameters, as the chip's erase commands do."""

@@ -125,6 +125,7 @@ class StubLoader:
         """
         # The stub asks the flash chip for its size.
         self._flash.parameters.chip_size = self._flash.flash.size_bytes
+        self._space.enter_stub()
         self._uart.send(slip.encode(b"OHAI"))
         try:
             while self._leave is None:

@@ -87,6 +87,19 @@ def test_flash_begin_erases_the_whole_range_in_one_go(chip, make_bench):
     ]
 
 
+@BOTH
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0xFFFFF000, 0x1_0000_0000 - 0x3000])
+def test_flash_begin_of_nearly_four_gigabytes_erases_to_the_end_of_the_chip_and_fails(chip, size, make_bench):
+    bench = make_bench(chip)
+    for at in (0x2000, 0x3000, 0x3FF000):
+        bench.flash.program(at, b"\0" * 4, who="test")
+    tail = words(0) if chip == "esp32c3" else b""
+    answers = bench.talk(SYNC, PARAMETERS, request(0x02, words(size, 1, 0x400, 0x3000) + tail))
+    assert status_of(answers[-1]) == (1, 6)
+    assert bench.flash.read(0x2000, 4) == b"\0" * 4
+    assert bench.flash.read(0x3000, 4) == bench.flash.read(0x3FF000, 4) == b"\xff" * 4
+
+
 def test_esp32_ends_a_compressed_download_with_its_whole_window(make_bench):
     # The ROM writes 32 KiB, whatever the length: stale bytes of its window land behind the image.
     first, second = NOISE[:0x800] * 16, b"short"

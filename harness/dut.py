@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, AnyStr
 
-from pexpect import EOF
+from pexpect import EOF, TIMEOUT
 from pytest_embedded import App, Dut
 from pytest_embedded.log import PexpectProcess
 
@@ -72,6 +72,24 @@ class HarnessDut(Dut):  # type: ignore[misc]
         )
         self.serial = DutSerial(console.port, hard_reset)
         self.name = name
+
+    def expect(self, *args: Any, **kwargs: Any) -> Any:
+        """pytest-embedded's `expect`; a failure shows the test's line, not the insides of pexpect."""
+        __tracebackhide__ = True
+        return self._told(super().expect, *args, **kwargs)
+
+    def expect_exact(self, *args: Any, **kwargs: Any) -> Any:
+        """pytest-embedded's `expect_exact`; failures as with `expect`."""
+        __tracebackhide__ = True
+        return self._told(super().expect_exact, *args, **kwargs)
+
+    @staticmethod
+    def _told(wait: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            return wait(*args, **kwargs)
+        except (EOF, TIMEOUT) as error:
+            raise type(error)(str(error)) from None
 
     def write(self, s: AnyStr) -> None:
         """Writes to the board: text with a newline appended, bytes as they are (pytest-embedded's rule)."""

@@ -31,6 +31,12 @@ from harness.say import Say
 
 DEFAULT_CHIP = "esp32c3"
 
+FOREIGN_WARNINGS = (
+    # pytest-embedded's autouse fixtures, in every test of the session.
+    "ignore:record_xml_attribute is an experimental feature",
+)
+"""Warnings that a test author can do nothing about."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the harness; `pytest --help` shows them as a group."""
@@ -88,9 +94,25 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "profiles(*names): security profiles this test is for; default: release"
     )
     config.addinivalue_line("markers", "needs(*capabilities): what the board's link must be able to do")
+    for warning in FOREIGN_WARNINGS:
+        config.addinivalue_line("filterwarnings", warning)
+    _check_options(config)
     if getattr(config.option, "dist", None) == "load":
         # Under pytest-xdist all tests of one board belong to one worker: a board has one user.
         config.option.dist = "loadgroup"
+
+
+def _check_options(config: pytest.Config) -> None:
+    """What was said on the command line is checked before anything is collected: one sentence, exit code 4."""
+    try:
+        for word in config.getoption("--profile"):
+            _profile(word)
+        for word in config.getoption("--chip"):
+            _chip(word)
+        if config.getoption("--boards") or config.getoption("--board"):
+            _inventory(config).select(config.getoption("--board"))
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 class DutFixture:
@@ -139,10 +161,7 @@ class Bench:
 
 def _inventory(config: pytest.Config) -> Inventory:
     named = config.getoption("--boards")
-    try:
-        return read_inventory(Path(named) if named else None, folder=config.rootpath)
-    except HarnessError as error:
-        raise pytest.UsageError(str(error)) from error
+    return read_inventory(Path(named) if named else None, folder=config.rootpath)
 
 
 def _targets(config: pytest.Config, inventory: Inventory, demanded: tuple[str, ...]) -> list[Target]:
@@ -159,7 +178,7 @@ def _targets(config: pytest.Config, inventory: Inventory, demanded: tuple[str, .
             for profile in ([None] if isinstance(entry, PhysicalEntry) and not (asked or only) else wanted)
         ]
     twins: dict[str, TwinEntry] = inventory.twins()
-    chips = [chip.lower().replace("-", "") for chip in config.getoption("--chip")]
+    chips = [_chip(word) for word in config.getoption("--chip")]
     if chips or not twins:
         twins = {f"twin-{chip}": TwinEntry(chip=chip) for chip in chips or [DEFAULT_CHIP]}
     return [Target(n, e, p, throwaway=True) for n, e in twins.items() for p in wanted]
@@ -173,6 +192,13 @@ def _profile(word: str) -> Profile:
         raise UsageError(f"there is no profile '{word}'", todo=f"use one of: {known}") from None
 
 
+def _chip(word: str) -> str:
+    name = word.lower().replace("-", "")
+    if name not in CHIPS:
+        raise UsageError(f"chip '{word}' is not supported", todo=f"use one of: {', '.join(CHIPS)}")
+    return name
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test that takes a board runs once per board and profile; tests of one board run together."""
     if "_target" not in metafunc.fixturenames:
@@ -181,10 +207,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     demanded = tuple(str(word) for word in marker.args) if marker else ()
     try:
         targets = _targets(metafunc.config, _inventory(metafunc.config), demanded)
-    except (HarnessError, ValueError) as error:
-        raise pytest.UsageError(str(error)) from error
+    except HarnessError as error:
+        # Of collection errors this one is shown without a traceback.
+        raise pytest.Collector.CollectError(str(error)) from error
+    parallel = metafunc.config.pluginmanager.hasplugin("xdist")
     parameters = [
-        pytest.param(target, id=target.id, marks=pytest.mark.xdist_group(target.id)) for target in targets
+        pytest.param(target, id=target.id, marks=[pytest.mark.xdist_group(target.id)] if parallel else [])
+        for target in targets
     ]
     metafunc.parametrize("_target", parameters, indirect=True, scope="session")
 

@@ -8,7 +8,7 @@ import click
 
 from harness.chips import chip_named
 from harness.cli.options import boards_option, json_option, secret_options, vault_secret
-from harness.errors import UsageError
+from harness.errors import FormatError, UsageError
 from harness.formats.partition_table import PartitionTable
 from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
@@ -17,6 +17,9 @@ from harness.lab import open_vault, state_folder
 from harness.ota.bundle import make_bundle, write_bundle
 from harness.ota.release import read_release, signer
 from harness.provision.device_record import DeviceRecords
+
+MAX_TABLE_OFFSET = 16 << 20
+"""The largest flash that is provided for, in bytes."""
 
 
 @click.command()
@@ -60,15 +63,16 @@ def encrypt(
     inventory = read_inventory(boards_file)
     entry = inventory.named(board)
     home = Home.of_user()
-    vault = open_vault(home, inventory.path, board, entry, vault_secret(vault_key_file, vault_passphrase_fd))
     mac = entry.mac
-    if mac is None and not isinstance(entry, PhysicalEntry):
+    if not isinstance(entry, PhysicalEntry):
+        # A virtual board has a vault once it has been provisioned; asking for its key must not make one.
         records = DeviceRecords(state_folder(home, inventory.path, board, entry) / "devices").all()
         mac = records[0].mac if records else None
     if mac is None:
         raise UsageError(
             f"board {board} has no known MAC", todo="provision it first, or write 'mac:' in its entry"
         )
+    vault = open_vault(home, inventory.path, board, entry, vault_secret(vault_key_file, vault_passphrase_fd))
     bundle = make_bundle(
         read_release(image),
         chip=chip_named(entry.chip),
@@ -93,15 +97,22 @@ def encrypt(
 def _table(path: Path, offset: str) -> PartitionTable:
     try:
         table_offset = int(offset, 0)
-    except ValueError as error:
-        raise UsageError(f"--table-offset: '{offset}' is not a number", todo="write it as 0x10000") from error
+    except ValueError:
+        table_offset = -1
+    if not 0 <= table_offset < MAX_TABLE_OFFSET:
+        raise UsageError(
+            f"--table-offset: '{offset}' is not an offset in flash", todo="write it as 0x8000 or 0x10000"
+        )
+    give = "give partitions.csv, or the partition-table.bin of the build"
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    if data[:2] == b"\xaa\x50":
-        return PartitionTable.from_binary(data)
+        raise UsageError(f"partition table {path} cannot be read: {error.strerror}", todo=give) from error
     try:
+        if data[:2] == b"\xaa\x50":
+            return PartitionTable.from_binary(data)
         return PartitionTable.from_csv(data.decode("utf-8"), table_offset=table_offset)
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is neither a binary partition table nor text") from error
+        raise UsageError(f"{path} is neither a binary partition table nor text", todo=give) from error
+    except FormatError as error:
+        raise FormatError(f"{path}: {error.message}", todo=error.todo) from error

@@ -57,6 +57,15 @@ def _terminate(*_: object) -> None:
     raise _Terminated
 
 
+def _leave(code: int) -> None:
+    """Ends with `code` even where standard output takes nothing any more (a full disk): Python would make it 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
 def main() -> None:
     """Entry point of the `harness` command."""
     signal.signal(signal.SIGTERM, _terminate)
@@ -83,6 +92,16 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        where = f"{error.filename}: " if error.filename else "input or output failed: "
+        click.echo(
+            f"harness: {where}{error.strerror or error}\n"
+            "  what to do: check free space and permissions there; the next run goes on from here",
+            err=True,
+        )
+        _leave(HarnessError.exit_code)
     except Exception as error:
         if os.environ.get("HARNESS_DEBUG"):
             raise

@@ -51,7 +51,7 @@ def secret_options(function: F) -> F:
     """What opens the vault of physical boards."""
     function = click.option(
         "--vault-passphrase-fd",
-        type=int,
+        type=click.IntRange(min=0),
         metavar="N",
         help="Read the vault's passphrase from this file descriptor.",
     )(function)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -25,6 +26,9 @@ from harness.preparation import Consent, Demand, Planned, carry_out_plan, make_p
 from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
 from harness.say import Say
+
+SHOWN_CHANGES = 8
+"""More changes than these say no more than that it is another state."""
 
 
 @click.command()
@@ -59,9 +63,7 @@ def plan(
         _keep(lab.home, opened, planned.plan, profile, lock)
     click.echo(planned.plan.to_json() if as_json else planned.plan.text())
     if not as_json and not planned.plan.empty:
-        click.echo(
-            f"\nTo carry it out:  harness provision --board {board} --plan {planned.plan.id}", err=True
-        )
+        click.echo(f"\nTo carry it out:  {_command(board, boards_file, planned.plan, opened)}", err=True)
 
 
 @click.command()
@@ -93,9 +95,10 @@ def provision(
     board needs consent: mac and burn_up_to in its entry, and --burn NAME here.
     """
     say = Say(quiet=as_json)
-    stored = _stored(Home.of_user(), plan_id) if plan_id else None
-    if stored is not None:
-        board, profile, lock = stored["board"], stored["profile"], stored["lock"]
+    if plan_id:
+        stored = _stored(Home.of_user(), plan_id)
+        _require_same(plan_id, stored, {"board": board, "profile": _said("profile"), "lock": _said("lock")})
+        board, profile, lock = stored.board, stored.profile, stored.lock
     if board is None:
         raise UsageError("which board?", todo="give --board NAME, or --plan ID of a plan that was printed")
     with open_lab(
@@ -124,9 +127,13 @@ def _provisioned(
     opened = lab.open(name)
     planned: Planned = make_plan(opened, demand, lab.home, say=say)
     if plan_id is not None and planned.plan.id != plan_id:
-        before = Plan.from_json(_stored(lab.home, plan_id)["plan"])
+        before = Plan.from_json(_stored(lab.home, plan_id).plan)
         changes = before.changed_since(planned.state)
-        what = "; ".join(changes) if changes else "what would be written, or the vault's key, is another"
+        if before.mac != planned.plan.mac:
+            changes = (f"it was made for {before.mac}, this chip is {planned.plan.mac}",)
+        more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
+        what = "; ".join(changes[:SHOWN_CHANGES]) + more
+        what = what or "what would be written, or the vault's key, is another"
         raise RefusedError(
             f"plan {plan_id} does not fit any more: {what}. Nothing was done",
             board=name,
@@ -142,27 +149,79 @@ def _demand(profile: str, lock: str | None) -> Demand:
     return Demand(Profile(profile), Lock(lock) if lock else None)
 
 
+def _command(board: str, boards_file: Path | None, plan: Plan, opened: Board) -> str:
+    """What a person pastes to have the plan carried out."""
+    words = ["harness", "provision", "--board", board, "--plan", plan.id]
+    words += ["--boards", str(boards_file)] if boards_file else []
+    words += ["--burn", board] if opened.link.physical and plan.burns_up_to is not None else []
+    return shlex.join(words)
+
+
+def _said(option: str) -> str | None:
+    """The value of `option` if it was given on the command line, not if it is the default."""
+    context = click.get_current_context()
+    given = context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+    return context.params[option] if given else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A plan that was printed, as it lies in the state folder."""
+
+    board: str
+    profile: str
+    lock: str | None
+    plan: str
+    """As `Plan.to_json` gives it."""
+
+
 def _keep(home: Home, board: Board, plan: Plan, profile: str, lock: str | None) -> None:
-    note = {"format": 1, "board": board.name, "profile": profile, "lock": lock, "plan": plan.to_json()}
-    (home.plans / f"{plan.id}.json").write_text(json.dumps(note), encoding="utf-8")
+    note = _Stored(board.name, profile, lock, plan.to_json())
+    text = json.dumps({"format": 1, **asdict(note)})
+    (home.plans / f"{plan.id}.json").write_text(text, encoding="utf-8")
 
 
-def _stored(home: Home, plan_id: str) -> dict[str, Any]:
+def _require_same(plan_id: str, stored: _Stored, said: dict[str, str | None]) -> None:
+    """A plan says what it is for; options that say something else are a mistake, whichever of the two is meant."""
+    for word, value in said.items():
+        of_plan = getattr(stored, word)
+        if value is not None and value != of_plan:
+            raise UsageError(
+                f"plan {plan_id} is for {word} {of_plan or 'by default'}, not {value}",
+                todo=f"leave --{word} out, or print a plan that fits: harness plan --board NAME",
+            )
+
+
+def _stored(home: Home, plan_id: str) -> _Stored:
     """The plan that was printed as `plan_id`.
 
     Raises:
         UsageError: there is none, or it is not readable.
     """
-    if not plan_id.isalnum():
+    if not (plan_id.isalnum() and plan_id.isascii()):
         raise UsageError(f"'{plan_id}' is not a plan id", todo="copy the id that `harness plan` printed")
+    path = home.plans / f"{plan_id}.json"
+    again = "print it again with `harness plan --board NAME`"
     try:
-        note: dict[str, Any] = json.loads((home.plans / f"{plan_id}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        note = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
         raise UsageError(
             f"there is no plan {plan_id}", todo="print one with `harness plan --board NAME`"
         ) from error
-    if note.get("format") != 1:
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"plan {plan_id} in {path} cannot be read: {error}", todo=again) from error
+    version = note.get("format") if isinstance(note, dict) else None
+    if isinstance(version, int) and version > 1:
         raise UsageError(
             f"plan {plan_id} was made by a newer harness", todo="use that one; nothing was touched"
         )
-    return note
+    try:
+        if version != 1:
+            raise ValueError("it has no format number")
+        stored = _Stored(**{word: note[word] for word in ("board", "profile", "lock", "plan")})
+        _demand(stored.profile, stored.lock)
+    except (TypeError, KeyError, ValueError) as error:
+        raise UsageError(f"plan {plan_id} in {path} is damaged: {error}", todo=again) from error
+    if not (isinstance(stored.board, str) and isinstance(stored.plan, str)):
+        raise UsageError(f"plan {plan_id} in {path} is damaged: board or plan is not text", todo=again)
+    return stored

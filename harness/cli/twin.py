@@ -10,9 +10,21 @@ from pathlib import Path
 import click
 
 from harness.cli.options import chip_option, json_option
-from harness.errors import LabError
+from harness.errors import LabError, UsageError
 from harness.home import Home
+from harness.inventory.entry import MAC_PATTERN, normalised_mac
 from harness.links.twin import twin_environment
+
+
+def _mac(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not MAC_PATTERN.fullmatch(value) or int(value[:2], 16) & 1:
+        raise UsageError(
+            f"--mac: '{value}' is not the MAC address of a board",
+            todo="write six hex bytes, the first one even: 7C:DF:A1:00:00:01",
+        )
+    return normalised_mac(value)
 
 
 @click.command()
@@ -31,7 +43,9 @@ from harness.links.twin import twin_environment
     show_default=True,
     help="Start in the ROM's download mode (for esptool and espefuse), or boot what is in flash.",
 )
-@click.option("--mac", metavar="AA:BB:CC:DD:EE:FF", help="MAC of a new board (default: generated).")
+@click.option(
+    "--mac", metavar="AA:BB:CC:DD:EE:FF", callback=_mac, help="MAC of a new board (default: generated)."
+)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="TCP port of the UART (default: a free one)."
 )
@@ -61,10 +75,18 @@ def twin(chip: str, state: Path, boot: str, mac: str | None, port: int, as_json:
     line = process.stdout.readline()
     if not line.strip():
         raise click.exceptions.Exit(process.wait())
+    hello = json.loads(line)
+    if mac is not None and normalised_mac(hello["mac"]) != mac:
+        process.stdin.close()
+        process.wait()
+        raise UsageError(
+            f"the board in {state} has the MAC {hello['mac']}, not {mac}",
+            todo="leave --mac out, or use another folder for another board",
+        )
     if as_json:
         click.echo(line.decode().rstrip())
     else:
-        _explain(json.loads(line), boot, state)
+        _explain(hello, boot, state)
     try:
         status = process.wait()
     except KeyboardInterrupt:

@@ -39,7 +39,14 @@ def _opened(board: str | None, key_file: str | None, passphrase_fd: int | None) 
         raise UsageError(
             f"board {board} is physical: its keys are in the vault {home.vault}", todo="leave --board out"
         )
-    return own_vault(state_folder(home, inventory.path, board, entry))
+    state = state_folder(home, inventory.path, board, entry)
+    if not (state / "vault").is_dir():
+        # Looking at a vault does not make one.
+        raise UsageError(
+            f"board {board} has no vault yet in {state}",
+            todo=f"provision it first: harness provision --board {board}",
+        )
+    return own_vault(state)
 
 
 @vault.command("new-key-file")
@@ -102,7 +109,10 @@ def restore(folder: Path, vault_key_file: str | None, vault_passphrase_fd: int |
 @vault.command()
 @click.option("--new-key-file", type=click.Path(path_type=Path), help="What shall open it from now on.")
 @click.option(
-    "--new-passphrase-fd", type=int, metavar="N", help="Read the new passphrase from this descriptor."
+    "--new-passphrase-fd",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Read the new passphrase from this descriptor.",
 )
 @_board_option
 @secret_options

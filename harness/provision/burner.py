@@ -7,17 +7,22 @@ every block back before it protects it (postponed protections), and refuses what
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import esptool
-from espefuse import init_commands
 
 from harness.chips import Chip
 from harness.errors import RefusedError
 from harness.provision.chip_state import ChipState, Download, KeyBlock
 from harness.provision.fuse_definitions import parse_once
 from harness.vault.key_ref import key_id
+
+with warnings.catch_warnings():
+    # espefuse's own use of click: nothing that a person who runs tests here could mend.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from espefuse import init_commands
 
 
 class ChipFellSilentError(esptool.FatalError):  # type: ignore[misc]

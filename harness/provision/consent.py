@@ -64,9 +64,9 @@ def check_consent(
     if missing:
         listed = "".join(f"\n  - {each}" for each in missing)
         raise RefusedError(
-            f"nothing is burned without consent that names the board. Missing:{listed}\n{plan.text()}",
+            f"nothing is burned without consent that names the board.\n{plan.text()}\nMissing:{listed}",
             board=board_name,
-            todo="read the plan; if you want it, add what is missing",
+            todo="read the plan above; if you want it, add what is missing",
         )
 
 

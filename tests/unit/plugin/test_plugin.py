@@ -55,7 +55,8 @@ def test_a_wrong_boards_file_is_one_usage_error(folder: pytest.Pytester) -> None
     folder.makepyfile("def test_it(board):\n    pass\n")
     result = folder.runpytest_subprocess("-p", "no:cacheprovider")
     assert result.ret == pytest.ExitCode.INTERRUPTED or result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stdout.fnmatch_lines(["*boards.yaml:3: boards.a.chip: chip 'esp99'*"])
+    said = result.stdout.str() + result.stderr.str()
+    assert "boards.yaml:3: boards.a.chip: chip 'esp99'" in said
 
 
 def test_an_unknown_board_lists_those_there_are(folder: pytest.Pytester) -> None:
@@ -63,4 +64,6 @@ def test_an_unknown_board_lists_those_there_are(folder: pytest.Pytester) -> None
     folder.makepyfile("def test_it(board):\n    pass\n")
     result = folder.runpytest_subprocess("--board", "yours", "-p", "no:cacheprovider")
     assert result.ret != 0
-    result.stdout.fnmatch_lines(["*there is no board 'yours'*boards: mine*"])
+    said = result.stdout.str() + result.stderr.str()
+    assert "there is no board 'yours'" in said
+    assert "boards: mine" in said

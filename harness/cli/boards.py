@@ -16,7 +16,7 @@ from harness.lab import state_folder
 from harness.provision.device_record import DeviceRecords
 
 
-@click.command()
+@click.command(short_help="List the boards of boards.yaml.")
 @boards_option
 @json_option
 def boards(boards_file: Path | None, as_json: bool) -> None:

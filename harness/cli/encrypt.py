@@ -22,7 +22,10 @@ MAX_TABLE_OFFSET = 16 << 20
 """The largest flash that is provided for, in bytes."""
 
 
-@click.command()
+@click.command(
+    short_help="Encipher an app for one board, for every slot.",
+    epilog="Example: harness encrypt build/app.bin --board desk-c3 --table partitions.csv --out bundle/",
+)
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--board", required=True, metavar="NAME", help="The board whose key enciphers.")
 @click.option(
@@ -35,6 +38,7 @@ MAX_TABLE_OFFSET = 16 << 20
 @click.option(
     "--table-offset",
     type=str,
+    metavar="OFFSET",
     default="0x10000",
     show_default=True,
     help="Where the table lies, for offsets that a CSV leaves open.",

@@ -13,7 +13,10 @@ from harness.console.inference import boots_to_json
 from harness.console.render import read_boots, render_log
 
 
-@click.command()
+@click.command(
+    short_help="Say what a serial log says: boots first.",
+    epilog="Example: harness log harness-out/20260101-120000/twin-esp32c3/serial.log --boots",
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--boots", is_flag=True, help="Only the boots, one line each.")
 @json_option

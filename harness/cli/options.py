@@ -29,6 +29,7 @@ def boards_option(function: F) -> F:
         "--boards",
         "boards_file",
         type=click.Path(path_type=Path),
+        metavar="FILE",
         help="The boards.yaml to use (default: the one in the current folder).",
     )(function)
 
@@ -43,6 +44,7 @@ def out_option(function: F) -> F:
     return click.option(
         "--out",
         type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
         help="Folder for the artefacts (default: harness-out/<time> here).",
     )(function)
 

@@ -31,7 +31,10 @@ SHOWN_CHANGES = 8
 """More changes than these say no more than that it is another state."""
 
 
-@click.command()
+@click.command(
+    short_help="Print what would be done to a board; touch nothing.",
+    epilog="Example: harness plan --board desk-c3 --profile release",
+)
 @click.option("--board", required=True, metavar="NAME", help="Board of boards.yaml.")
 @demand_options
 @boards_option
@@ -66,7 +69,14 @@ def plan(
         click.echo(f"\nTo carry it out:  {_command(board, boards_file, planned.plan, opened)}", err=True)
 
 
-@click.command()
+@click.command(
+    short_help="Bring a board into a profile, or carry out a plan.",
+    epilog="""\b
+Examples:
+  harness provision --board twin-c3 --profile development
+  harness provision --board desk-c3 --plan ID --burn desk-c3    exactly the plan that was printed
+""",
+)
 @click.option("--board", metavar="NAME", help="Board of boards.yaml (with --plan: that of the plan).")
 @click.option(
     "--plan", "plan_id", metavar="ID", help="Do exactly this plan, or refuse because the board has changed."

@@ -25,7 +25,15 @@ from harness.report.verdict import Verdict
 from harness.say import Say
 
 
-@click.command()
+@click.command(
+    short_help="The main job: provision, update there and back, prove it.",
+    epilog="""\b
+Examples:
+  harness run                                             a throwaway ESP32-C3 twin, release mode
+  harness run --chip esp32 --profile development
+  harness run --board twin-c3 --out DIR                   a board of boards.yaml; its state persists
+""",
+)
 @click.option(
     "--board",
     metavar="NAME",

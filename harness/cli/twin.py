@@ -27,7 +27,10 @@ def _mac(_context: click.Context, _parameter: click.Parameter, value: str | None
     return normalised_mac(value)
 
 
-@click.command()
+@click.command(
+    short_help="Serve a virtual board's UART.",
+    epilog="Example: harness twin --chip esp32c3 --state /tmp/board",
+)
 @chip_option
 @click.option(
     "--state",

@@ -18,9 +18,19 @@ from harness.vault.secret import KeyFile, Passphrase, Secret
 from harness.vault.vault import Vault
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+To begin:
+  harness vault new-key-file ~/keys/lab.key
+  harness vault create --vault-key-file ~/keys/lab.key
+  harness vault backup /mnt/other-disk/vault --vault-key-file ~/keys/lab.key
+"""
+)
 def vault() -> None:
-    """Look after the vault: verify, backup, restore, rekey. Virtual boards have vaults of their own (--board NAME)."""
+    """Look after the vault of flash keys.
+
+    It holds the keys of physical boards (HARNESS_VAULT). Virtual boards have vaults of their own (--board NAME).
+    """
 
 
 def _board_option(function: click.decorators.FC) -> click.decorators.FC:

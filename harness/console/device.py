@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import itertools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,11 @@ from urllib.parse import quote
 
 from harness.console.events import DeviceEvent
 from harness.console.reader import Console
-from harness.errors import BoardError
+from harness.errors import BoardError, UsageError
 
+MAX_LINE_BYTES = 767
+"""CONFIG_COMPANION_LINE_SIZE of the firmware, less the NUL."""
+COMMAND = re.compile(r"[a-z][a-z0-9-]*")
 ACK_TIMEOUT_S = 3.0
 ACK_ATTEMPTS = 3
 """A lost line is repeated twice; three losses in a row are a broken link."""
@@ -41,15 +45,31 @@ class Answer:
         if self.ok:
             return f"{self.command}: ok"
         code = f" (0x{self.code:x})" if self.code else ""
-        return f"{self.command}: {self.error}{code}"
+        said = f": {self.fields['msg']}" if self.fields.get("msg") else ""
+        return f"{self.command}: {self.error}{code}{said}"
 
 
 def command_line(command: str, identifier: int, arguments: Mapping[str, object]) -> bytes:
-    """One line of the protocol with its CRC-32, newline included."""
+    """One line of the protocol with its CRC-32, newline included.
+
+    Raises:
+        UsageError: no firmware would take it: the device drops such a line, and can name no id to refuse it under.
+    """
+    if not COMMAND.fullmatch(command):
+        raise UsageError(
+            f"'{command}' is not a command",
+            todo="commands are lower case words: firmware/README.md lists them",
+        )
     words = [command, f"id={identifier}"]
     words += [f"{key}={quote(str(value), safe=':/?&=._-~+,@')}" for key, value in arguments.items()]
     text = " ".join(words)
-    return f"{text} crc={binascii.crc32(text.encode()):08x}\n".encode()
+    line = f"{text} crc={binascii.crc32(text.encode()):08x}\n".encode()
+    if len(line) > MAX_LINE_BYTES:
+        raise UsageError(
+            f"the line for '{command}' has {len(line)} bytes, the firmware takes {MAX_LINE_BYTES}",
+            todo="shorten its arguments, such as the URL",
+        )
+    return line
 
 
 class DeviceClient:

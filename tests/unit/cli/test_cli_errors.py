@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from harness.cli.encrypt import _table
+from harness.errors import FormatError, UsageError
 
 BOARDS = """\
 version: 1
@@ -48,6 +52,15 @@ CASES = (
     ),
     (("vault", "verify"), 2, "nothing opens the vault"),
     (("twin", "--state", "boards.yaml"), 2, "is a file"),
+    (("twin", "--state", "new", "--mac", "zz"), 2, "--mac: 'zz' is not the MAC address of a board"),
+    (("twin", "--state", "new", "--mac", "01:02:03:04:05:06"), 2, "the first one even"),
+    (("vault", "verify", "--vault-passphrase-fd", "-1"), 2, "-1 is not in the range"),
+    (("vault", "verify", "--board", "virtual"), 2, "board virtual has no vault yet"),
+    (
+        ("encrypt", "nowhere.bin", "--board", "virtual", "--table", "t.csv", "--out", "o"),
+        2,
+        "board virtual has no known MAC",
+    ),
     (("frobnicate",), 2, "No such command 'frobnicate'"),
 )
 
@@ -60,6 +73,66 @@ def test_bad_input_ends_in_one_sentence_and_its_exit_code(
     done = harness(tmp_path, *arguments)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+PLAN = "0123456789abcdef"
+NOTE = {"format": 1, "board": "virtual", "profile": "release", "lock": None, "plan": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("note", "options", "said"),
+    [
+        ("{", (), "cannot be read"),
+        ("[]", (), "is damaged"),
+        (json.dumps(NOTE | {"format": 2}), (), "was made by a newer harness"),
+        (json.dumps(NOTE | {"profile": "paranoid"}), (), "is damaged: 'paranoid'"),
+        (json.dumps(NOTE | {"lock": 5}), (), "is damaged: 5"),
+        (json.dumps(NOTE | {"plan": 5}), (), "is damaged"),
+        (json.dumps({"format": 1}), (), "is damaged: 'board'"),
+        (json.dumps(NOTE), (), "this is not a stored plan"),
+        (json.dumps(NOTE), ("--board", "desk"), f"plan {PLAN} is for board virtual, not desk"),
+        (json.dumps(NOTE), ("--profile", "development"), "is for profile release, not development"),
+        (json.dumps(NOTE), ("--lock", "none"), "is for lock by default, not none"),
+    ],
+)
+def test_a_plan_that_is_damaged_or_for_something_else_is_not_carried_out(
+    tmp_path: Path, note: str, options: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "boards.yaml").write_text(BOARDS)
+    plans = tmp_path / "home" / "plans"
+    plans.mkdir(parents=True)
+    (plans / f"{PLAN}.json").write_text(note)
+    done = harness(tmp_path, "provision", "--plan", PLAN, *options)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_partition_table_is_named_with_its_file(tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text("ota_0,app,ota_0,0x20000,nonsense\n")
+    with pytest.raises(FormatError, match=r"mine\.csv: line 1 \(ota_0\): size 'nonsense'"):
+        _table(table, "0x8000")
+    with pytest.raises(UsageError, match="'-5' is not an offset in flash"):
+        _table(table, "-5")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error_of_the_lab(tmp_path: Path) -> None:
+    (tmp_path / "boards.yaml").write_text(BOARDS)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "boards"],
+            cwd=tmp_path,
+            env=os.environ | {"HARNESS_HOME": str(tmp_path / "home"), "HARNESS_DEBUG": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 3
+    assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -57,6 +57,45 @@ def test_a_wrong_boards_file_is_one_usage_error(folder: pytest.Pytester) -> None
     assert result.ret == pytest.ExitCode.INTERRUPTED or result.ret == pytest.ExitCode.USAGE_ERROR
     said = result.stdout.str() + result.stderr.str()
     assert "boards.yaml:3: boards.a.chip: chip 'esp99'" in said
+    assert "plugin.py" not in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--profile", "paranoid", "ERROR: there is no profile 'paranoid'"),
+        ("--chip", "esp99", "ERROR: chip 'esp99' is not supported"),
+        ("--board", "nobody", "ERROR: there is no board 'nobody'*"),
+        ("--boards", "nowhere.yaml", "ERROR: nowhere.yaml: cannot be read: No such file or directory"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_before_anything_is_collected(
+    folder: pytest.Pytester, option: str, value: str, complaint: str
+) -> None:
+    folder.makepyfile("def test_it(board):\n    pass\n")
+    result = folder.runpytest_subprocess(option, value, "-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([complaint, "  what to do: *"])
+
+
+def test_without_xdist_and_with_strict_markers_tests_are_collected_without_a_warning(
+    folder: pytest.Pytester,
+) -> None:
+    folder.makepyfile("def test_it(board):\n    pass\n")
+    result = folder.runpytest_subprocess(
+        "--collect-only", "-q", "--strict-markers", "-p", "no:xdist", "-p", "no:cacheprovider"
+    )
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["*test_it?twin-esp32c3-release?*"])
+    result.stdout.no_fnmatch_line("*Warning*")
+
+
+def test_what_dut_waits_for_in_vain_is_told_without_the_insides_of_pexpect(folder: pytest.Pytester) -> None:
+    folder.makepyfile("def test_it(dut):\n    dut.expect_exact('never said', timeout=0.5)\n")
+    result = folder.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1, warnings=0)
+    result.stdout.fnmatch_lines(['E *Not found "never said"', "*board twin-esp32c3-release*", "full log: *"])
+    result.stdout.no_fnmatch_line("*/pexpect/expect.py*")
 
 
 def test_an_unknown_board_lists_those_there_are(folder: pytest.Pytester) -> None:

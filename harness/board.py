@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.build.companion import Companion
+from harness.build.app_dir import AppDirectory
+from harness.build.firmware_source import FirmwareSource
 from harness.chips import Chip
 from harness.console.boot_record import BootRecord, Outcome
 from harness.console.device import Answer, DeviceClient
 from harness.console.inference import Finding, boots_to_json, find, with_findings
 from harness.console.reader import Console
 from harness.dut import HarnessDut
-from harness.errors import BoardError, UsageError
+from harness.errors import BoardError, NotApplicableError, UsageError
 from harness.formats.flash_encryption import decrypt, encrypt
 from harness.formats.otadata import OTADATA_SIZE_BYTES, OtaData
 from harness.formats.partition_table import Partition, PartitionTable
@@ -46,6 +47,9 @@ DOWNLOAD_OFF = re.compile(r"Download mode is disabled|Download boot modes disabl
 """ESP32's and the later chips' ROM, when a strap asks for a download mode that eFuses have switched off."""
 
 DOWNLOAD_OFF_TIMEOUT_S = 2.0
+
+DEFAULT_FLASH_BYTES = 4 << 20
+"""Of a flash chip that cannot be asked and that no build tells of."""
 
 ROM_TIMEOUT_S = 3.0
 """esptool's default for one answer."""
@@ -124,7 +128,9 @@ class Board:
         """The profile it was prepared in; None before `harness.preparation.prepare`."""
         self.table: PartitionTable | None = None
         self.mac: str | None = None
-        self.firmware: Companion | None = None
+        self.firmware: FirmwareSource | None = None
+        self.app: AppDirectory | None = None
+        """What is flashed over the UART first; None before it was planned for."""
         self.console = Console(link.port, log_path=folder / "serial.log", name=name)
         self._vault = vault
         self._serve = serve
@@ -221,7 +227,12 @@ class Board:
             port.timeout = ROM_TIMEOUT_S
             self.link.reset(BootMode.DOWNLOAD)
             with RomSession(
-                port, self.chip, baud=self.link.flash_baud, board=self.name, log=self._rom_said
+                port,
+                self.chip,
+                baud=self.link.flash_baud,
+                flash_size_bytes=self.app.flash_size_bytes if self.app else DEFAULT_FLASH_BYTES,
+                board=self.name,
+                log=self._rom_said,
             ) as session:
                 yield session
 
@@ -325,20 +336,26 @@ class Board:
 
     def _await_firmware(self, mark: int, timeout_s: float) -> BootRecord:
         """Waits for the boot event; a board that fails the same way again and again is not waited for."""
+        what = "the firmware's boot event" if self.speaks else "the app"
         found = self.console.wait_for_boot(
-            lambda record: record.evt_boot is not None or _is_stuck(record),
-            timeout_s,
-            since=mark,
-            what="the firmware's boot event",
+            lambda record: self._is_up(record) or _is_stuck(record), timeout_s, since=mark, what=what
         )
         record = next(boot for boot in self.boots if boot.number == found.number)
-        if record.evt_boot is None:
+        if not self._is_up(record):
             raise BoardError(
                 f"does not boot: {record.summary()}",
                 board=self.name,
                 todo=f"read the end of {self.log_path}",
             )
         return record
+
+    def _is_up(self, record: BootRecord) -> bool:
+        return record.evt_boot is not None if self.speaks else record.app_started
+
+    @property
+    def speaks(self) -> bool:
+        """Its app takes commands over the UART; one of somebody else's may not."""
+        return self.app is None or self.app.speaks
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -363,7 +380,15 @@ class Board:
 
         Raises:
             BoardError: no acknowledgement or no result in time.
+            NotApplicableError: its app takes no commands.
         """
+        if not self.speaks:
+            assert self.app is not None
+            raise NotApplicableError(
+                f"{self.app.project} {self.app.version} takes no commands over the UART ('{name}')",
+                board=self.name,
+                todo="give an app that has the companion's protocol (firmware/README.md), or read the boot records",
+            )
         return self._device.send(name, arguments, timeout_s=timeout_s)
 
     def status(self) -> Running:
@@ -408,7 +433,7 @@ class Board:
         """The companion firmware as `version`, built for this board's chip and profile."""
         return self._known_firmware().release(version, secure_version=secure_version)
 
-    def _known_firmware(self) -> Companion:
+    def _known_firmware(self) -> FirmwareSource:
         if self.firmware is None:
             raise BoardError("has no known firmware: it has not been prepared", board=self.name)
         return self.firmware
@@ -492,13 +517,17 @@ class Board:
         """
         self.link.inject(kind, **arguments)
 
-    def settle(self) -> Running:
+    def settle(self) -> Running | None:
         """Brings the board where every scenario starts: firmware up, version confirmed, otadata in step.
+
+        Of an app that takes no commands no more can be said than that it has started: None.
 
         Raises:
             BoardError: it does not come up, or does not take the confirmation.
         """
         self.restart()
+        if not self.speaks:
+            return None
         running = self.status()
         if running.state == "pending":
             self._demand(self.confirm())

@@ -36,6 +36,10 @@ class UsageError(HarnessError):
     exit_code = 2
 
 
+class NotApplicableError(UsageError):
+    """The question does not arise for this board or this app: a scenario that asks it is left out with this reason."""
+
+
 class LabError(HarnessError):
     """The bench failed, not the device: a port missing or taken, a tool absent, a twin that died."""
 

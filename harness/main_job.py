@@ -12,7 +12,7 @@ from harness.console.boot_record import BootRecord
 from harness.home import Home
 from harness.ota.bundle import make_bundle, write_bundle
 from harness.ota.release import Release, signer
-from harness.preparation import Consent, Demand, Prepared, carry_out_plan, make_plan, settle_after
+from harness.preparation import Consent, Demand, Planned, Prepared, carry_out_plan, make_plan, settle_after
 from harness.provision.profile import Profile
 from harness.report.verdict import Claim, Verdict
 from harness.say import Say
@@ -34,35 +34,90 @@ def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, 
         say.detail(line)
     if not planned.plan.empty:
         say.step(f"provisioning as {demand.profile.value}")
-    carry_out_plan(board, planned, consent, say=say)
+    carry_out_plan(board, planned, consent, home, say=say)
     say.step("first boot")
     prepared = settle_after(board, planned, demand, say=say)
-    claims = [*_provisioned(board, prepared, demand)]
-    running = prepared.running
     say.detail(board.boots[-1].summary())
-    for version in _versions(running.version):
+    claims = _provisioned(board, demand)
+    if prepared.running is None:
+        claims += _as_flashed(board, planned)
+        say.detail(f"{planned.app.project} takes no commands: no update is tried")
+    else:
+        claims += _confessed(board, prepared.running, demand)
+        claims += _there_and_back(board, prepared.running, say=say)
+    subject = f"{board.name} ({board.chip.name} {board.mac}), profile {demand.profile.value}"
+    return Verdict(subject, claims, _facts(board, prepared, demand, say))
+
+
+def _versions(board: Board, running: str) -> tuple[str, str]:
+    """The two versions to update to; not the one that runs, as far as there are others, so that the log shows each
+    switch by its version, too."""
+    firmware = board.firmware
+    assert firmware is not None
+    if firmware.any_version:
+        return UPDATES if running != UPDATES[0] else UPDATES[::-1]
+    others = [version for version in firmware.versions if version != running]
+    there = others[0] if others else running
+    back = next((version for version in firmware.versions if version != there), there)
+    return there, back
+
+
+def _provisioned(board: Board, demand: Demand) -> list[Claim]:
+    boot = board.boots[-1]
+    wanted = demand.profile.value if board.encrypts else "off"
+    return [
+        Claim.of("the board boots", boot.app_started, boot.summary()),
+        Claim.of(
+            "the bootloader says the encryption that the profile has",
+            # A build without flash encryption of its own runs on an encrypted chip, and says nothing of it.
+            boot.encryption == wanted or _unaware(board),
+            f"log: {boot.encryption}, profile: {wanted}",
+        ),
+    ]
+
+
+def _unaware(board: Board) -> bool:
+    return board.app is not None and board.app.encryption == "off"
+
+
+def _as_flashed(board: Board, planned: Planned) -> list[Claim]:
+    """What the log alone shows of an app that says nothing of itself."""
+    boot, app = board.boots[-1], planned.app
+    claims = [
+        Claim.of(
+            "it was booted from an OTA slot or the factory partition", boot.offset is not None, boot.summary()
+        )
+    ]
+    if planned.plan.writes:
+        claims.append(
+            Claim.of(
+                "what boots is what was flashed",
+                (boot.offset, boot.version) == (app.app_partition.offset, app.version),
+                f"{app.project} {app.version} in {app.app_partition.label} at {app.app_partition.offset:#x}",
+            )
+        )
+    return claims
+
+
+def _there_and_back(board: Board, first: Running, *, say: Say) -> list[Claim]:
+    claims: list[Claim] = []
+    running = first
+    for version in _versions(board, first.version):
         claims += _update(board, board.release(version), running, say=say)
         running = board.status()
     claims.append(
         Claim.of(
             "the second update went back to the first slot",
-            running.slot == prepared.running.slot,
-            f"{prepared.running.slot} → {prepared.running.next_slot} → {running.slot}",
+            running.slot == first.slot,
+            f"{first.slot} → {first.next_slot} → {running.slot}",
         )
     )
-    subject = f"{board.name} ({board.chip.name} {board.mac}), profile {demand.profile.value}"
-    return Verdict(subject, claims, _facts(board, prepared, demand, say))
+    return claims
 
 
-def _versions(running: str) -> tuple[str, ...]:
-    """The two versions to update to; never the one that runs, so that the log shows each switch."""
-    return UPDATES if running != UPDATES[0] else UPDATES[::-1]
-
-
-def _provisioned(board: Board, prepared: Prepared, demand: Demand) -> list[Claim]:
-    boot, running = board.boots[-1], prepared.running
+def _confessed(board: Board, running: Running, demand: Demand) -> list[Claim]:
+    boot = board.boots[-1]
     claims = [
-        Claim.of("the board boots", boot.app_started, boot.summary()),
         Claim.of(
             "bootloader and firmware agree on the encryption",
             boot.encryption == running.encryption == (demand.profile.value if board.encrypts else "off"),

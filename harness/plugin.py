@@ -8,6 +8,7 @@ Markers: ``profiles(...)``: the security profiles a test is for; ``needs(...)``:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 
 from harness.board import Board
+from harness.build.app_dir import read_app_dir
 from harness.chips import CHIPS
 from harness.console.boot_record import BootRecord
 from harness.dut import HarnessDut
-from harness.errors import HarnessError, RefusedError, UsageError
+from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry, TwinEntry
 from harness.inventory.inventory import Inventory, read_inventory
@@ -75,6 +77,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                 "help": "allow this run to burn eFuses of the board NAME, as far as its burn_up_to says",
             },
         ),
+        (
+            "--accept-unknown-burns",
+            {
+                "action": "append",
+                "metavar": "NAME",
+                "help": "allow the board NAME firmware without an sdkconfig, which may burn any eFuse by itself",
+            },
+        ),
+        (
+            "--app",
+            {
+                "action": "append",
+                "metavar": "DIR",
+                "help": "flash this build (of `harness build`, or an ESP-IDF build folder), may be repeated: of several "
+                "the one for the board's chip and profile is taken",
+            },
+        ),
+        (
+            "--idf",
+            {"metavar": "DIR", "help": "ESP-IDF to build the companion firmware with; default: IDF_PATH"},
+        ),
         ("--vault-key-file", {"metavar": "FILE", "help": "key file of the vault of physical boards"}),
         (
             "--harness-out",
@@ -109,6 +132,8 @@ def _check_options(config: pytest.Config) -> None:
             _profile(word)
         for word in config.getoption("--chip"):
             _chip(word)
+        for folder in config.getoption("--app"):
+            read_app_dir(Path(folder))
         if config.getoption("--boards") or config.getoption("--board"):
             _inventory(config).select(config.getoption("--board"))
     except HarnessError as error:
@@ -247,7 +272,9 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
     with lab:
         try:
             bench.board = _opened(lab, _target)
-            _prepare(bench, bench.board, _target, lab.home, frozenset(config.getoption("--burn")))
+            _prepare(bench, bench.board, _target, lab, config)
+        except NotApplicableError as error:
+            bench.refused = str(error)
         except HarnessError as error:
             bench.broken = str(error)
         yield bench
@@ -260,7 +287,8 @@ def _opened(lab: Lab, target: Target) -> Board:
     return lab.open(target.name)
 
 
-def _prepare(bench: Bench, board: Board, target: Target, home: Home, burn: frozenset[str]) -> None:
+def _prepare(bench: Bench, board: Board, target: Target, lab: Lab, config: pytest.Config) -> None:
+    burn = frozenset(config.getoption("--burn"))
     profile = target.profile
     if profile is None or board.link.physical:
         state = board.read_state()
@@ -273,10 +301,17 @@ def _prepare(bench: Bench, board: Board, target: Target, home: Home, burn: froze
                 f"{profile.value}; burning needs --burn {target.name} and burn_up_to in its entry"
             )
             return
-    demand, consent, say = Demand(profile), Consent(target.entry, burn), Say(quiet=True)
-    bench.recover = lambda: reflash(board, demand, consent, home, say=say)
+    idf = config.getoption("--idf")
+    demand = Demand(
+        profile,
+        apps=tuple(map(Path, config.getoption("--app"))),
+        idf=Path(idf) if idf else lab.inventory.esp_idf,
+    )
+    consent = Consent(target.entry, burn, frozenset(config.getoption("--accept-unknown-burns")))
+    say = Say(quiet=True)
+    bench.recover = lambda: reflash(board, demand, consent, lab.home, say=say)
     try:
-        prepare(board, demand, consent, home, say=say)
+        prepare(board, demand, consent, lab.home, say=say)
     except RefusedError as error:
         bench.refused = str(error)
 
@@ -314,6 +349,28 @@ def ota_server(board: Board) -> OtaServer:
 def boot_record(board: Board) -> BootRecord:
     """The board's last boot, as the log tells it."""
     return board.boots[-1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """A scenario whose question does not arise for this board's app is skipped, with the reason."""
+    with _skipping_what_does_not_apply():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    """The same for what fixtures ask of a board."""
+    with _skipping_what_does_not_apply():
+        return (yield)
+
+
+@contextmanager
+def _skipping_what_does_not_apply() -> Iterator[None]:
+    try:
+        yield
+    except NotApplicableError as error:
+        pytest.skip(f"not applicable: {error}")
 
 
 @pytest.hookimpl(hookwrapper=True)

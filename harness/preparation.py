@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.board import Board, Running
-from harness.build.companion import TEST_FRAGMENT, Companion
+from harness.build.app_dir import AppDirectory
+from harness.build.flash_layout import lay_out
 from harness.errors import BoardError, HarnessError, RefusedError
-from harness.formats.otadata import OtaData
+from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.provision.chip_state import ChipState, Download
@@ -19,10 +20,12 @@ from harness.provision.consent import check_consent
 from harness.provision.device_record import DeviceRecord
 from harness.provision.execute import StepEvent, carry_out
 from harness.provision.plan import Plan
-from harness.provision.planner import plan_for
+from harness.provision.planner import FlashedFirmware, plan_for
 from harness.provision.profile import Lock, Profile, default_lock
 from harness.provision.recognition import profile_of
 from harness.provision.region import FlashRegion
+from harness.provision.saved_flash import FOLDER as SAVED_FOLDER
+from harness.provision.saved_flash import SavedFlashes, save_before_overwrite
 from harness.say import Say
 
 FIRST_VERSION = "1.0.0"
@@ -35,6 +38,15 @@ class Demand:
     profile: Profile
     lock: Lock | None = None
     version: str = FIRST_VERSION
+    """Of the companion firmware, where it is built here."""
+    apps: tuple[Path, ...] = ()
+    """Folders of builds to take instead; see `GivenFirmware`."""
+    idf: Path | None = None
+    """ESP-IDF to build with; None: the environment's."""
+    write: tuple[str, ...] = ()
+    """Partitions whose image is written although they would be kept."""
+    erase: tuple[str, ...] = ()
+    """Partitions that are left blank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,8 @@ class Consent:
 
     entry: AnyEntry
     burn: frozenset[str] = frozenset()
+    unknown_burns: frozenset[str] = frozenset()
+    """Boards that may get firmware of which nobody can tell what it burns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,8 @@ class Prepared:
     """A board that is ready: what was done to it, and what it says of itself."""
 
     plan: Plan
-    running: Running
+    running: Running | None
+    """None: an app of somebody else, which says nothing of itself but its log."""
 
 
 def prepare(board: Board, demand: Demand, consent: Consent, home: Home, *, say: Say) -> Prepared:
@@ -61,7 +76,7 @@ def prepare(board: Board, demand: Demand, consent: Consent, home: Home, *, say: 
         BoardError, LabError: provisioning failed; the next run goes on from there.
     """
     planned = make_plan(board, demand, home, say=say)
-    carry_out_plan(board, planned, consent, say=say)
+    carry_out_plan(board, planned, consent, home, say=say)
     return settle_after(board, planned, demand, say=say)
 
 
@@ -81,7 +96,8 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
                 board=board.name,
                 todo=f"read the end of {board.log_path}",
             ) from error
-    _require_known(board, running.mac)
+    if running is not None:
+        _require_known(board, running.mac)
     return Prepared(planned.plan, running)
 
 
@@ -94,7 +110,7 @@ def reflash(board: Board, demand: Demand, consent: Consent, home: Home, *, say: 
         RefusedError: UART download is off. BoardError: the firmware does not come up even then.
     """
     planned = make_plan(board, demand, home, say=say, reflash=True)
-    carry_out_plan(board, planned, consent, say=say)
+    carry_out_plan(board, planned, consent, home, say=say)
     return settle_after(board, planned, demand, say=say)
 
 
@@ -105,6 +121,7 @@ class Planned:
     plan: Plan
     regions: tuple[FlashRegion, ...]
     state: ChipState
+    app: AppDirectory
 
 
 def make_plan(board: Board, demand: Demand, home: Home, *, say: Say, reflash: bool = False) -> Planned:
@@ -120,11 +137,23 @@ def make_plan(board: Board, demand: Demand, home: Home, *, say: Say, reflash: bo
     board.mac = mac
     record = board.records.read(mac)
     lock = demand.lock or _kept_lock(board, state, record, demand.profile)
-    with say.phase("build", lambda: board.uart_bytes):
-        board.firmware = companion_for(board, demand.profile, lock, home)
-        artefacts = board.firmware.artefacts(demand.version)
-    board.table = artefacts.partition_table
-    regions = regions_of(board, artefacts.app, artefacts.bootloader, artefacts.table_offset)
+    with say.phase("build", lambda: board.uart_bytes), _called_by_name(board):
+        board.firmware = firmware_for(
+            board, demand.profile, lock, home, apps=demand.apps, idf=demand.idf, say=say
+        )
+        app = board.firmware.first(demand.version)
+        remarks = judge(board, app, demand.profile, lock)
+    board.app = app
+    board.table = app.partition_table
+    burns = burned_by_itself(app, state, demand.profile, lock)
+    layout = lay_out(
+        app,
+        encrypts=demand.profile is not Profile.OPEN,
+        burns=burns,
+        write=demand.write,
+        erase=demand.erase,
+    )
+    regions = layout.regions
     with _called_by_name(board):
         plan = plan_for(
             state,
@@ -135,10 +164,11 @@ def make_plan(board: Board, demand: Demand, home: Home, *, say: Say, reflash: bo
             intent=board.vault.intent(mac),
             record=record,
             reflash=reflash,
+            firmware=FlashedFirmware(burns.steps(), layout.lines(), remarks),
         )
     (board.folder / "plan.txt").write_text(plan.text() + "\n", encoding="utf-8")
     (board.folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
-    return Planned(plan, regions, state)
+    return Planned(plan, regions, state, app)
 
 
 @contextmanager
@@ -176,33 +206,7 @@ def _read_state(board: Board) -> ChipState:
     return state
 
 
-def companion_for(board: Board, profile: Profile, lock: Lock, home: Home) -> Companion:
-    """The companion firmware for this board: its packages are signed with the vault's key."""
-    locked = Lock.SECURE_DOWNLOAD if lock is Lock.SECURE_DOWNLOAD else Lock.NONE
-    return Companion(
-        chip=board.chip,
-        fragments=(f"profile.{profile.value}", f"lock.{locked.value}", TEST_FRAGMENT),
-        signing_keys=(board.vault.signing_public_key(),),
-        builds=home.builds,
-        store=home.build_store,
-    )
-
-
-def regions_of(board: Board, app: Path, bootloader: Path, table_offset: int) -> tuple[FlashRegion, ...]:
-    """What is to lie in a new board's flash, as plaintext: bootloader, table, blank otadata, app in the first slot."""
-    table = board.table
-    if table is None or table.otadata is None:
-        raise BoardError("the firmware's partition table has no otadata", board=board.name)
-    return (
-        FlashRegion("bootloader", board.chip.bootloader_offset, bootloader.read_bytes()),
-        FlashRegion("partition-table", table_offset, table.to_binary()),
-        # Enciphered like the rest: raw 0xFF would decipher to noise and cost the board its memory of the slot.
-        FlashRegion("otadata", table.otadata.offset, OtaData.blank().to_bytes()),
-        FlashRegion(board.slots[0].label, board.slots[0].offset, app.read_bytes()),
-    )
-
-
-def carry_out_plan(board: Board, planned: Planned, consent: Consent, *, say: Say) -> None:
+def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home, *, say: Say) -> None:
     """Does what the plan says, after consent; an empty plan does nothing.
 
     Raises:
@@ -220,9 +224,14 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, *, say: Say
         burn_up_to=entry.burn_up_to if isinstance(entry, PhysicalEntry) else None,
         burn_names=consent.burn,
         plan=plan,
+        unknown_burns_accepted=consent.unknown_burns,
     )
-
-    _require_runnable(board, plan)
+    _require_runnable(board, planned)
+    if board.link.physical and plan.writes:
+        _save_flash(board, planned, home, say=say)
+    if plan.writes:
+        # None for a native build: its bootloader carries its configuration.
+        board.link.keep_sdkconfig(planned.app.sdkconfig_text if planned.app.kind == "target" else None)
 
     def told(event: StepEvent) -> None:
         if not event.done:
@@ -244,15 +253,26 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, *, say: Say
         say.detail(remark)
 
 
-def _require_runnable(board: Board, plan: Plan) -> None:
+def _save_flash(board: Board, planned: Planned, home: Home, *, say: Say) -> None:
+    """What is in a physical board's flash is kept before the harness first overwrites it."""
+    with say.phase("save flash", lambda: board.uart_bytes):
+        save_before_overwrite(
+            lambda: board.rom(writes_flash=False),
+            planned.state,
+            saved=SavedFlashes(home.root / SAVED_FOLDER),
+            record=board.records.read(planned.plan.mac),
+            tell=say.detail,
+        )
+
+
+def _require_runnable(board: Board, planned: Planned) -> None:
     """A native image is this host's machine code: on a chip it would be the last thing that was ever flashed."""
-    native = board.firmware is not None and board.firmware.kind == "native"
-    if plan.writes and native and not board.link.runs_native:
+    if planned.plan.writes and planned.app.kind == "native" and not board.link.runs_native:
         raise RefusedError(
-            f"the companion firmware was built for twins; a board on a {board.link.kind} link cannot run it. "
+            f"the build in {planned.app.dir} was made for twins; a board on a {board.link.kind} link cannot run it. "
             "Nothing was written",
             board=board.name,
-            todo="use a twin: this version has no build of the firmware for chips yet",
+            todo="give a build for the chip: harness build --board NAME --out DIR",
         )
 
 

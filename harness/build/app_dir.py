@@ -30,6 +30,11 @@ from harness.formats.partition import Partition
 from harness.formats.partition_table import PartitionTable
 from harness.ota.release import Release, parse_release
 
+PROJECT = "companion"
+"""Project name of this project's own app."""
+EVENT_MARK = b"@evt "
+"""With what every event of the UART protocol begins; a constant text in an app that has it."""
+
 SIGNATURE_SECTOR_BYTES = 0x1000
 SIGNATURE_MAGIC = b"\xe7\x02"
 """Of a secure boot v2 signature block, on the sector behind the image (``ets_secure_boot_sig_block_t``)."""
@@ -79,6 +84,16 @@ class AppDirectory:
     def idf_version(self) -> str:
         """Of the app, as its description says, e.g. ``v5.5.5``."""
         return self.release.description.idf_ver
+
+    @property
+    def speaks(self) -> bool:
+        """The app has the companion's UART protocol: it takes commands, and answers with events."""
+        return EVENT_MARK in self.release.image
+
+    @property
+    def is_companion(self) -> bool:
+        """It is this project's own app, whose versions differ in nothing but their number."""
+        return self.project == PROJECT and self.speaks
 
     @property
     def encryption(self) -> str | None:

@@ -19,7 +19,7 @@ from harness.build.esp_idf import find_esp_idf
 from harness.build.restamp import restamp
 from harness.build.target import build_target
 from harness.chips import Chip
-from harness.errors import UsageError
+from harness.errors import NotApplicableError, UsageError
 from harness.ota.release import Release
 
 
@@ -32,6 +32,14 @@ class FirmwareSource(Protocol):
 
     def first(self, version: str) -> AppDirectory:
         """What is flashed over the UART: `version` where versions are made here, else what was given."""
+
+    @property
+    def any_version(self) -> bool:
+        """`release` gives whatever version it is asked for."""
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The versions there are, where not any version can be had."""
 
     def release(self, version: str, *, secure_version: int = 0) -> Release:
         """The app image of `version`, ready to be enciphered for a device."""
@@ -46,6 +54,14 @@ class NativeFirmware:
     @property
     def kind(self) -> str:
         return "native"
+
+    @property
+    def any_version(self) -> bool:
+        return True
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        return ()
 
     def first(self, version: str) -> AppDirectory:
         """Built with this host's compiler."""
@@ -76,6 +92,14 @@ class TargetFirmware:
     @property
     def kind(self) -> str:
         return "target"
+
+    @property
+    def any_version(self) -> bool:
+        return True
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        return ()
 
     def artefacts(self, version: str) -> Artefacts:
         """Bootloader, partition table and app of `version`, compiled or from the cache.
@@ -109,33 +133,41 @@ class TargetFirmware:
 class GivenFirmware:
     """Builds that were given with ``--app``: the first is flashed, all of them are what there is to update to.
 
-    Nothing in them is changed, so a board can only be updated to versions that are there.
+    Nobody's app is changed, so a board can only be updated to versions that are there. Only this project's own
+    companion is stamped with further versions, as scenarios need them by the dozen.
     """
 
     apps: Sequence[AppDirectory]
 
     @classmethod
-    def read(cls, folders: Sequence[Path], *, chip: Chip | None = None) -> GivenFirmware:
-        """Reads every folder.
+    def read(
+        cls, folders: Sequence[Path], *, chip: Chip | None = None, encryption: str | None = None
+    ) -> GivenFirmware:
+        """Reads every folder; of several, those count that are for `chip`, and best those made for `encryption`.
+
+        Args:
+            folders: as `read_app_dir` takes them.
+            chip: the board's.
+            encryption: ``off``, ``development`` or ``release``, as `AppDirectory.encryption`.
 
         Raises:
-            UsageError: none is given, one is no build, or two do not belong together.
+            UsageError: none is given or fits, one is no build, or two do not belong together.
         """
-        apps = [read_app_dir(folder, chip=chip) for folder in folders]
-        if not apps:
+        if not folders:
             raise UsageError("no build is given", todo="name one with --app DIR")
+        if len(folders) == 1:
+            return cls((read_app_dir(folders[0], chip=chip),))
+        apps = [read_app_dir(folder) for folder in folders]
+        if chip is not None:
+            apps = [app for app in apps if app.chip.name == chip.name]
+            if not apps:
+                raise UsageError(
+                    f"none of the {len(folders)} builds that were given is for {chip.title}",
+                    todo=f"name one for {chip.name} with --app DIR",
+                )
+        apps = [app for app in apps if app.encryption == encryption] or apps
         for other in apps[1:]:
-            if (other.chip.name, other.kind) != (apps[0].chip.name, apps[0].kind):
-                raise UsageError(
-                    f"{apps[0].dir} is a {apps[0].kind} build for {apps[0].chip.name}, {other.dir} a {other.kind} one "
-                    f"for {other.chip.name}",
-                    todo="give builds of one kind for one chip",
-                )
-            if other.partition_table.ota_slots != apps[0].partition_table.ota_slots:
-                raise UsageError(
-                    f"{apps[0].dir} and {other.dir} have different OTA slots",
-                    todo="build both with the same table",
-                )
+            _require_together(apps[0], other)
         return cls(tuple(apps))
 
     @property
@@ -147,20 +179,41 @@ class GivenFirmware:
         """Of all apps, in the order in which they were given."""
         return tuple(app.version for app in self.apps)
 
+    @property
+    def any_version(self) -> bool:
+        """Every version can be had: the app is this project's own."""
+        return self.apps[0].is_companion
+
     def first(self, version: str) -> AppDirectory:  # noqa: ARG002 - what was given has the version that it has
         """The first folder."""
         return self.apps[0]
 
-    def release(self, version: str, *, secure_version: int = 0) -> Release:  # noqa: ARG002 - as above
-        """The given app of that version.
+    def release(self, version: str, *, secure_version: int = 0) -> Release:
+        """The given app of that version; of the companion any version.
 
         Raises:
-            UsageError: there is none.
+            NotApplicableError: there is no such version of somebody's own app.
         """
         for app in self.apps:
-            if app.version == version:
+            if app.version == version and app.secure_version == secure_version:
                 return app.release
-        raise UsageError(
+        if self.any_version:
+            return restamp(self.apps[0].release, version=version, secure_version=secure_version)
+        raise NotApplicableError(
             f"version {version} is not among the builds that were given: {', '.join(self.versions)}",
             todo="give the folder of one more build with --app DIR",
+        )
+
+
+def _require_together(one: AppDirectory, other: AppDirectory) -> None:
+    if (other.chip.name, other.kind) != (one.chip.name, one.kind):
+        raise UsageError(
+            f"{one.dir} is a {one.kind} build for {one.chip.name}, {other.dir} a {other.kind} one for "
+            f"{other.chip.name}",
+            todo="give builds of one kind for one chip",
+        )
+    if other.partition_table.ota_slots != one.partition_table.ota_slots:
+        raise UsageError(
+            f"{one.dir} and {other.dir} have different OTA slots",
+            todo="build both with the same table",
         )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.provision.profile import Profile
+from harness.provision.steps import FirmwareBurns
 
 BOOTLOADER = "bootloader"
 APP = "app"
@@ -111,19 +112,18 @@ class SelfBurns:
         profiles = [burn.profile for burn in self.burns if by in (None, burn.by)]
         return max(profiles, key=lambda each: each.distance, default=None)
 
-    def lines(self) -> tuple[str, ...]:
-        """For a plan: one line for all that is burned at one occasion, nothing when nothing is burned."""
+    def steps(self) -> tuple[FirmwareBurns, ...]:
+        """For a plan: one step for all that is burned at one occasion, none when nothing is burned."""
         if not self.known:
-            return (
-                "UNKNOWN: there is no sdkconfig, so this firmware may burn any eFuse by itself, a key of its own and "
-                "locks among them",
-            )
+            return (FirmwareBurns("firmware", "at a time that nobody knows", (), unknown=True),)
         occasions: dict[tuple[str, str], list[str]] = {}
         for burn in self.burns:
             occasions.setdefault((burn.by, burn.when), []).append(burn.fuse)
-        return tuple(
-            f"the {by} burns by itself, {when}: {', '.join(fuses)}" for (by, when), fuses in occasions.items()
-        )
+        return tuple(FirmwareBurns(by, when, tuple(fuses)) for (by, when), fuses in occasions.items())
+
+    def lines(self) -> tuple[str, ...]:
+        """The same, as text."""
+        return tuple(step.text() for step in self.steps())
 
 
 def self_burns(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.build.app_dir import AppDirectory, read_app_dir
+from harness.build.app_dir import PROJECT, AppDirectory, read_app_dir
 from harness.build.artefacts import Artefacts
 from harness.build.build_output import Progress, ProgressReader, first_failure
 from harness.build.compiler import warnings_are_errors
@@ -34,7 +34,6 @@ BUILD_TIMEOUT_S = 3600.0
 """A first build compiles a thousand files; on a small machine that takes a quarter of an hour."""
 
 LOCK_TIMEOUT_S = 3600.0
-PROJECT = "companion"
 _NOT_SOURCES = ("native", "build", "managed_components", "__pycache__")
 _NOT_SOURCE_FILES = ("sdkconfig", "sdkconfig.old", "dependencies.lock", "README.md", ".clang-format")
 _MUST_HOLD = (*OWN_PREFIXES, "CONFIG_SECURE_FLASH_ENC", "CONFIG_BOOTLOADER_APP_")

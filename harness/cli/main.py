@@ -10,11 +10,13 @@ import click
 
 import harness
 from harness.cli.boards import boards
+from harness.cli.build import build
 from harness.cli.doctor import doctor
 from harness.cli.encrypt import encrypt
 from harness.cli.init import init
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
+from harness.cli.restore import restore
 from harness.cli.run import run
 from harness.cli.twin import twin
 from harness.cli.vault import vault
@@ -45,7 +47,7 @@ def cli() -> None:
     """
 
 
-for command in (run, init, doctor, boards, plan, provision, twin, encrypt, log, vault):
+for command in (run, init, doctor, boards, plan, provision, build, restore, twin, encrypt, log, vault):
     cli.add_command(command)
 
 

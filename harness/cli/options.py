@@ -14,8 +14,9 @@ import click
 from harness.chips import CHIPS
 from harness.errors import UsageError
 from harness.home import Home
-from harness.inventory.inventory import read_inventory
+from harness.inventory.inventory import Inventory, read_inventory
 from harness.lab import Lab, secret_from
+from harness.preparation import Demand
 from harness.provision.profile import Lock, Profile
 from harness.say import Say
 from harness.vault.secret import Passphrase, Secret
@@ -81,8 +82,70 @@ def demand_options(function: F) -> F:
     )(function)
 
 
+def demand_of(
+    inventory: Inventory,
+    profile: str,
+    lock: str | None,
+    *,
+    apps: tuple[Path, ...] = (),
+    idf: Path | None = None,
+    write: tuple[str, ...] = (),
+    erase: tuple[str, ...] = (),
+) -> Demand:
+    """What the options of `demand_options` and `firmware_options` ask for."""
+    return Demand(
+        Profile(profile),
+        Lock(lock) if lock else None,
+        apps=apps,
+        idf=idf or inventory.esp_idf,
+        write=write,
+        erase=erase,
+    )
+
+
+def firmware_options(function: F) -> F:
+    """Which firmware, and what becomes of partitions that are kept by default."""
+    for option in (
+        click.option(
+            "--erase",
+            multiple=True,
+            metavar="LABEL",
+            help="Leave this partition blank, instead of keeping it.",
+        ),
+        click.option(
+            "--write",
+            multiple=True,
+            metavar="LABEL",
+            help="Write the build's image of this partition (nvs, nvs_keys), instead of keeping it.",
+        ),
+        click.option(
+            "--idf",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="DIR",
+            help="ESP-IDF to build the companion firmware with (default: IDF_PATH, or esp_idf in boards.yaml).",
+        ),
+        click.option(
+            "--app",
+            "apps",
+            multiple=True,
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="DIR",
+            help="Flash this build: of `harness build`, or an ESP-IDF build folder of your own. May be repeated.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def burn_option(function: F) -> F:
-    """``--burn NAME``."""
+    """``--burn NAME`` and ``--accept-unknown-burns NAME``."""
+    function = click.option(
+        "--accept-unknown-burns",
+        "unknown_burns",
+        multiple=True,
+        metavar="NAME",
+        help="Allow the board NAME firmware without an sdkconfig, which may burn any eFuse by itself.",
+    )(function)
     return click.option(
         "--burn",
         multiple=True,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +15,9 @@ from harness.board import Board
 from harness.cli.options import (
     boards_option,
     burn_option,
+    demand_of,
     demand_options,
+    firmware_options,
     json_option,
     open_lab,
     out_option,
@@ -21,6 +25,7 @@ from harness.cli.options import (
 )
 from harness.errors import RefusedError, UsageError
 from harness.home import Home
+from harness.inventory.inventory import Inventory
 from harness.lab import Lab
 from harness.preparation import Consent, Demand, Planned, carry_out_plan, make_plan
 from harness.provision.plan import Plan
@@ -37,6 +42,7 @@ SHOWN_CHANGES = 8
 )
 @click.option("--board", required=True, metavar="NAME", help="Board of boards.yaml.")
 @demand_options
+@firmware_options
 @boards_option
 @secret_options
 @out_option
@@ -45,6 +51,10 @@ def plan(
     board: str,
     profile: str,
     lock: str | None,
+    apps: tuple[Path, ...],
+    idf: Path | None,
+    write: tuple[str, ...],
+    erase: tuple[str, ...],
     boards_file: Path | None,
     vault_key_file: str | None,
     vault_passphrase_fd: int | None,
@@ -62,8 +72,9 @@ def plan(
         vault_passphrase_fd=vault_passphrase_fd,
     ) as lab:
         opened = lab.open(board)
-        planned = make_plan(opened, _demand(profile, lock), lab.home, say=say)
-        _keep(lab.home, opened, planned.plan, profile, lock)
+        wanted = _Wanted(profile, lock, _absolute(apps), str(idf.absolute()) if idf else None, write, erase)
+        planned = make_plan(opened, wanted.demand(lab.inventory), lab.home, say=say)
+        _keep(lab.home, opened, planned.plan, wanted)
     click.echo(planned.plan.to_json() if as_json else planned.plan.text())
     if not as_json and not planned.plan.empty:
         click.echo(f"\nTo carry it out:  {_command(board, boards_file, planned.plan, opened)}", err=True)
@@ -82,6 +93,7 @@ Examples:
     "--plan", "plan_id", metavar="ID", help="Do exactly this plan, or refuse because the board has changed."
 )
 @demand_options
+@firmware_options
 @burn_option
 @boards_option
 @secret_options
@@ -92,7 +104,12 @@ def provision(
     plan_id: str | None,
     profile: str,
     lock: str | None,
+    apps: tuple[Path, ...],
+    idf: Path | None,
+    write: tuple[str, ...],
+    erase: tuple[str, ...],
     burn: tuple[str, ...],
+    unknown_burns: tuple[str, ...],
     boards_file: Path | None,
     vault_key_file: str | None,
     vault_passphrase_fd: int | None,
@@ -105,10 +122,11 @@ def provision(
     board needs consent: mac and burn_up_to in its entry, and --burn NAME here.
     """
     say = Say(quiet=as_json)
+    wanted = _Wanted(profile, lock, _absolute(apps), str(idf.absolute()) if idf else None, write, erase)
     if plan_id:
         stored = _stored(Home.of_user(), plan_id)
-        _require_same(plan_id, stored, {"board": board, "profile": _said("profile"), "lock": _said("lock")})
-        board, profile, lock = stored.board, stored.profile, stored.lock
+        _require_same(plan_id, stored, board, wanted)
+        board, wanted = stored.board, stored.wanted
     if board is None:
         raise UsageError("which board?", todo="give --board NAME, or --plan ID of a plan that was printed")
     with open_lab(
@@ -119,7 +137,9 @@ def provision(
         vault_key_file=vault_key_file,
         vault_passphrase_fd=vault_passphrase_fd,
     ) as lab:
-        done = _provisioned(lab, board, _demand(profile, lock), frozenset(burn), plan_id, say)
+        demand = wanted.demand(lab.inventory)
+        consent = Consent(lab.inventory.named(board), frozenset(burn), frozenset(unknown_burns))
+        done = _provisioned(lab, board, demand, consent, plan_id, say)
     if as_json:
         click.echo(done.to_json())
     else:
@@ -132,7 +152,7 @@ def provision(
 
 
 def _provisioned(
-    lab: Lab, name: str, demand: Demand, burn: frozenset[str], plan_id: str | None, say: Say
+    lab: Lab, name: str, demand: Demand, consent: Consent, plan_id: str | None, say: Say
 ) -> Plan:
     opened = lab.open(name)
     planned: Planned = make_plan(opened, demand, lab.home, say=say)
@@ -151,12 +171,36 @@ def _provisioned(
         )
     for line in planned.plan.text().splitlines():
         say.line(line)
-    carry_out_plan(opened, planned, Consent(lab.inventory.named(name), burn), say=say)
+    carry_out_plan(opened, planned, consent, lab.home, say=say)
     return planned.plan
 
 
-def _demand(profile: str, lock: str | None) -> Demand:
-    return Demand(Profile(profile), Lock(lock) if lock else None)
+def _absolute(folders: Iterable[Path]) -> tuple[str, ...]:
+    """A plan is carried out from whatever folder a person is in by then."""
+    return tuple(str(folder.expanduser().absolute()) for folder in folders)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a plan was asked for, as it can be stored."""
+
+    profile: str
+    lock: str | None
+    app: tuple[str, ...] = ()
+    idf: str | None = None
+    write: tuple[str, ...] = ()
+    erase: tuple[str, ...] = ()
+
+    def demand(self, inventory: Inventory) -> Demand:
+        return demand_of(
+            inventory,
+            self.profile,
+            self.lock,
+            apps=tuple(map(Path, self.app)),
+            idf=Path(self.idf) if self.idf else None,
+            write=self.write,
+            erase=self.erase,
+        )
 
 
 def _command(board: str, boards_file: Path | None, plan: Plan, opened: Board) -> str:
@@ -167,11 +211,10 @@ def _command(board: str, boards_file: Path | None, plan: Plan, opened: Board) ->
     return shlex.join(words)
 
 
-def _said(option: str) -> str | None:
-    """The value of `option` if it was given on the command line, not if it is the default."""
-    context = click.get_current_context()
-    given = context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
-    return context.params[option] if given else None
+def _is_said(option: str) -> bool:
+    """Whether `option` was given on the command line."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,25 +222,28 @@ class _Stored:
     """A plan that was printed, as it lies in the state folder."""
 
     board: str
-    profile: str
-    lock: str | None
+    wanted: _Wanted
     plan: str
     """As `Plan.to_json` gives it."""
 
 
-def _keep(home: Home, board: Board, plan: Plan, profile: str, lock: str | None) -> None:
-    note = _Stored(board.name, profile, lock, plan.to_json())
-    text = json.dumps({"format": 1, **asdict(note)})
+def _keep(home: Home, board: Board, plan: Plan, wanted: _Wanted) -> None:
+    text = json.dumps({"format": 1, "board": board.name, "plan": plan.to_json(), **asdict(wanted)})
     (home.plans / f"{plan.id}.json").write_text(text, encoding="utf-8")
 
 
-def _require_same(plan_id: str, stored: _Stored, said: dict[str, str | None]) -> None:
+def _require_same(plan_id: str, stored: _Stored, board: str | None, wanted: _Wanted) -> None:
     """A plan says what it is for; options that say something else are a mistake, whichever of the two is meant."""
-    for word, value in said.items():
-        of_plan = getattr(stored, word)
+    said = {
+        word: getattr(wanted, word) for word in asdict(wanted) if _is_said("apps" if word == "app" else word)
+    }
+    for word, value in {"board": board, **said}.items():
+        of_plan = stored.board if word == "board" else getattr(stored.wanted, word)
         if value is not None and value != of_plan:
+            shown = of_plan if isinstance(of_plan, str) else ", ".join(of_plan or ()) or "by default"
+            asked = value if isinstance(value, str) else ", ".join(value)
             raise UsageError(
-                f"plan {plan_id} is for {word} {of_plan or 'by default'}, not {value}",
+                f"plan {plan_id} is for {word} {shown}, not {asked}",
                 todo=f"leave --{word} out, or print a plan that fits: harness plan --board NAME",
             )
 
@@ -228,10 +274,30 @@ def _stored(home: Home, plan_id: str) -> _Stored:
     try:
         if version != 1:
             raise ValueError("it has no format number")
-        stored = _Stored(**{word: note[word] for word in ("board", "profile", "lock", "plan")})
-        _demand(stored.profile, stored.lock)
+        stored = _Stored(note["board"], _wanted(note), note["plan"])
     except (TypeError, KeyError, ValueError) as error:
         raise UsageError(f"plan {plan_id} in {path} is damaged: {error}", todo=again) from error
     if not (isinstance(stored.board, str) and isinstance(stored.plan, str)):
         raise UsageError(f"plan {plan_id} in {path} is damaged: board or plan is not text", todo=again)
     return stored
+
+
+def _wanted(note: dict[str, Any]) -> _Wanted:
+    """What a stored plan was asked for.
+
+    Raises:
+        ValueError, KeyError: it is damaged.
+    """
+    profile, lock, idf = note["profile"], note["lock"], note.get("idf")
+    Profile(profile)
+    if lock is not None:
+        Lock(lock)
+    if not (idf is None or isinstance(idf, str)):
+        raise ValueError("idf is not text")
+    lists = {}
+    for word in ("app", "write", "erase"):
+        values = note.get(word, [])
+        if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+            raise ValueError(f"{word} is not a list of texts")
+        lists[word] = tuple(values)
+    return _Wanted(profile, lock, idf=idf, **lists)

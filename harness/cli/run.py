@@ -11,7 +11,9 @@ from harness.cli.options import (
     boards_option,
     burn_option,
     chip_option,
+    demand_of,
     demand_options,
+    firmware_options,
     json_option,
     open_lab,
     out_option,
@@ -19,8 +21,7 @@ from harness.cli.options import (
 )
 from harness.inventory.entry import TwinEntry
 from harness.main_job import run_main_job, write_verdict
-from harness.preparation import Consent, Demand
-from harness.provision.profile import Lock, Profile
+from harness.preparation import Consent
 from harness.report.verdict import Verdict
 from harness.say import Say
 
@@ -41,6 +42,7 @@ Examples:
 )
 @chip_option
 @demand_options
+@firmware_options
 @burn_option
 @boards_option
 @secret_options
@@ -51,7 +53,12 @@ def run(
     chip: str,
     profile: str,
     lock: str | None,
+    apps: tuple[Path, ...],
+    idf: Path | None,
+    write: tuple[str, ...],
+    erase: tuple[str, ...],
     burn: tuple[str, ...],
+    unknown_burns: tuple[str, ...],
     boards_file: Path | None,
     vault_key_file: str | None,
     vault_passphrase_fd: int | None,
@@ -73,8 +80,9 @@ def run(
     ) as lab:
         entry = lab.inventory.named(board) if board else TwinEntry(chip=chip)
         opened = lab.open(board) if board else lab.throwaway(chip)
-        demand = Demand(Profile(profile), Lock(lock) if lock else None)
-        verdict = run_main_job(opened, demand, Consent(entry, frozenset(burn)), lab.home, say=say)
+        demand = demand_of(lab.inventory, profile, lock, apps=apps, idf=idf, write=write, erase=erase)
+        consent = Consent(entry, frozenset(burn), frozenset(unknown_burns))
+        verdict = run_main_job(opened, demand, consent, lab.home, say=say)
         folder = opened.folder
         write_verdict(verdict, folder)
     _tell(verdict, folder, as_json=as_json)

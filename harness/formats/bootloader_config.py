@@ -15,6 +15,9 @@ from typing import Any
 from harness.errors import FormatError
 from harness.formats.app_description import bytes_of, text_of
 
+SDKCONFIG_FILE = "bootloader.sdkconfig"
+"""In the state folder of a virtual board: the sdkconfig of the build that a real bootloader came from."""
+
 BLOB_MAGIC = b"TWINBLD1"
 FORMAT_VERSION = 1
 DESCRIPTION_BYTES = 80

@@ -199,4 +199,6 @@ class InventoryFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[1]
+    esp_idf: str | None = None
+    """ESP-IDF's folder, to build the companion firmware for chips; default: the environment's IDF_PATH."""
     boards: dict[str, AnyEntry]

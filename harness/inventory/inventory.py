@@ -27,6 +27,8 @@ class Inventory:
 
     path: Path | None
     boards: Mapping[str, AnyEntry]
+    esp_idf: Path | None = None
+    """ESP-IDF's folder, where the file names one."""
 
     def named(self, name: str) -> AnyEntry:
         """The entry of `name`.
@@ -124,7 +126,8 @@ def parse_inventory(text: str, path: Path) -> Inventory:
                 f"{path}:{_line(tree, ('boards', name))}: boards.{name}: not a usable name",
                 todo="use letters, digits, dots, dashes and underscores, at most 63",
             )
-    return Inventory(path, parsed.boards)
+    named = None if parsed.esp_idf is None else (path.parent / Path(parsed.esp_idf).expanduser()).absolute()
+    return Inventory(path, parsed.boards, named)
 
 
 def _plain(node: Any) -> Any:

@@ -11,11 +11,12 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness.chips import Chip
 from harness.errors import LabError
 from harness.links.counting import CountingPort
 from harness.links.emulator_port import EmulatorPort
 from harness.links.emulator_process import EmulatorProcess
-from harness.links.emulator_state import DEFAULT_FLASH_BYTES, EmulatorState
+from harness.links.emulator_state import DEFAULT_FLASH_BYTES, EmulatorState, keep_sdkconfig
 from harness.links.link import BootMode, Link
 
 START_TIMEOUT_S = 20.0
@@ -74,6 +75,12 @@ class EmulatorLink(Link):
     @property
     def flash_baud(self) -> int:
         return self._baud
+
+    def firmware_fragments(self, chip: Chip) -> tuple[str, ...]:  # noqa: ARG002 - one network for all
+        return ("net.openeth",)
+
+    def keep_sdkconfig(self, text: str | None) -> None:
+        keep_sdkconfig(self._state.path, text)
 
     def reset(self, mode: BootMode) -> None:
         """Warm where the emulator can and the straps stay the same, else cold."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.errors import LabError, UsageError
+from harness.formats.bootloader_config import SDKCONFIG_FILE
 
 FLASH_FILE = "flash.bin"
 EFUSE_FILE = "efuse.bin"
@@ -158,6 +159,21 @@ class EmulatorState:
             write_whole(self.flash, b"\xff" * flash_bytes)
         for path in (self.efuses, self.flash):
             path.open("r+b").close()
+
+
+def keep_sdkconfig(state: Path, text: str | None) -> None:
+    """Beside the flash: what the bootloader in it was compiled with, which a twin needs to boot it.
+
+    Raises:
+        LabError: the folder cannot be written.
+    """
+    try:
+        if text is None:
+            (state / SDKCONFIG_FILE).unlink(missing_ok=True)
+        else:
+            write_whole(state / SDKCONFIG_FILE, text.encode())
+    except OSError as error:
+        raise _unusable(state, error, None) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import Any, ClassVar
 
+from harness.chips import Chip
 from harness.errors import UsageError
 
 
@@ -63,6 +64,17 @@ class Link(ABC):
 
         Raises:
             LabError: the link is gone.
+        """
+
+    def firmware_fragments(self, chip: Chip) -> tuple[str, ...]:  # noqa: ARG002 - emulators have one network
+        """sdkconfig fragments that the companion firmware needs behind this link."""
+        return ("net.wifi",)
+
+    def keep_sdkconfig(self, text: str | None) -> None:  # noqa: B027 - most links have nowhere to keep it
+        """Told before firmware is flashed: the sdkconfig of its build, None where there is none.
+
+        What a bootloader was compiled with shows nowhere in flash. Virtual boards keep it beside their flash, so
+        that the twin can boot what was flashed in an emulator.
         """
 
     def inject(self, kind: str, **arguments: int) -> None:  # noqa: ARG002 - the signature is the links'

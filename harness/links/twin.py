@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 import harness
 from harness.errors import LabError
 from harness.links.counting import CountingPort
+from harness.links.emulator_state import keep_sdkconfig
 from harness.links.link import BootMode, Link
 
 START_TIMEOUT_S = 20.0
@@ -46,6 +47,7 @@ class TwinLink(Link):
         self, chip: str, state: Path, build_store: Path, *, mac: str | None = None, board: str | None = None
     ) -> None:
         self._board = board
+        self._state = state
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         _await_earlier(state)
         command = [sys.executable, "-m", "harness.twin", "--chip", chip, "--state", str(state)]
@@ -143,6 +145,9 @@ class TwinLink(Link):
 
     def reset(self, mode: BootMode) -> None:
         self.control("reset", boot=mode.value, power=True)
+
+    def keep_sdkconfig(self, text: str | None) -> None:
+        keep_sdkconfig(self._state, text)
 
     def inject(self, kind: str, **arguments: int) -> None:
         self.control("fault", kind=kind, **arguments)

@@ -19,6 +19,7 @@ def check_consent(
     burn_up_to: str | None,
     burn_names: Collection[str],
     plan: Plan,
+    unknown_burns_accepted: Collection[str] = (),
 ) -> None:
     """Refuses a plan that burns a physical board without consent that names it.
 
@@ -30,6 +31,8 @@ def check_consent(
         burn_up_to: ``burn_up_to:`` of its entry: a profile's name, or None for never.
         burn_names: the names given with ``--burn`` on this run.
         plan: what would be done.
+        unknown_burns_accepted: the names given with ``--accept-unknown-burns``: firmware without an sdkconfig may
+            burn anything, and consent to that must say so.
 
     Raises:
         RefusedError: the chip is another than declared (whatever the plan), or the plan burns eFuses, by
@@ -61,6 +64,11 @@ def check_consent(
         missing.append(f"'burn_up_to: {plan.burns_up_to.value}' in the entry of {board_name} ({given})")
     if board_name not in burn_names:
         missing.append(f"'--burn {board_name}' on this run")
+    if plan.unknown_burns and board_name not in unknown_burns_accepted:
+        missing.append(
+            f"'--accept-unknown-burns {board_name}' on this run: nobody can tell what this firmware burns by itself "
+            "(better: give the build with its sdkconfig)"
+        )
     if missing:
         listed = "".join(f"\n  - {each}" for each in missing)
         raise RefusedError(

@@ -29,6 +29,7 @@ from harness.provision.steps import (
     Canary,
     ConfirmFuses,
     DecipherCheck,
+    FirmwareBurns,
     LockDownload,
     MakeKey,
     ProtectKey,
@@ -318,6 +319,9 @@ class _Run:
             return
         raise BoardError(f"{step.fuse} did not take: the ROM still answers", board=self.plan.mac)
 
+    def leave_to_firmware(self, step: FirmwareBurns) -> None:
+        self.remarks.append(step.text())
+
     def write_record(self, _: WriteRecord) -> None:
         self._store_record(self.plan.lock)
         self.vault.clear_intent(self.plan.mac)
@@ -366,6 +370,7 @@ _PERFORM: Mapping[type[Step], Callable[..., None]] = {
     ReadBack: _Run.read_back,
     ConfirmFuses: _Run.confirm_fuses,
     LockDownload: _Run.lock_download,
+    FirmwareBurns: _Run.leave_to_firmware,
     WriteRecord: _Run.write_record,
 }
 

@@ -11,7 +11,7 @@ from harness.chips import chip_named
 from harness.errors import FormatError, RefusedError
 from harness.provision.chip_state import ChipState
 from harness.provision.profile import Lock, Profile
-from harness.provision.steps import Step, WriteFlash, step_from_fields
+from harness.provision.steps import FirmwareBurns, Step, WriteFlash, step_from_fields
 from harness.vault.errors import NewerFormatError
 from harness.vault.record_file import canonical
 
@@ -39,6 +39,8 @@ class Plan:
     now: str
     """What the board was recognised as, in words."""
     remarks: tuple[str, ...]
+    flash: tuple[str, ...] = ()
+    """What becomes of every partition, a line each: written, kept or erased."""
 
     @property
     def id(self) -> str:
@@ -59,6 +61,11 @@ class Plan:
     def writes(self) -> tuple[WriteFlash, ...]:
         """What is written to flash."""
         return tuple(step for step in self.steps if isinstance(step, WriteFlash))
+
+    @property
+    def unknown_burns(self) -> bool:
+        """The firmware may burn eFuses of which nobody can tell."""
+        return any(isinstance(step, FirmwareBurns) and step.unknown for step in self.steps)
 
     def changed_since(self, state: ChipState) -> tuple[str, ...]:
         """How the board differs from the one that was planned for; empty when it does not."""
@@ -96,6 +103,8 @@ class Plan:
             lines.append(f"  ! = irreversible: {len(self.burns)} of {len(self.steps)} steps burn eFuses")
         if self.key_id:
             lines.append(f"  key id {self.key_id}")
+        if self.flash and self.writes:
+            lines += ["  flash:", *(f"     {line}" for line in self.flash)]
         lines += [f"  note: {remark}" for remark in self.remarks]
         return "\n".join(lines)
 
@@ -135,6 +144,7 @@ class Plan:
                 burns_up_to=None if burns_up_to is None else Profile(burns_up_to),
                 now=str(fields["now"]),
                 remarks=tuple(str(remark) for remark in fields["remarks"]),
+                flash=tuple(str(line) for line in fields["flash"]),
             )
         except (KeyError, ValueError, TypeError) as error:
             raise FormatError(f"the stored plan cannot be read: {type(error).__name__} {error}") from error
@@ -159,4 +169,9 @@ class Plan:
         }
 
     def _rest(self) -> dict[str, Any]:
-        return {"goes_on": self.goes_on, "now": self.now, "remarks": list(self.remarks)}
+        return {
+            "goes_on": self.goes_on,
+            "now": self.now,
+            "remarks": list(self.remarks),
+            "flash": list(self.flash),
+        }

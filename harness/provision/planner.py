@@ -16,6 +16,7 @@ Order, and why (each step leaves a board that the next run can go on with):
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from harness.errors import RefusedError, UsageError
 from harness.provision.chip_state import ChipState, Download
@@ -38,6 +39,7 @@ from harness.provision.steps import (
     Canary,
     ConfirmFuses,
     DecipherCheck,
+    FirmwareBurns,
     LockDownload,
     ReadBack,
     Step,
@@ -62,6 +64,7 @@ def plan_for(
     intent: Intent | None = None,
     record: DeviceRecord | None = None,
     reflash: bool = False,
+    firmware: FlashedFirmware | None = None,
 ) -> Plan:
     """The plan that brings a board from `state` to `profile`.
 
@@ -73,12 +76,58 @@ def plan_for(
         intent: what an earlier run began and did not finish (`Vault.intent`).
         record: the board's device record; needed where the chip no longer tells.
         reflash: write `regions` even when the board is in the profile already.
+        firmware: what is known of the firmware that `regions` hold.
 
     Raises:
         RefusedError: the state cannot reach the profile; names every fuse that is in the way.
         UsageError: the request makes no sense (regions overlap, a lock without release or that the chip lacks).
     """
-    lock = default_lock(state.chip, profile) if lock is None else lock
+    plan = _plan(
+        state,
+        profile,
+        default_lock(state.chip, profile) if lock is None else lock,
+        key,
+        regions,
+        intent,
+        record,
+        reflash=reflash,
+    )
+    return plan if firmware is None or not plan.writes else _with_firmware(plan, firmware)
+
+
+@dataclass(frozen=True, slots=True)
+class FlashedFirmware:
+    """What a plan that writes firmware says of it."""
+
+    burns: tuple[FirmwareBurns, ...] = ()
+    """What it burns by itself once it runs."""
+    flash: tuple[str, ...] = ()
+    """What becomes of every partition, a line each."""
+    remarks: tuple[str, ...] = ()
+
+
+def _with_firmware(plan: Plan, firmware: FlashedFirmware) -> Plan:
+    # The firmware runs when everything else is done; then it burns what it burns.
+    *steps, last = plan.steps
+    return replace(
+        plan,
+        steps=(*steps, *firmware.burns, last),
+        flash=firmware.flash,
+        remarks=(*plan.remarks, *firmware.remarks),
+    )
+
+
+def _plan(
+    state: ChipState,
+    profile: Profile,
+    lock: Lock,
+    key: KeyRef | None,
+    regions: Sequence[FlashRegion],
+    intent: Intent | None,
+    record: DeviceRecord | None,
+    *,
+    reflash: bool,
+) -> Plan:
     _check_request(state, profile, lock, key, regions)
     if state.download is not Download.OPEN:
         return _plan_behind_lock(state, profile, lock, key, regions, intent, record, reflash=reflash)

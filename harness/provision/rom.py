@@ -226,6 +226,23 @@ class RomSession:
             self._use_stub()
             return str(self._esp.flash_md5sum(offset, size_bytes)).lower()
 
+    def flash_size_bytes(self) -> int:
+        """Size of the flash chip by its JEDEC id.
+
+        Raises:
+            BoardError: the id stands for no size, or the chip is in Secure Download Mode.
+        """
+        with self._vendor("asking the flash chip for its size"):
+            self._use_stub()
+            text = esptool.detect_flash_size(self._esp)
+        if text is None:
+            raise BoardError(
+                "the flash chip's id stands for no known size",
+                board=self.board,
+                todo="see whether the flash chip is connected: esptool flash-id",
+            )
+        return int(esptool.flash_size_bytes(text))
+
     # Inside
 
     def _fuses(self) -> FuseBurner:

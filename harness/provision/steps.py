@@ -189,6 +189,28 @@ class LockDownload(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class FirmwareBurns(Step):
+    """What the flashed firmware burns by itself when it runs: not done here, and as irreversible as if it were."""
+
+    do: ClassVar[str] = "firmware-burns"
+    irreversible: ClassVar[bool] = True
+    by: str
+    """``bootloader`` or ``app``."""
+    when: str
+    fuses: tuple[str, ...]
+    unknown: bool = False
+    """Nobody can tell, because the build's sdkconfig is not there."""
+
+    def text(self) -> str:
+        if self.unknown:
+            return (
+                "UNKNOWN burns by the firmware itself: the build has no sdkconfig, so it may burn any eFuse, a key of "
+                "its own and locks among them"
+            )
+        return f"the {self.by} burns by itself, {self.when}: {', '.join(self.fuses)}"
+
+
+@dataclass(frozen=True, slots=True)
 class WriteRecord(Step):
     """The device record; then the intent is done with."""
 
@@ -212,6 +234,7 @@ KINDS: dict[str, type[Step]] = {
         ReadBack,
         ConfirmFuses,
         LockDownload,
+        FirmwareBurns,
         WriteRecord,
     )
 }

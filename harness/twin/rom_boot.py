@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness.chips import Chip
 from harness.errors import FormatError
-from harness.formats.bootloader_config import BootloaderConfig, BootloaderDescription
+from harness.formats.bootloader_config import SDKCONFIG_FILE, BootloaderConfig, BootloaderDescription
 from harness.twin import bootloader
 from harness.twin.boot_context import (
     RESET_RTC_WATCHDOG,
@@ -40,8 +40,6 @@ from harness.twin.security import has_key_purposes, secure_boot_enabled
 
 __all__ = ["BootContext", "Halted", "LoadedApp", "Outcome", "Reset", "RomLoop", "boot", "wait_for_reset"]
 
-SDKCONFIG_FILE = "bootloader.sdkconfig"
-"""In the state folder: the sdkconfig of the build that a real bootloader came from."""
 
 _BURST_S = 0.02
 _SPI_MODES = ("QIO", "QOUT", "DIO", "DOUT", "FAST_RD", "SLOW_RD", "OPI_STR", "OPI_DTR", "OOUT_STR", "OIO_STR")

@@ -1,0 +1,136 @@
+"""Which firmware a board gets, whether it suits the board, and what it burns by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.board import Board
+from harness.build.app_dir import AppDirectory
+from harness.build.build_output import Progress
+from harness.build.companion import TEST_FRAGMENT, Companion
+from harness.build.firmware_source import FirmwareSource, GivenFirmware, NativeFirmware, TargetFirmware
+from harness.build.fuses_burned import SelfBurns, self_burns
+from harness.errors import UsageError
+from harness.home import Home
+from harness.provision.chip_state import ChipState
+from harness.provision.profile import Lock, Profile
+from harness.say import Say
+
+
+def firmware_for(
+    board: Board,
+    profile: Profile,
+    lock: Lock,
+    home: Home,
+    *,
+    apps: Sequence[Path] = (),
+    idf: Path | None = None,
+    say: Say,
+) -> FirmwareSource:
+    """What `board` is flashed with and updated to: builds that were given, else the companion, built for its link.
+
+    The companion takes packages that are signed with the vault's key.
+
+    Args:
+        apps: folders of builds to take instead.
+        idf: ESP-IDF's folder; None: the environment's.
+
+    Raises:
+        UsageError: a build that was given is none, or does not fit the board.
+    """
+    chip = board.chip
+    if apps:
+        encryption = "off" if profile is Profile.OPEN else profile.value
+        return GivenFirmware.read(apps, chip=chip, encryption=encryption)
+    locked = Lock.SECURE_DOWNLOAD if lock is Lock.SECURE_DOWNLOAD else Lock.NONE
+    fragments = (f"profile.{profile.value}", f"lock.{locked.value}", TEST_FRAGMENT)
+    keys = (board.vault.signing_public_key(),)
+    if board.link.runs_native:
+        return NativeFirmware(
+            Companion(
+                chip=chip,
+                fragments=fragments,
+                signing_keys=keys,
+                builds=home.builds,
+                store=home.build_store,
+            )
+        )
+    return TargetFirmware(
+        chip,
+        (*fragments, *board.link.firmware_fragments(chip)),
+        keys,
+        home.builds,
+        idf=idf,
+        on_progress=_build_progress(say),
+    )
+
+
+def _build_progress(say: Say) -> Callable[[Progress], None]:
+    """Every tenth of the way, since a first build takes minutes."""
+    told = -1
+
+    def show(progress: Progress) -> None:
+        nonlocal told
+        tenth = 10 * progress.done // progress.total
+        if tenth > told:
+            told = tenth
+            say.detail(f"building with ESP-IDF: {progress.done} of {progress.total} steps")
+
+    return show
+
+
+def burned_by_itself(app: AppDirectory, state: ChipState, profile: Profile, lock: Lock) -> SelfBurns:
+    """What `app` burns when it first runs on a board that has been brought into `profile` and `lock` by then."""
+    if app.kind == "native":
+        # The twin's port burns nothing at start-up; its fuses are the plan's alone.
+        return SelfBurns(())
+    fuses = state.chip.fuses
+    burned = [name for name, value in state.fuses.items() if value]
+    if profile is not Profile.OPEN:
+        burned += [name for name, _ in fuses.key_config]
+    if profile is Profile.RELEASE:
+        burned += [*fuses.release, fuses.counter, f"WR_DIS of {fuses.counter}"]
+    if lock is Lock.SECURE_DOWNLOAD and fuses.secure_download is not None:
+        burned.append(fuses.secure_download)
+    if lock is Lock.DOWNLOAD_OFF:
+        burned.append(fuses.download_off)
+    return self_burns(app.sdkconfig, app.chip.name, encrypted=profile is not Profile.OPEN, burned=burned)
+
+
+def judge(board: Board, app: AppDirectory, profile: Profile, lock: Lock) -> tuple[str, ...]:
+    """Whether a build suits the board and what it is to become; remarks for the plan.
+
+    Raises:
+        UsageError: it does not; nothing has been written.
+    """
+    remarks = list(app.remarks)
+    if profile is Profile.OPEN and app.encryption in ("development", "release"):
+        raise UsageError(
+            f"the build in {app.dir} encrypts the flash by itself at its first start ({app.encryption} mode): with a "
+            "key that it makes, no update from here could ever be enciphered",
+            board=board.name,
+            todo=f"give a build without flash encryption, or demand profile {app.encryption}",
+        )
+    if profile is not Profile.OPEN and app.encryption not in (None, profile.value):
+        made_for = f"{app.encryption} mode" if app.encryption != "off" else "a chip without flash encryption"
+        remarks.append(f"the build in {app.dir} was made for {made_for}, the board becomes {profile.value}")
+    locks = (app.sdkconfig or {}).get("CONFIG_SECURE_ENABLE_SECURE_ROM_DL_MODE") == "y"
+    if locks and lock is Lock.NONE and board.chip.fuses.secure_download is not None and app.kind == "target":
+        raise UsageError(
+            f"the app in {app.dir} burns {board.chip.fuses.secure_download} at every start: lock none would not last",
+            board=board.name,
+            todo="build it with CONFIG_SECURE_INSECURE_ALLOW_DL_MODE=y, or demand lock secure-download",
+        )
+    if app.speaks and board.vault.signing_public_key() not in app.release.image and app.kind == "target":
+        what = f"the app in {app.dir} does not hold the public key of this board's vault: it refuses our packages"
+        if app.is_companion:
+            raise UsageError(
+                what, board=board.name, todo=f"build it with: harness build --board {board.name} --out DIR"
+            )
+        remarks.append(what)
+    if not app.speaks:
+        remarks.append(
+            f"{app.project} takes no commands over the UART: it is provisioned and booted, and not updated"
+        )
+    return tuple(remarks)

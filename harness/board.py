@@ -350,12 +350,19 @@ class Board:
         return record
 
     def _is_up(self, record: BootRecord) -> bool:
+        if not self.runs_app:
+            return record.outcome is Outcome.LOADED
         return record.evt_boot is not None if self.speaks else record.app_started
+
+    @property
+    def runs_app(self) -> bool:
+        """Its app's code runs on it; on a twin an app that was built for the chip is only loaded."""
+        return self.app is None or self.app.kind == "native" or not self.link.runs_native
 
     @property
     def speaks(self) -> bool:
         """Its app takes commands over the UART; one of somebody else's may not."""
-        return self.app is None or self.app.speaks
+        return self.app is None or (self.app.speaks and self.runs_app)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -382,14 +389,25 @@ class Board:
             BoardError: no acknowledgement or no result in time.
             NotApplicableError: its app takes no commands.
         """
-        if not self.speaks:
-            assert self.app is not None
-            raise NotApplicableError(
-                f"{self.app.project} {self.app.version} takes no commands over the UART ('{name}')",
-                board=self.name,
-                todo="give an app that has the companion's protocol (firmware/README.md), or read the boot records",
-            )
+        self._require_speech(name)
         return self._device.send(name, arguments, timeout_s=timeout_s)
+
+    def _require_speech(self, command: str) -> None:
+        if self.speaks:
+            return
+        assert self.app is not None
+        app = f"{self.app.project} {self.app.version}"
+        if not self.runs_app:
+            raise NotApplicableError(
+                f"{app} was built for the chip: a twin loads it and does not run it ('{command}')",
+                board=self.name,
+                todo="use an emulator or a board, or leave --app out",
+            )
+        raise NotApplicableError(
+            f"{app} takes no commands over the UART ('{command}')",
+            board=self.name,
+            todo="give an app that has the companion's protocol (firmware/README.md), or read the boot records",
+        )
 
     def status(self) -> Running:
         """What the running firmware says of itself now."""
@@ -409,7 +427,7 @@ class Board:
     def slot_digest(self, label: str, *, size_bytes: int | None = None) -> str:
         """SHA-256 of what lies in the slot, undeciphered, as the firmware computes it; hexadecimal."""
         length = {} if size_bytes is None else {"len": size_bytes}
-        answer = self._device.send("hash", {"slot": label, **length}, timeout_s=60.0)
+        answer = self.command("hash", timeout_s=60.0, slot=label, **length)
         if not answer.ok:
             raise BoardError(f"cannot hash {label}: {answer.error}", board=self.name)
         return str(answer.fields["sha256"])
@@ -483,7 +501,7 @@ class Board:
         server.publish(self._known_mac(), name, data)
         try:
             url = server.url_for(self._known_mac(), name, host=self._address)
-            return self._device.send(command, {"url": url, **arguments}, timeout_s=timeout_s)
+            return self.command(command, timeout_s=timeout_s, url=url, **arguments)
         finally:
             server.withdraw(self._known_mac(), name)
 

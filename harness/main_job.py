@@ -8,7 +8,7 @@ from typing import Any
 
 import harness
 from harness.board import Board, Running
-from harness.console.boot_record import BootRecord
+from harness.console.boot_record import BootRecord, Outcome
 from harness.home import Home
 from harness.ota.bundle import make_bundle, write_bundle
 from harness.ota.release import Release, signer
@@ -41,7 +41,8 @@ def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, 
     claims = _provisioned(board, demand)
     if prepared.running is None:
         claims += _as_flashed(board, planned)
-        say.detail(f"{planned.app.project} takes no commands: no update is tried")
+        why = "takes no commands" if board.runs_app else "was built for the chip: a twin only loads it"
+        say.detail(f"{planned.app.project} {why}; no update is tried")
     else:
         claims += _confessed(board, prepared.running, demand)
         claims += _there_and_back(board, prepared.running, say=say)
@@ -66,18 +67,24 @@ def _provisioned(board: Board, demand: Demand) -> list[Claim]:
     boot = board.boots[-1]
     wanted = demand.profile.value if board.encrypts else "off"
     return [
-        Claim.of("the board boots", boot.app_started, boot.summary()),
+        Claim.of("the board boots", boot.app_started, boot.summary())
+        if board.runs_app
+        else Claim.of("the bootloader loads the app", boot.outcome is Outcome.LOADED, boot.summary()),
         Claim.of(
             "the bootloader says the encryption that the profile has",
-            # A build without flash encryption of its own runs on an encrypted chip, and says nothing of it.
-            boot.encryption == wanted or _unaware(board),
+            boot.encryption in _spoken(board, wanted),
             f"log: {boot.encryption}, profile: {wanted}",
         ),
     ]
 
 
-def _unaware(board: Board) -> bool:
-    return board.app is not None and board.app.encryption == "off"
+def _spoken(board: Board, encryption: str) -> tuple[str, ...]:
+    """What a log may say of a board with that encryption."""
+    if encryption != "off" and board.app is not None and board.app.encryption == "off":
+        # A build without flash encryption of its own runs on an encrypted chip, and says nothing of it.
+        return ("off",)
+    # The mode is said by the app, not by the bootloader.
+    return (encryption,) if board.runs_app or encryption == "off" else ("enabled",)
 
 
 def _as_flashed(board: Board, planned: Planned) -> list[Claim]:
@@ -92,11 +99,16 @@ def _as_flashed(board: Board, planned: Planned) -> list[Claim]:
         claims.append(
             Claim.of(
                 "what boots is what was flashed",
-                (boot.offset, boot.version) == (app.app_partition.offset, app.version),
+                boot.offset == app.app_partition.offset and boot.version in (app.version, *_silent(board)),
                 f"{app.project} {app.version} in {app.app_partition.label} at {app.app_partition.offset:#x}",
             )
         )
     return claims
+
+
+def _silent(board: Board) -> tuple[None, ...]:
+    """An app that is only loaded does not say its version."""
+    return () if board.runs_app else (None,)
 
 
 def _there_and_back(board: Board, first: Running, *, say: Say) -> list[Claim]:

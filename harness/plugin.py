@@ -196,6 +196,8 @@ def _targets(config: pytest.Config, inventory: Inventory, demanded: tuple[str, .
     asked = [_profile(word) for word in demanded]
     wanted = [p for p in (asked or only or [Profile.RELEASE]) if not only or p in only]
     if names:
+        # A board that stays goes from profile to profile, and no way leads back.
+        wanted = sorted(wanted, key=lambda profile: profile.distance)
         chosen = inventory.select(names)
         return [
             Target(name, entry, profile, throwaway=False)

@@ -181,8 +181,11 @@ class GivenFirmware:
 
     @property
     def any_version(self) -> bool:
-        """Every version can be had: the app is this project's own."""
-        return self.apps[0].is_companion
+        """Every version can be had: the app is this project's own, and reads its version from its image.
+
+        A program for this host has it compiled in.
+        """
+        return self.apps[0].is_companion and self.kind == "target"
 
     def first(self, version: str) -> AppDirectory:  # noqa: ARG002 - what was given has the version that it has
         """The first folder."""

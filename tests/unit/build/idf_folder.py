@@ -10,6 +10,7 @@ from typing import Any
 from harness.chips import Chip, chip_named
 from harness.formats.app_description import AppDescription
 from harness.formats.app_image import Segment, build_app_image
+from harness.formats.bootloader_config import BootloaderDescription
 from harness.formats.partition_table import PartitionTable
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "build"
@@ -36,8 +37,10 @@ def app_image(version: str = "1.0.0", *, chip: Chip = C3, project: str = "otaapp
 
 
 def bootloader_image(*, chip: Chip = C3, size: int = 3000) -> bytes:
-    """A bootloader: an image without an app's description."""
-    return build_app_image(chip, [Segment(chip.bootloader_load_address, bytes(size))], entry_point=0x403CBF1A)
+    """A bootloader: an image with its own description, and without an app's."""
+    description = BootloaderDescription(idf_ver="v5.5.5", date_time="Jan  1 2026 00:00:00").to_bytes()
+    code = description.ljust(size, b"\0")
+    return build_app_image(chip, [Segment(chip.bootloader_load_address, code)], entry_point=0x403CBF1A)
 
 
 def signed(image: bytes) -> bytes:

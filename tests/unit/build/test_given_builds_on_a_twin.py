@@ -1,0 +1,112 @@
+"""`--app` from end to end, on twins: a set of this host's own, and the build folder of somebody's app for the chip."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from idf_folder import app_image, write_idf_folder
+
+BOARDS = """\
+version: 1
+boards:
+  virtual: {chip: esp32c3, link: twin, state: state}
+"""
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Path:
+    """A folder with a boards.yaml."""
+    (tmp_path / "boards.yaml").write_text(BOARDS)
+    return tmp_path
+
+
+def harness(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, with a state folder of its own and builds shared by all tests."""
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=folder,
+        env=os.environ | {"HARNESS_HOME": str(folder / "home"), "HARNESS_DEBUG": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def test_a_set_of_artefacts_is_flashed_and_updated_with_the_plan_naming_every_partition(bench: Path) -> None:
+    built = harness(bench, "build", "--board", "virtual", "--native", "--out", "set", "--version", "3.0.0")
+    assert built.returncode == 0, built.stderr
+    done = harness(bench, "run", "--board", "virtual", "--app", "set", "--out", "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nvs at 0x11000 (0x6000 bytes): kept, the build has no image for it" in done.stderr
+    assert "otadata at 0x17000 (0x2000 bytes): written, enciphered" in done.stderr
+    assert "boot 1: POWERON → ota_0 @ 0x20000, 3.0.0" in done.stderr
+    assert "PASSED" in done.stdout
+
+
+def test_somebodys_app_for_the_chip_is_provisioned_and_loaded_and_nothing_more_is_claimed(
+    bench: Path,
+) -> None:
+    folder = write_idf_folder(bench / "theirs")
+    before = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    done = harness(bench, "run", "--board", "virtual", "--profile", "release", "--app", "theirs")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "✓ the bootloader loads the app" in said
+    assert "a twin only loads it; no update is tried" in said
+    assert {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()} == before
+
+
+def test_a_plan_for_a_build_is_carried_out_from_its_id_alone(bench: Path) -> None:
+    write_idf_folder(bench / "theirs")
+    planned = harness(bench, "plan", "--board", "virtual", "--profile", "release", "--app", "theirs")
+    assert planned.returncode == 0, planned.stderr
+    number = planned.stdout.split()[1].rstrip(":")
+    other = harness(bench, "provision", "--plan", number, "--app", "elsewhere")
+    assert other.returncode == 2
+    assert f"plan {number} is for app" in other.stderr
+    done = harness(bench, "provision", "--plan", number)
+    assert done.returncode == 0, done.stderr
+    assert f"virtual: plan {number} is done" in done.stdout
+
+
+def test_a_build_that_changed_since_its_plan_was_printed_is_not_flashed(bench: Path) -> None:
+    folder = write_idf_folder(bench / "theirs")
+    planned = harness(bench, "plan", "--board", "virtual", "--profile", "release", "--app", "theirs")
+    number = planned.stdout.split()[1].rstrip(":")
+    (folder / "otaapp.bin").write_bytes(app_image("6.6.6"))
+    done = harness(bench, "provision", "--plan", number)
+    assert done.returncode == 4
+    assert "what would be written, or the vault's key, is another. Nothing was done" in done.stderr
+
+
+def test_profile_open_refuses_a_build_that_would_encrypt_the_flash_by_itself(bench: Path) -> None:
+    write_idf_folder(bench / "theirs")
+    done = harness(bench, "plan", "--board", "virtual", "--profile", "open", "--app", "theirs")
+    assert done.returncode == 2
+    assert "encrypts the flash by itself at its first start (release mode)" in done.stderr
+
+
+def test_partitions_are_written_or_erased_only_when_that_is_asked_for_by_name(bench: Path) -> None:
+    write_idf_folder(bench / "theirs")
+    command = ("plan", "--board", "virtual", "--profile", "release", "--app", "theirs")
+    erased = harness(bench, *command, "--erase", "nvs")
+    assert "nvs at 0xd000 (0x4000 bytes): erased, as asked for" in erased.stdout, erased.stderr
+    unknown = harness(bench, *command, "--erase", "nowhere")
+    assert unknown.returncode == 2
+    assert "nowhere" in unknown.stderr
+    missing = harness(bench, *command, "--write", "nvs")
+    assert missing.returncode == 2
+    assert "has no image for partition nvs" in missing.stderr
+
+
+def test_a_build_without_sdkconfig_plans_unknown_burns(bench: Path) -> None:
+    folder = write_idf_folder(bench / "theirs")
+    (folder / "config" / "sdkconfig.json").unlink()
+    planned = harness(bench, "plan", "--board", "virtual", "--profile", "release", "--app", "theirs")
+    assert planned.returncode == 0, planned.stderr
+    assert "! UNKNOWN burns by the firmware itself" in planned.stdout
+    assert "nobody can tell which eFuses this firmware burns by itself" in planned.stdout

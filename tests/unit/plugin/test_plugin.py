@@ -106,3 +106,52 @@ def test_an_unknown_board_lists_those_there_are(folder: pytest.Pytester) -> None
     said = result.stdout.str() + result.stderr.str()
     assert "there is no board 'yours'" in said
     assert "boards: mine" in said
+
+
+def test_a_scenario_that_asks_of_an_app_what_it_does_not_do_is_skipped_with_the_reason(
+    folder: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "build")
+    from idf_folder import write_idf_folder
+
+    write_idf_folder(folder.path / "theirs")
+    folder.makepyfile(
+        """
+        def test_it_boots(board, boot_record):
+            assert boot_record.offset == board.app.app_partition.offset
+
+        def test_it_updates(board):
+            assert board.update(board.release("9.9.9")).ok
+        """
+    )
+    result = folder.runpytest_subprocess("--app", "theirs", "-rs", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        ["*not applicable: *version 9.9.9 is not among the builds that were given: 1.0.0*"]
+    )
+
+
+def test_a_folder_that_holds_no_build_is_one_usage_error(folder: pytest.Pytester) -> None:
+    folder.makepyfile("def test_it(board):\n    pass\n")
+    (folder.path / "empty").mkdir()
+    result = folder.runpytest_subprocess("--app", "empty", "-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["*empty holds no build: it has neither artefacts.json nor flasher_args.json*"]
+    )
+
+
+def test_of_a_board_that_stays_the_nearer_profile_comes_first(folder: pytest.Pytester) -> None:
+    folder.makefile(".yaml", boards="version: 1\nboards:\n  a: {chip: esp32c3, link: twin}\n")
+    folder.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.profiles("release", "development")
+        def test_it(board):
+            assert board.status().encryption == board.profile.value
+        """
+    )
+    result = folder.runpytest_subprocess("--board", "a", "-v", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*test_it?a-development? PASSED*", "*test_it?a-release? PASSED*"])

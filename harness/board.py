@@ -27,6 +27,7 @@ from harness.formats.flash_encryption import decrypt, encrypt
 from harness.formats.otadata import OTADATA_SIZE_BYTES, OtaData
 from harness.formats.partition_table import Partition, PartitionTable
 from harness.links.link import BootMode, Link
+from harness.network.update_path import Proof, UpdatePath
 from harness.ota.diagnosis import Diagnosis, diagnose
 from harness.ota.release import Release, make_body, make_package, signer
 from harness.ota.server import OtaServer
@@ -116,7 +117,7 @@ class Board:
         vault: Callable[[], Vault],
         records: DeviceRecords,
         serve: Callable[[], OtaServer],
-        address: str | None = None,
+        network: UpdatePath,
         power: Power | None = None,
     ) -> None:
         self.name = name
@@ -135,7 +136,7 @@ class Board:
         self._vault = vault
         self._serve = serve
         self._server: OtaServer | None = None
-        self._address = address
+        self.network = network
         self._power = power
         self._device = DeviceClient(self.console, name)
         self._dut: HarnessDut | None = None
@@ -483,6 +484,22 @@ class Board:
         slot = slot or self.other_slot(self.status().slot)
         return make_body(release, chip=self.chip, key=self._key(), slot=slot)
 
+    def reach_updates(self) -> Proof:
+        """Has the device join its network, and fetch a small file from its server once per boot: nothing is erased.
+
+        Raises:
+            LabError, UsageError: it does not get there; names address, port, interface, and what to check.
+            BoardError: its firmware has no network.
+        """
+        boot = self.console.current_boot
+        number = boot.number if boot is not None else 0
+        return self.network.prove(self._device, self.server, self._known_mac(), boot=number)
+
+    def url_for(self, name: str) -> str:
+        """URL under which this device gets what is published for it as `name`; it has been proven to get there."""
+        host = self.reach_updates().host
+        return self.server.url_for(self._known_mac(), name, host=host)
+
     def take(
         self,
         data: bytes,
@@ -496,11 +513,14 @@ class Board:
 
         ``command`` is ``ota`` (the raw handler) or ``ota-stock`` (esp_ota_begin/write/end). The device does not
         restart by itself.
+
+        Raises:
+            LabError, UsageError, BoardError: as `reach_updates`; no update was begun.
         """
         server = self.server
         server.publish(self._known_mac(), name, data)
         try:
-            url = server.url_for(self._known_mac(), name, host=self._address)
+            url = self.url_for(name)
             return self.command(command, timeout_s=timeout_s, url=url, **arguments)
         finally:
             server.withdraw(self._known_mac(), name)

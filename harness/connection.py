@@ -1,4 +1,4 @@
-"""From an entry of boards.yaml to the link and the power that it names."""
+"""From an entry of boards.yaml to the link, the power and the network that it names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from harness.home import Home
 from harness.inventory.entry import (
     AnyEntry,
     CommandEntry,
+    PhysicalEntry,
     QemuEntry,
     Rfc2217Entry,
     SerialEntry,
@@ -27,12 +28,17 @@ from harness.links.rfc2217 import Rfc2217Link
 from harness.links.serial_port import SerialLink
 from harness.links.twin import TwinLink
 from harness.locks import BoardLock
+from harness.network.credentials import WifiNetwork
+from harness.network.update_path import UpdatePath
 from harness.power import Power
 from harness.power.command import CommandPower
 from harness.power.hub_guard import HubGuard, hub_and_port
 from harness.power.uhubctl import UhubctlPower
 from harness.power.virtual import EmulatorPower, TwinPower
 from harness.provision.rom import RomSession
+
+LOOPBACK = "127.0.0.1"
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - what it serves has secret paths, and is enciphered where flash is
 
 
 def virtual_link(name: str, entry: VirtualEntry, state: Path, home: Home) -> Link:
@@ -105,6 +111,30 @@ def _mac_at(device: str, entry: SerialEntry) -> str | None:
             link.reset(BootMode.RUN)
     finally:
         link.close()
+
+
+def wifi_of(entry: AnyEntry, folder: Path) -> WifiNetwork | None:
+    """The Wi-Fi network that the entry names; `folder` is what a relative `password_file` is relative to."""
+    network = entry.network
+    if network.ssid is None:
+        return None
+    file = (folder / Path(network.password_file).expanduser()).absolute() if network.password_file else None
+    return WifiNetwork(network.ssid, file, network.password_env)
+
+
+def bind_of(entry: AnyEntry) -> str:
+    """The address that the board's OTA server listens on, unless its entry says another.
+
+    A virtual board is on this machine: loopback. A physical one is somewhere in a network, and where is only known
+    once it has an address: all interfaces.
+    """
+    return entry.network.bind or (ALL_INTERFACES if isinstance(entry, PhysicalEntry) else LOOPBACK)
+
+
+def network_of(name: str, entry: AnyEntry, link: Link, folder: Path) -> UpdatePath:
+    """How the board reaches its OTA server."""
+    network, wifi = entry.network, wifi_of(entry, folder)
+    return UpdatePath(name, bind_of(entry), network.port, network.address or link.host_address, wifi)
 
 
 def power_of(entry: AnyEntry, link: Link, home: Home, name: str) -> Power | None:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from harness.board import Board
 from harness.chips import chip_named
-from harness.connection import physical_key, physical_link, power_of, virtual_link
+from harness.connection import network_of, physical_key, physical_link, power_of, virtual_link
 from harness.errors import HarnessError, UsageError
 from harness.home import Home
 from harness.inventory.entry import (
@@ -30,7 +30,6 @@ from harness.inventory.inventory import Inventory
 from harness.links.link import Link
 from harness.links.twin import TwinLink
 from harness.locks import BoardLock
-from harness.ota.server import OtaServer
 from harness.provision.device_record import DeviceRecords
 from harness.say import Say
 from harness.vault.record_file import remove_leftovers
@@ -135,7 +134,7 @@ class Lab:
                 f"the folder {folder} cannot be made: {error.strerror}", todo="choose another with --out"
             ) from error
         journal = folder / "server-journal.jsonl"
-        network = entry.network
+        network = network_of(name, entry, link, base_folder(self.inventory.path))
         board = Board(
             name,
             chip_named(entry.chip),
@@ -143,8 +142,8 @@ class Lab:
             folder=folder,
             vault=vault,
             records=DeviceRecords(records),
-            serve=lambda: OtaServer(journal_path=journal).start(network.bind, network.port),
-            address=network.address or link.host_address,
+            serve=lambda: network.serve(journal),
+            network=network,
             power=power_of(entry, link, self.home, name),
         )
         self._stack.callback(board.close)
@@ -164,12 +163,16 @@ def _remove_abandoned() -> None:
             continue
 
 
+def base_folder(inventory: Path | None) -> Path:
+    """What relative paths in a boards.yaml are relative to."""
+    return inventory.parent if inventory else Path.cwd()
+
+
 def state_folder(home: Home, inventory: Path | None, name: str, entry: VirtualEntry) -> Path:
     """Where the state of the virtual board `name` lies; a relative `state:` is relative to its boards.yaml."""
     if entry.state is None:
         return home.twin(name)
-    base = inventory.parent if inventory else Path.cwd()
-    return (base / Path(entry.state).expanduser()).absolute()
+    return (base_folder(inventory) / Path(entry.state).expanduser()).absolute()
 
 
 def open_vault(

@@ -388,3 +388,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         tail = [line.text for line in board.console.lines[-25:]]
         report.sections.append((f"board {board.name}", "\n".join([*boots, f"full log: {board.log_path}"])))
         report.sections.append((f"end of the serial log of {board.name}", "\n".join(tail)))
+        _hide_secrets(report, board)
+
+
+def _hide_secrets(report: Any, board: Board) -> None:
+    """A traceback shows arguments, with --showlocals every variable: what was sent in secret is taken out of it."""
+    shown = board.console.redacted(report.longreprtext)
+    if shown != report.longreprtext:
+        report.longrepr = shown
+    report.sections = [(title, board.console.redacted(text)) for title, text in report.sections]

@@ -15,6 +15,7 @@ from harness.errors import BoardError, HarnessError, RefusedError
 from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry
+from harness.network.update_path import NO_NETWORK
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.consent import check_consent
 from harness.provision.device_record import DeviceRecord
@@ -98,7 +99,20 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
             ) from error
     if running is not None:
         _require_known(board, running.mac)
+        _prove_update_path(board, running, say)
     return Prepared(planned.plan, running)
+
+
+def _prove_update_path(board: Board, running: Running, say: Say) -> None:
+    """A virtual board is on this machine; for a real one the way has to be proven before anything relies on it."""
+    if not board.link.physical:
+        return
+    if running.fields.get("net") == NO_NETWORK:
+        say.detail("its firmware has no network: it takes no update over one")
+        return
+    with say.phase("reach", lambda: board.uart_bytes):
+        proof = board.reach_updates()
+    say.detail(proof.text())
 
 
 def reflash(board: Board, demand: Demand, consent: Consent, home: Home, *, say: Say) -> Prepared:
@@ -227,6 +241,8 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
         unknown_burns_accepted=consent.unknown_burns,
     )
     _require_runnable(board, planned)
+    if board.link.physical:
+        board.network.require_credentials()
     if board.link.physical and plan.writes:
         _save_flash(board, planned, home, say=say)
     if plan.writes:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from harness.console.events import DeviceEvent
 from harness.console.reader import Console
+from harness.console.redaction import Hidden, SecretBytes
 from harness.errors import BoardError, UsageError
 
 MAX_LINE_BYTES = 767
@@ -50,18 +51,20 @@ class Answer:
 
 
 def command_line(command: str, identifier: int, arguments: Mapping[str, object]) -> bytes:
-    """One line of the protocol with its CRC-32, newline included.
+    """One line of the protocol with its CRC-32, newline included. `Hidden` values are sent and never shown.
 
     Raises:
         UsageError: no firmware would take it: the device drops such a line, and can name no id to refuse it under.
     """
+    # With --showlocals pytest would print the words of the line, a password among them.
+    __tracebackhide__ = True
     if not COMMAND.fullmatch(command):
         raise UsageError(
             f"'{command}' is not a command",
             todo="commands are lower case words: firmware/README.md lists them",
         )
     words = [command, f"id={identifier}"]
-    words += [f"{key}={quote(str(value), safe=':/?&=._-~+,@')}" for key, value in arguments.items()]
+    words += [f"{key}={_encoded(value)}" for key, value in arguments.items()]
     text = " ".join(words)
     line = f"{text} crc={binascii.crc32(text.encode()):08x}\n".encode()
     if len(line) > MAX_LINE_BYTES:
@@ -69,7 +72,14 @@ def command_line(command: str, identifier: int, arguments: Mapping[str, object])
             f"the line for '{command}' has {len(line)} bytes, the firmware takes {MAX_LINE_BYTES}",
             todo="shorten its arguments, such as the URL",
         )
-    return line
+    return SecretBytes(line)
+
+
+def _encoded(value: object) -> str:
+    """Percent-encoded; a hidden value altogether, so that nothing in it can be taken for the end of it."""
+    if isinstance(value, Hidden):
+        return quote(value.value, safe="")
+    return quote(str(value), safe=":/?&=._-~+,@")
 
 
 class DeviceClient:

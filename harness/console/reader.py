@@ -307,6 +307,11 @@ class Console:
         """
         self._mark(kind, redact(" / ".join(text.splitlines())))
 
+    def redacted(self, text: str) -> str:
+        """`text` without the secrets that were sent to this board, for what is shown elsewhere than in its log."""
+        with self._changed:
+            return self._recording.redacted(text)
+
     @contextmanager
     def lend(
         self, to: str = "esptool", *, writes_flash: bool = True, only_otadata: bool = False

@@ -141,6 +141,10 @@ class Recording:
                 self.add_mark("sent", f"({len(self._unsent)} bytes without a line end)")
                 self._unsent = b""
 
+    def redacted(self, text: str) -> str:
+        """`text` without the secrets that were sent so far."""
+        return self._redactor.shown(text)
+
     def read_back(self, first: int, end: int) -> tuple[Line, ...]:
         """Lines ``first <= n < end`` that have left memory, from the log file."""
         with self.changed:

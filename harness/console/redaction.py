@@ -7,6 +7,7 @@ before the line is written, and remembered, so that a device which echoes its in
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 SECRET_KEYS = ("password", "passphrase", "passwd", "secret", "token", "psk", "key")
@@ -14,7 +15,12 @@ REDACTED = "<redacted>"
 MIN_ECHO_CHARS = 4
 """Shorter values are not searched for in what comes back: they would blot out ordinary text."""
 
-_VALUE = r"(?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;&}\"']+)"
+_QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'[^']*'"
+_VALUE = rf"(?:{_QUOTED}|[^\s,;&}}\"']+)"
+_WORD = re.compile(
+    rf"(?P<key>(?<!\S)[\w.-]*?(?:{'|'.join(SECRET_KEYS)})=)(?P<value>{_QUOTED}|\S+)", re.IGNORECASE
+)
+"""``key=value`` as a word of its own, as in a command: the value goes on to the next space, whatever is in it."""
 _PAIR = re.compile(
     rf"(?P<key>(?<![A-Za-z0-9])[\w.-]*?(?:{'|'.join(SECRET_KEYS)})[\"']?\s*[=:]\s*)(?P<value>{_VALUE})",
     re.IGNORECASE,
@@ -22,6 +28,23 @@ _PAIR = re.compile(
 """``key=value``, ``"key": "value"``, also with a prefix (``wifi_password=``, ``flash-key=``)."""
 _USERINFO = re.compile(r"(?P<key>[a-z][a-z0-9+.-]*://[^\s/@:]*:)(?P<value>[^\s/@]+)(?=@)", re.IGNORECASE)
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A value that is sent and never shown: neither as text nor in a traceback that prints its arguments."""
+
+    value: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return REDACTED
+
+
+class SecretBytes(bytes):
+    """Bytes that are sent as they are, and shown redacted: pytest prints the arguments of every frame."""
+
+    def __repr__(self) -> str:
+        return repr(redact(self.decode("utf-8", errors="backslashreplace")).encode())
 
 
 def redact(text: str) -> str:
@@ -34,10 +57,12 @@ def _redacted(text: str) -> tuple[str, tuple[str, ...]]:
     secrets: list[str] = []
 
     def hide(match: re.Match[str]) -> str:
-        secrets.append(match["value"].strip("\"'"))
+        value = match["value"].strip("\"'")
+        if value != REDACTED:
+            secrets.append(value)
         return match["key"] + REDACTED
 
-    text = _PEM.sub(REDACTED, text)
+    text = _WORD.sub(hide, _PEM.sub(REDACTED, text))
     text = _USERINFO.sub(hide, _PAIR.sub(hide, text))
     return text, tuple(secrets)
 
@@ -52,7 +77,7 @@ class Redactor:
         """`text` as it may be logged; its secrets are remembered (in memory, for this console's life)."""
         shown, secrets = _redacted(text)
         for secret in secrets:
-            for form in {secret, unquote(secret)}:
+            for form in {secret, unquote(secret), repr(unquote(secret))[1:-1]}:
                 if len(form) >= MIN_ECHO_CHARS:
                     value = form.encode("utf-8", errors="surrogateescape")
                     self._secrets[value] = b"*" * len(value)
@@ -64,3 +89,8 @@ class Redactor:
             if secret in data:
                 data = data.replace(secret, stars)
         return data
+
+    def shown(self, text: str) -> str:
+        """`text`, of whatever origin, without the remembered secrets: tracebacks, reports."""
+        encoded = text.encode("utf-8", errors="surrogateescape")
+        return self.received(encoded).decode("utf-8", errors="surrogateescape")

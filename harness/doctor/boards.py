@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from harness.board import Board
 from harness.doctor.board_facts import BoardFacts, area_of, check_board
 from harness.doctor.finding import Finding, good, note, wrong
+from harness.doctor.network import check_network, probe_network
 from harness.doctor.serial_ports import Access, complaint_on
 from harness.errors import BoardError, HarnessError, LabError
 from harness.inventory.discover import Attached
 from harness.inventory.entry import AnyEntry, EspEmuEntry, PhysicalEntry, QemuEntry, Rfc2217Entry, SerialEntry
-from harness.lab import Lab, state_folder
+from harness.lab import Lab, base_folder, state_folder
 from harness.links import espemu, qemu
 from harness.links.emulator import find_program
 from harness.links.find_port import (
@@ -39,6 +40,11 @@ class Surroundings:
 def examine(lab: Lab, name: str, around: Surroundings) -> list[Finding]:
     """Everything that can be said of the board `name`; whatever fails is a finding."""
     entry = lab.inventory.named(name)
+    network = check_network(probe_network(name, entry, base_folder(lab.inventory.path)))
+    return [*_examine(lab, name, entry, around), *network]
+
+
+def _examine(lab: Lab, name: str, entry: AnyEntry, around: Surroundings) -> list[Finding]:
     area = area_of(name)
     if isinstance(entry, PhysicalEntry):
         seen = check_from_outside(name, entry, around)

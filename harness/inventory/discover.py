@@ -151,7 +151,7 @@ EXAMPLES = """\
   #   port: /dev/serial/by-id/usb-Silicon_Labs_CP2102N_0001-if00-port0
   #   mac: "7c:df:a1:00:00:01"
   #   burn_up_to: release
-  #   network: {bind: 0.0.0.0, address: 192.168.1.20}
+  #   network: {ssid: lab, password_file: ~/keys/lab-wifi.txt}
   #
   # A board at a USB hub that can switch single ports: the supply can be cut. By its place at the hub, since boards
   # with cheap bridges have no serial number of their own.
@@ -207,7 +207,9 @@ def _board_text(one: Attached, taken: set[str]) -> str:
     if one.mac is not None:
         lines.append(f'mac: "{one.mac}"')
     lines.append("# burn_up_to: release     # consent to burn eFuses for good; not needed for profile open")
-    lines.append("# network: {bind: 0.0.0.0, address: THIS-MACHINE}   # where the board reaches its updates")
+    lines.append(
+        "# network: {ssid: NAME, password_file: FILE}   # the Wi-Fi over which it fetches its updates"
+    )
     if one.chip is not None:
         entry = "".join(f"    {line}\n" for line in lines)
         return f"{_comment([_described(one)])}  {name}:\n{entry}"

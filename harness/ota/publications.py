@@ -23,11 +23,13 @@ class File:
 
     data: bytes = field(repr=False)
     etag: str
+    faultless: bool = False
+    """The server's faults do not strike it: they are meant for updates, and most strike once."""
 
     @classmethod
-    def of(cls, data: bytes) -> File:
+    def of(cls, data: bytes, *, faultless: bool = False) -> File:
         """The file that holds `data`."""
-        return cls(bytes(data), f'"{hashlib.sha256(data).hexdigest()[:32]}"')
+        return cls(bytes(data), f'"{hashlib.sha256(data).hexdigest()[:32]}"', faultless)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,10 @@ class Publications:
         # Looked up by the token's hash, so that the time a look-up takes says nothing about the token.
         self._by_digest: dict[bytes, _Device] = {}
 
-    def publish(self, device_mac: str, name: str, data: bytes) -> str:
+    def publish(self, device_mac: str, name: str, data: bytes, *, faultless: bool = False) -> str:
         """Offer `data` under `name` to the device; the same name again replaces it. Returns the path.
+
+        ``faultless`` keeps the server's faults away from it.
 
         Raises:
             UsageError: the MAC is none, or the name is not 1 to 100 letters, digits, ``.``, ``_``, ``-``.
@@ -66,7 +70,7 @@ class Publications:
             raise UsageError(
                 f"'{name}' cannot be published", todo="use up to 100 letters, digits, '.', '_' and '-'"
             )
-        file = File.of(data)
+        file = File.of(data, faultless=faultless)
         with self._lock:
             device = self._devices.get(mac)
             if device is None:

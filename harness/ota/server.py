@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -25,10 +26,10 @@ from aiohttp.typedefs import Handler, Middleware
 
 from harness.errors import LabError, UsageError
 from harness.ota.byte_range import RangeUnsatisfiable, parse_range
-from harness.ota.faults import FaultKind, Faults
+from harness.ota.faults import ArmedFault, FaultKind, Faults
 from harness.ota.journal import Journal, OpenRequest, Request, RequestEnd
-from harness.ota.listening import bind_socket, is_wildcard, outward_address
-from harness.ota.publications import File, Publications, sibling_path
+from harness.ota.listening import bind_first_free, is_wildcard, outward_address
+from harness.ota.publications import File, Offer, Publications, sibling_path
 from harness.ota.transmission import Answer, ShapedResponse, send, shape_head
 
 _SHOWN_PATH, _SHOWN_RANGE, _SHOWN_METHOD = 200, 100, 20
@@ -109,8 +110,10 @@ class OtaServer:
             raise LabError("the OTA server is not running", todo="start() it, or use it in a with statement")
         return self._address
 
-    def start(self, bind: str = "127.0.0.1", port: int = 0) -> OtaServer:
+    def start(self, bind: str = "127.0.0.1", port: int | Sequence[int] = 0) -> OtaServer:
         """Listen on `bind`, `port` (0: a free one) and return self once requests are answered.
+
+        Of several ports the first free one is taken.
 
         Raises:
             LabError: address or port cannot be had; the message names both. UsageError: running already.
@@ -118,7 +121,7 @@ class OtaServer:
         with self._lock:
             if self._thread is not None:
                 raise UsageError(f"the OTA server runs already, on port {self.address[1]}")
-            sock = bind_socket(bind, port)
+            sock = bind_first_free(bind, [port] if isinstance(port, int) else port)
             ready: Future[None] = Future()
             thread = threading.Thread(
                 target=self._run, args=(sock, ready), name=f"ota-server-{sock.getsockname()[1]}", daemon=True
@@ -156,9 +159,9 @@ class OtaServer:
 
     # ---- what is served ---------------------------------------------------------------------------------
 
-    def publish(self, device_mac: str, name: str, data: bytes) -> str:
+    def publish(self, device_mac: str, name: str, data: bytes, *, faultless: bool = False) -> str:
         """See `Publications.publish`. Answers that are on their way keep the old bytes."""
-        return self._published.publish(device_mac, name, data)
+        return self._published.publish(device_mac, name, data, faultless=faultless)
 
     def withdraw(self, device_mac: str, name: str | None = None) -> None:
         """Stop serving `name`, or everything, to the device; later requests get 404."""
@@ -309,14 +312,7 @@ class OtaServer:
         if request.headers.get("If-Range", file.etag) != file.etag:
             asked = None
         span = _span(asked, len(file.data))
-        armed = self.faults.take(
-            device=offer.mac,
-            name=offer.name,
-            size_bytes=len(file.data),
-            start=span.start,
-            stop=span.stop,
-            has_body=request.method == "GET",
-        )
+        armed = None if file.faultless else self._armed(offer, span, request.method)
         if armed is not None:
             record.fault = self._published.redacted(str(armed.fault))
             if armed.fault.target is not None:
@@ -327,12 +323,24 @@ class OtaServer:
                 span = _span(asked, len(file.data))
         return await send(request, _part_of(file, span), record, armed)
 
+    def _armed(self, offer: Offer, span: _Span, method: str) -> ArmedFault | None:
+        return self.faults.take(
+            device=offer.mac,
+            name=offer.name,
+            size_bytes=len(offer.file.data),
+            start=span.start,
+            stop=span.stop,
+            has_body=method == "GET",
+        )
+
     def _location(self, request: web.Request, target: str) -> str:
         if "://" in target:
             return target
         sockname = request.transport.get_extra_info("sockname") if request.transport is not None else None
         address, port = sockname[:2] if sockname else self.address
-        return f"http://{_in_url(address)}:{port}{sibling_path(request.raw_path, target)}"
+        # Behind an emulator's network the device knows this machine by another address than the one it arrives at.
+        host = _ip_asked_for(request) or _in_url(address)
+        return f"http://{host}:{port}{sibling_path(request.raw_path, target)}"
 
 
 async def _turns(count: int) -> None:
@@ -397,6 +405,16 @@ def _part_of(file: File, span: _Span) -> Answer:
 def _plain(status: int, **headers: str) -> Answer:
     text = f"{status}\n".encode()
     return Answer(status, {**_HEADERS, "Content-Type": "text/plain", **headers}, text)
+
+
+def _ip_asked_for(request: web.Request) -> str | None:
+    """The IP address in the Host header, as a URL has it; None when there is none, or a name."""
+    host = request.headers.get("Host", "").strip()
+    host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        return _in_url(str(ipaddress.ip_address(host)))
+    except ValueError:
+        return None
 
 
 def _in_url(host: str) -> str:

@@ -103,7 +103,7 @@ def test_a_device_gets_nothing_that_was_published_for_another(board: Board, ota_
     mine, other = board.status().mac, "7c:df:a1:ff:ff:fe"
     ota_server.publish(other, "secret.pkg", b"not for you")
     ota_server.publish(mine, "mine.pkg", b"for you, and not a package")
-    own = ota_server.url_for(mine, "mine.pkg")
+    own = board.url_for("mine.pkg")
     try:
         assert board.command("ota", url=own).error == "truncated"
         assert board.command("ota", url=own.replace("mine.pkg", "secret.pkg")).error == "http-status"

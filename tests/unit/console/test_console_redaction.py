@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.console.redaction import Redactor, redact
+from harness.console.device import command_line
+from harness.console.redaction import Hidden, Redactor, redact
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,7 @@ from harness.console.redaction import Redactor, redact
         ("wifi_psk=abcd x=1", "wifi_psk=<redacted> x=1"),
         ("flash-key=00ff token=t1", "flash-key=<redacted> token=<redacted>"),
         ('{"password": "a b", "x": 1}', '{"password": <redacted>, "x": 1}'),
+        ("wifi password=a,b&c;d}e'f x=1", "wifi password=<redacted> x=1"),
         ("key='a b' y=1", "key=<redacted> y=1"),
         ("ota url=http://user:pw@10.0.0.2/x.bin", "ota url=http://user:<redacted>@10.0.0.2/x.bin"),
         ("ota url=http://10.0.0.2/x.bin?token=abc&y=1", "ota url=http://10.0.0.2/x.bin?token=<redacted>&y=1"),
@@ -51,3 +53,19 @@ def test_secrets_are_not_in_the_repr():
     redactor = Redactor()
     redactor.sent("password=hunter22")
     assert "hunter22" not in repr(redactor)
+
+
+def test_a_hidden_value_is_sent_and_never_shown():
+    line = command_line("wifi", 3, {"ssid": "the lab", "password": Hidden("a,b&c=d e/f")})
+    assert line.startswith(b"wifi id=3 ssid=the%20lab password=a%2Cb%26c%3Dd%20e%2Ff crc=")
+    assert "a%2Cb" not in repr(line)
+    assert "password=<redacted>" in repr(line)
+    assert "a,b" not in f"{Hidden('a,b')} {Hidden('a,b')!r}"
+
+
+def test_a_remembered_secret_is_taken_out_of_any_text_also_as_python_shows_it():
+    redactor = Redactor()
+    assert redactor.sent("wifi password=it%27s%5Chere") == "wifi password=<redacted>"
+    for text in ('E  x = "it\'s\\\\here"', "it's\\here", "it%27s%5Chere"):
+        assert "here" not in redactor.shown(text)
+    assert redactor.shown("<redacted> stays") == "<redacted> stays"

@@ -91,6 +91,87 @@ def test_a_wrong_file_is_refused_with_file_line_and_field(text: str, complaint: 
     assert "what to do" in str(caught.value)
 
 
+DESK = "version: 1\nboards:\n  a:\n    chip: esp32\n    link: serial\n    port: COM5\n    network: {{{}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("port", "numbers", "text"),
+    [
+        ("8070", [8070], "8070"),
+        ("8070-8072", [8070, 8071, 8072], "8070-8072"),
+        ("'8070 - 8071'", [8070, 8071], "8070-8071"),
+        ("0", [0], "any free one"),
+    ],
+)
+def test_a_port_may_be_one_or_a_range(port: str, numbers: list[int], text: str) -> None:
+    network = parse_inventory(DESK.format(f"port: {port}"), FILE).named("a").network
+    assert (list(network.port.numbers), str(network.port)) == (numbers, text)
+
+
+def test_a_network_names_its_password_by_file_or_by_variable() -> None:
+    network = (
+        parse_inventory(
+            DESK.format(
+                "ssid: 'the lab', password_file: ~/wifi.txt, bind: 0.0.0.0, address: build-7.lab.example"
+            ),
+            FILE,
+        )
+        .named("a")
+        .network
+    )
+    assert (network.ssid, network.password_file, network.password_env) == ("the lab", "~/wifi.txt", None)
+    assert (network.bind, network.address) == ("0.0.0.0", "build-7.lab.example")
+    network = parse_inventory(DESK.format("ssid: lab, password_env: LAB_WIFI"), FILE).named("a").network
+    assert network.password_env == "LAB_WIFI"
+
+
+@pytest.mark.parametrize(
+    ("network", "complaint"),
+    [
+        (
+            "ssid: lab, password: hunter22",
+            "network: the password itself does not belong here; put it into a file",
+        ),
+        ("ssid: lab, psk: hunter22", "network: the password itself does not belong here"),
+        ("ssid: lab, passwort: hunter22", "network.passwort: there is no such field"),
+        (
+            "ssid: lab, password_env: hunter22",
+            "password_env: give the NAME of an environment variable, in capitals",
+        ),
+        ("ssid: lab, password_file: f, password_env: E", "network: name the password in one way"),
+        ("password_file: f", "network: there is a password, but no 'ssid'"),
+        ("ssid: ''", "ssid: an SSID has 1 to 32 bytes"),
+        (f"ssid: {'x' * 33}", "ssid: an SSID has 1 to 32 bytes"),
+        ("ssid: 12345678", "ssid: put the SSID in quotes"),
+        ("port: eighty", "port: 'eighty' is neither a port nor a range"),
+        ("port: true", "port: 'True' is neither a port nor a range"),
+        ("port: -1", "port: '-1' is neither a port nor a range"),
+        ("port: 70000", "port: there is no port 70000"),
+        ("port: 8079-8070", "port: '8079-8070' is no range of ports"),
+        ("port: 0-10", "port: '0-10' is no range of ports"),
+        (
+            "address: http://192.168.1.20",
+            "address: 'http://192.168.1.20' is neither an IP address nor a host name",
+        ),
+        (
+            "address: 192.168.1.20:8070",
+            "address: '192.168.1.20:8070' is neither an IP address nor a host name",
+        ),
+        ("address: 192.168.1.300", "address: '192.168.1.300' is neither an IP address nor a host name"),
+        ("address: 0.0.0.0", "address: no board can reach '0.0.0.0'"),
+        ("bind: ''", "bind: '' is neither an IP address nor a host name"),
+    ],
+)
+def test_a_wrong_network_is_one_sentence_and_never_shows_a_password(network: str, complaint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_inventory(DESK.format(network), FILE)
+    said = str(caught.value).splitlines()[0]
+    assert said.startswith("boards.yaml:7: boards.a.network")
+    assert complaint in said
+    # Nor does the error that it was made from.
+    assert "hunter22" not in f"{caught.value} {caught.value.__cause__}"
+
+
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         read_inventory(tmp_path / "nowhere.yaml")

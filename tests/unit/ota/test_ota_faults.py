@@ -213,6 +213,23 @@ def test_redirect_leads_to_another_published_name(server: OtaServer, path: str) 
     assert get(server, reply.headers["location"].partition(str(server.address[1]))[2]).body == b"other"
 
 
+def test_redirect_leads_to_the_address_under_which_the_device_knows_the_server(
+    server: OtaServer, path: str
+) -> None:
+    server.faults.add(Fault("redirect", match="app.pkg", target="other.bin"))
+    with socket.create_connection(server.address, timeout=5) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: 10.0.2.2\r\nConnection: close\r\n\r\n".encode())
+        head = client.makefile("rb").read().decode()
+    assert f"Location: http://10.0.2.2:{server.address[1]}/d/" in head
+
+
+def test_no_fault_strikes_what_is_published_without_faults(server: OtaServer) -> None:
+    server.publish(MAC, "proof", DATA, faultless=True)
+    armed = server.faults.add(Fault("status", code=500))
+    assert get(server, server.url_for(MAC, "proof").partition(str(server.address[1]))[2]).status == 200
+    assert armed.struck == 0
+
+
 def test_redirect_leads_anywhere_with_the_status_wanted(server: OtaServer, path: str) -> None:
     server.faults.add(Fault("redirect", target="https://elsewhere.test/x", code=308))
     reply = get(server, path)

@@ -17,6 +17,7 @@ from raw_client import connect, exchange, get
 from harness.errors import BoardError, LabError, UsageError
 from harness.ota.faults import Fault
 from harness.ota.journal import RequestEnd
+from harness.ota.listening import address_towards
 from harness.ota.server import OtaServer
 
 MAC = "aa:bb:cc:00:00:01"
@@ -312,6 +313,33 @@ def test_an_address_that_is_not_ours_is_one_error(bind: str) -> None:
 def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         OtaServer().start(port=port)
+
+
+def test_of_several_ports_the_first_free_one_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with OtaServer().start("127.0.0.1", range(port, port + 20)) as server:
+            assert server.address[1] in range(port + 1, port + 20)
+
+
+def test_ports_that_are_all_taken_are_one_error_with_address_and_range() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+        try:
+            two = socket.create_server(("127.0.0.1", port + 1))
+        except OSError:
+            pytest.skip("the next port is somebody else's")
+        with two, pytest.raises(LabError, match=f"127.0.0.1, ports {port} to {port + 1}: all of them"):
+            OtaServer().start("127.0.0.1", range(port, port + 2))
+
+
+def test_a_range_on_an_address_that_is_not_ours_is_the_error_of_the_address() -> None:
+    with pytest.raises(LabError, match="port 8070: Cannot assign requested address"):
+        OtaServer().start("198.51.100.7", range(8070, 8080))
+
+
+def test_the_address_towards_a_device_is_that_of_the_interface_which_routes_to_it() -> None:
+    assert address_towards("127.0.0.1") == "127.0.0.1"
 
 
 def test_it_comes_back_on_the_same_port_with_the_same_urls() -> None:

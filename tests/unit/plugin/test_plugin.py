@@ -50,6 +50,30 @@ def test_a_failing_test_names_the_board_the_last_boot_and_the_log(folder: pytest
     )
 
 
+def test_a_failing_test_does_not_show_a_wifi_password_even_with_its_variables(
+    folder: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_WIFI", "correct horse,&battery")
+    folder.makepyfile(
+        """
+        import os
+
+        def test_it(board):
+            password = os.environ["LAB_WIFI"]
+            print("joining with", password)
+            answer = board.command("wifi", ssid="lab", password=password)
+            assert answer.ok, f"not with {password}"
+        """
+    )
+    result = folder.runpytest_subprocess(
+        "--profile", "open", "--showlocals", "--junitxml=out.xml", "-p", "no:cacheprovider"
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*sent: wifi id=* ssid=lab password=<redacted> crc=*"])
+    said = result.stdout.str() + result.stderr.str() + (folder.path / "out.xml").read_text()
+    assert "battery" not in said
+
+
 def test_a_wrong_boards_file_is_one_usage_error(folder: pytest.Pytester) -> None:
     folder.makefile(".yaml", boards="version: 1\nboards:\n  a: {chip: esp99, link: twin}\n")
     folder.makepyfile("def test_it(board):\n    pass\n")

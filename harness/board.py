@@ -49,6 +49,9 @@ DOWNLOAD_OFF = re.compile(r"Download mode is disabled|Download boot modes disabl
 
 DOWNLOAD_OFF_TIMEOUT_S = 2.0
 
+TWIN_STOPS = re.compile(r"^twin: ")
+"""A twin that cannot go on says why: the app is for the chip, or the bootloader is not known to it."""
+
 DEFAULT_FLASH_BYTES = 4 << 20
 """Of a flash chip that cannot be asked and that no build tells of."""
 
@@ -337,6 +340,9 @@ class Board:
 
     def _await_firmware(self, mark: int, timeout_s: float) -> BootRecord:
         """Waits for the boot event; a board that fails the same way again and again is not waited for."""
+        if not self.runs_app:
+            # Its last word, behind everything that the bootloader says.
+            self.console.wait_for(TWIN_STOPS, timeout_s, since=mark)
         what = "the firmware's boot event" if self.speaks else "the app"
         found = self.console.wait_for_boot(
             lambda record: self._is_up(record) or _is_stuck(record), timeout_s, since=mark, what=what

@@ -31,6 +31,7 @@ from harness.ota.release import Release, make_body, make_package, signer
 from harness.ota.server import OtaServer
 from harness.ota.variants import Recipe
 from harness.power import Power
+from harness.power.noted import NotedPower
 from harness.provision.chip_state import ChipState
 from harness.provision.device_record import DeviceRecords
 from harness.provision.profile import Profile
@@ -130,12 +131,14 @@ class Board:
         self._serve = serve
         self._server: OtaServer | None = None
         self._address = address
-        self._power = power
+        self._power = (
+            NotedPower(power, link, lambda text: self.console.note(text, kind="power")) if power else None
+        )
         self._device = DeviceClient(self.console, name)
         self._dut: HarnessDut | None = None
         self._opened_vault: Vault | None = None
         self.on_rom_output: Callable[[str], None] | None = None
-        self.console.start()
+        self.console.start(lambda: link.tell_to(lambda kind, text: self.console.note(text, kind=kind)))
 
     # --- what it is ---------------------------------------------------------------------------------------------
 
@@ -219,7 +222,7 @@ class Board:
         with self.console.lend("esptool", writes_flash=writes_flash, only_otadata=only_otadata) as port:
             # The reader polls with a short time-out; esptool wants its own default where it sets none.
             port.timeout = ROM_TIMEOUT_S
-            self.link.reset(BootMode.DOWNLOAD)
+            self.reset(BootMode.DOWNLOAD)
             with RomSession(
                 port, self.chip, baud=self.link.flash_baud, board=self.name, log=self._rom_said
             ) as session:
@@ -238,8 +241,7 @@ class Board:
     def says_download_is_off(self) -> bool:
         """Whether the ROM, asked for download mode, answers that it has none any more."""
         mark = self.console.mark()
-        self.console.note(f"into {BootMode.DOWNLOAD.value}", kind="reset")
-        self.link.reset(BootMode.DOWNLOAD)
+        self.reset(BootMode.DOWNLOAD)
         try:
             self.console.wait_for(DOWNLOAD_OFF, DOWNLOAD_OFF_TIMEOUT_S, since=mark)
         except BoardError:
@@ -283,6 +285,15 @@ class Board:
 
     # --- boot ---------------------------------------------------------------------------------------------------
 
+    def reset(self, mode: BootMode) -> None:
+        """Resets the board by its link, and notes it in the log; waits for nothing.
+
+        Raises:
+            LabError: the link is gone.
+        """
+        self.console.note(f"into {mode.value}", kind="reset")
+        self.link.reset(mode)
+
     def restart(self, *, timeout_s: float = BOOT_TIMEOUT_S) -> BootRecord:
         """Resets the board by its link and waits until the firmware is up.
 
@@ -319,8 +330,7 @@ class Board:
 
     def _reset(self) -> int:
         mark = self.console.mark()
-        self.console.note(f"into {BootMode.RUN.value}", kind="reset")
-        self.link.reset(BootMode.RUN)
+        self.reset(BootMode.RUN)
         return mark
 
     def _await_firmware(self, mark: int, timeout_s: float) -> BootRecord:

@@ -115,7 +115,7 @@ class Lab:
         return self._opened(
             name,
             entry,
-            physical_link(name, entry, key),
+            physical_link(name, entry, key, self.inventory, self.home),
             lambda: Vault.open(place, self.secret(place)),
             self.home.devices,
         )

@@ -21,7 +21,7 @@ from harness.console.device import Answer, DeviceClient
 from harness.console.inference import Finding, boots_to_json, find, with_findings
 from harness.console.reader import Console
 from harness.dut import HarnessDut
-from harness.errors import BoardError, UsageError
+from harness.errors import BoardError, RefusedError, UsageError
 from harness.formats.flash_encryption import decrypt, encrypt
 from harness.formats.otadata import OTADATA_SIZE_BYTES, OtaData
 from harness.formats.partition_table import Partition, PartitionTable
@@ -34,6 +34,7 @@ from harness.power import Power
 from harness.power.noted import NotedPower
 from harness.provision.chip_state import ChipState
 from harness.provision.device_record import DeviceRecords
+from harness.provision.identity import Identity
 from harness.provision.profile import Profile
 from harness.provision.rom import RomSession
 from harness.vault.vault import Vault
@@ -50,6 +51,10 @@ DOWNLOAD_OFF_TIMEOUT_S = 2.0
 
 ROM_TIMEOUT_S = 3.0
 """esptool's default for one answer."""
+
+
+READING_COMMANDS = frozenset({"status", "reboot", "otadata", "hash", "probe", "net", "wifi", "crash"})
+"""Commands of the firmware that leave its flash and eFuses alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class Board:
         serve: Callable[[], OtaServer],
         address: str | None = None,
         power: Power | None = None,
+        declared_mac: str | None = None,
     ) -> None:
         self.name = name
         self.chip = chip
@@ -125,6 +131,8 @@ class Board:
         """The profile it was prepared in; None before `harness.preparation.prepare`."""
         self.table: PartitionTable | None = None
         self.mac: str | None = None
+        self.identity = Identity(name, physical=link.physical, declared=declared_mac)
+        """Guards every way of writing to it."""
         self.firmware: Companion | None = None
         self.console = Console(link.port, log_path=folder / "serial.log", name=name)
         self._vault = vault
@@ -218,7 +226,11 @@ class Board:
 
     @contextmanager
     def rom(self, *, writes_flash: bool = True, only_otadata: bool = False) -> Iterator[RomSession]:
-        """Resets into download mode and lends the port to esptool and espefuse until the block ends."""
+        """Resets into download mode and lends the port to esptool and espefuse until the block ends.
+
+        Raises:
+            RefusedError: it is to be written to, and is not identified.
+        """
         with self.console.lend("esptool", writes_flash=writes_flash, only_otadata=only_otadata) as port:
             # The reader polls with a short time-out; esptool wants its own default where it sets none.
             port.timeout = ROM_TIMEOUT_S
@@ -226,6 +238,11 @@ class Board:
             with RomSession(
                 port, self.chip, baud=self.link.flash_baud, board=self.name, log=self._rom_said
             ) as session:
+                told = session.mac
+                if told is not None:
+                    self.identity.told(told)
+                if writes_flash:
+                    self.identity.require()
                 yield session
 
     def _rom_said(self, text: str) -> None:
@@ -373,7 +390,16 @@ class Board:
 
         Raises:
             BoardError: no acknowledgement or no result in time.
+            RefusedError: the command writes, and the board is not identified; or it burns eFuses of a chip.
         """
+        if name == "lock" and self.link.physical:
+            raise RefusedError(
+                "'lock' burns eFuses for good, and a command carries no consent",
+                board=self.name,
+                todo="demand the lock of a plan: harness plan --lock",
+            )
+        if name not in READING_COMMANDS:
+            self.identity.require()
         return self._device.send(name, arguments, timeout_s=timeout_s)
 
     def status(self) -> Running:
@@ -381,7 +407,9 @@ class Board:
         answer = self.command("status")
         if not answer.ok:
             raise BoardError(f"refuses 'status': {answer.error}", board=self.name)
-        return Running.from_fields(answer.fields)
+        running = Running.from_fields(answer.fields)
+        self.identity.told(running.mac)
+        return running
 
     def confirm(self) -> Answer:
         """Confirms the running version (``esp_ota_mark_app_valid_cancel_rollback``)."""
@@ -464,6 +492,7 @@ class Board:
         ``command`` is ``ota`` (the raw handler) or ``ota-stock`` (esp_ota_begin/write/end). The device does not
         restart by itself.
         """
+        self.identity.require()
         server = self.server
         server.publish(self._known_mac(), name, data)
         try:

@@ -146,6 +146,7 @@ class Lab:
             serve=lambda: OtaServer(journal_path=journal).start(network.bind, network.port),
             address=network.address or link.host_address,
             power=power_of(entry, link, self.home, name),
+            declared_mac=entry.mac if isinstance(entry, PhysicalEntry) else None,
         )
         self._stack.callback(board.close)
         return board

@@ -105,6 +105,14 @@ class RomSession:
         """The chip is in Secure Download Mode: no registers, no reading, no stub."""
         return bool(self._esp.secure_download_mode)
 
+    @property
+    def mac(self) -> str | None:
+        """The chip's base MAC, lower case; None in Secure Download Mode, where the ROM does not tell."""
+        if self.secure_download:
+            return None
+        with self._vendor("reading the MAC"):
+            return ":".join(f"{byte:02x}" for byte in self._esp.read_mac("BASE_MAC"))
+
     # eFuses
 
     def state(self) -> ChipState:

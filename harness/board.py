@@ -34,6 +34,7 @@ from harness.power import Power
 from harness.power.noted import NotedPower
 from harness.provision.chip_state import ChipState
 from harness.provision.device_record import DeviceRecords
+from harness.provision.flash_baud import FlashBauds
 from harness.provision.identity import Identity
 from harness.provision.profile import Profile
 from harness.provision.rom import RomSession
@@ -121,6 +122,7 @@ class Board:
         address: str | None = None,
         power: Power | None = None,
         declared_mac: str | None = None,
+        bauds: FlashBauds | None = None,
     ) -> None:
         self.name = name
         self.chip = chip
@@ -139,6 +141,7 @@ class Board:
         self._serve = serve
         self._server: OtaServer | None = None
         self._address = address
+        self._bauds = bauds
         self._power = (
             NotedPower(power, link, lambda text: self.console.note(text, kind="power")) if power else None
         )
@@ -235,15 +238,24 @@ class Board:
             # The reader polls with a short time-out; esptool wants its own default where it sets none.
             port.timeout = ROM_TIMEOUT_S
             self.reset(BootMode.DOWNLOAD)
+            asked, known = self.link.flash_baud, self.identity.found
             with RomSession(
-                port, self.chip, baud=self.link.flash_baud, board=self.name, log=self._rom_said
+                port,
+                self.chip,
+                baud=self._bauds.start_at(known, asked) if self._bauds else asked,
+                reset=lambda: self.reset(BootMode.DOWNLOAD),
+                board=self.name,
+                log=self._rom_said,
             ) as session:
                 told = session.mac
                 if told is not None:
                     self.identity.told(told)
                 if writes_flash:
                     self.identity.require()
+                began_at = session.baud
                 yield session
+                if self._bauds and self.identity.found and session.baud and session.baud != began_at:
+                    self._bauds.remember(self.identity.found, asked, session.baud)
 
     def _rom_said(self, text: str) -> None:
         self.console.note(text, kind="tool")

@@ -32,6 +32,7 @@ from harness.links.twin import TwinLink
 from harness.locks import BoardLock
 from harness.ota.server import OtaServer
 from harness.provision.device_record import DeviceRecords
+from harness.provision.flash_baud import FlashBauds
 from harness.say import Say
 from harness.vault.record_file import remove_leftovers
 from harness.vault.secret import KeyFile, Secret
@@ -147,6 +148,7 @@ class Lab:
             address=network.address or link.host_address,
             power=power_of(entry, link, self.home, name),
             declared_mac=entry.mac if isinstance(entry, PhysicalEntry) else None,
+            bauds=FlashBauds(self.home.root / "flash-baud") if isinstance(entry, PhysicalEntry) else None,
         )
         self._stack.callback(board.close)
         return board

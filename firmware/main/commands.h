@@ -26,6 +26,12 @@ typedef struct {
 /** Carries out a command. */
 typedef void (*command_handler_t)(const command_line_t *command, command_outcome_t *outcome);
 
+/**
+ * Makes the tasks that long commands run in. To be called once, before the first line.
+ * @return ESP_OK; ESP_ERR_NO_MEM: the firmware is of no use, since no update could ever run.
+ */
+esp_err_t commands_start(void);
+
 /** Takes one line (NUL terminated, changed by parsing), acknowledges and carries it out. */
 void commands_dispatch(char *line);
 

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "console_port.h"
 #include "device_state.h"
-#include "driver/uart.h"
 #include "esp_efuse.h"
 #include "esp_flash_encrypt.h"
 #include "esp_log.h"
@@ -259,18 +259,17 @@ static void carry_out(job_t *job, bool is_slot)
     job->entry->handler(&job->command, &job->outcome);
     /* Once the answer is out, the slot may hold another command. */
     const command_then_t then = job->outcome.error == NULL ? job->outcome.then : COMMAND_THEN_NOTHING;
-    void (*const crash)(void) = job->outcome.crash;
+    void (*const last_call)(void) = job->outcome.last_call;
     send_done(&job->command, &job->outcome, started_us, is_slot ? job : NULL);
     if (then == COMMAND_THEN_NOTHING) {
         return;
     }
-    /* The answer must be on the wire before the UART's FIFO is reset. */
-    (void)uart_wait_tx_done(CONFIG_ESP_CONSOLE_UART_NUM, pdMS_TO_TICKS(200));
-    if (then == COMMAND_THEN_CRASH) {
-        crash();
+    console_port_drain();
+    if (then == COMMAND_THEN_CALL) {
+        last_call();
     }
     ESP_LOGI(TAG, "restarting");
-    (void)uart_wait_tx_done(CONFIG_ESP_CONSOLE_UART_NUM, pdMS_TO_TICKS(200));
+    console_port_drain();
     esp_restart();
 }
 

@@ -10,7 +10,7 @@
 typedef enum {
     COMMAND_THEN_NOTHING,
     COMMAND_THEN_RESTART,
-    COMMAND_THEN_CRASH,
+    COMMAND_THEN_CALL,
 } command_then_t;
 
 /** What a command came to. */
@@ -20,7 +20,7 @@ typedef struct {
     char message[128]; /**< for a person; empty: none */
     event_t fields;    /**< results, started with NULL */
     command_then_t then;
-    void (*crash)(void); /**< for COMMAND_THEN_CRASH */
+    void (*last_call)(void); /**< for COMMAND_THEN_CALL; the device restarts if it comes back */
 } command_outcome_t;
 
 /** Carries out a command. */

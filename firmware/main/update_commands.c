@@ -5,11 +5,9 @@
 
 #include "commands.h"
 #include "device_state.h"
-#include "driver/uart.h"
-#include "esp_idf_version.h"
 #include "esp_log.h"
 #include "esp_ota_ops.h"
-#include "freertos/FreeRTOS.h"
+#include "idf_compat.h"
 #include "psa/crypto.h"
 #include "sdkconfig.h"
 #include "stock_ota.h"
@@ -126,29 +124,12 @@ void command_repair(const command_line_t *command, command_outcome_t *outcome)
     device_state_add(&outcome->fields);
 }
 
-#if ESP_IDF_VERSION < ESP_IDF_VERSION_VAL(5, 5, 0)
-static void mark_invalid_and_restart(void)
-{
-    const esp_err_t err = esp_ota_mark_app_invalid_rollback_and_reboot();
-    ESP_LOGE("rollback", "esp_ota_mark_app_invalid_rollback_and_reboot = %s", esp_err_to_name(err));
-}
-#endif
-
 void command_rollback(const command_line_t *command, command_outcome_t *outcome)
 {
     (void)command;
-#if ESP_IDF_VERSION >= ESP_IDF_VERSION_VAL(5, 5, 0)
-    command_end_esp(outcome, esp_ota_mark_app_invalid_rollback(), "esp_ota_mark_app_invalid_rollback");
-    outcome->then = COMMAND_THEN_RESTART;
-#else
-    /* Before v5.5 marking and restarting are one call: it succeeds when this is true. */
-    if (!esp_ota_check_rollback_is_possible()) {
-        command_end_esp(outcome, ESP_ERR_OTA_ROLLBACK_FAILED, "esp_ota_check_rollback_is_possible");
-        return;
-    }
-    outcome->then = COMMAND_THEN_CRASH;
-    outcome->crash = mark_invalid_and_restart;
-#endif
+    command_end_esp(outcome, idf_compat_prepare_rollback(), "marking the running version invalid");
+    outcome->then = COMMAND_THEN_CALL;
+    outcome->last_call = idf_compat_finish_rollback;
 }
 
 /* SHA-256 over the raw bytes of a partition. */

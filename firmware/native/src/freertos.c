@@ -1,14 +1,11 @@
-/* FreeRTOS, the task watchdog and the UART driver on POSIX threads. */
+/* FreeRTOS and the task watchdog on POSIX threads. */
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
-#include "driver/uart.h"
 #include "esp_log.h"
 #include "esp_task_wdt.h"
 #include "esp_timer.h"
@@ -164,40 +161,5 @@ esp_err_t esp_task_wdt_reset(void)
     pthread_mutex_lock(&s_watchdog_mutex);
     s_fed_at_us = esp_timer_get_time();
     pthread_mutex_unlock(&s_watchdog_mutex);
-    return ESP_OK;
-}
-
-esp_err_t uart_driver_install(uart_port_t uart_num, int rx_buffer_size, int tx_buffer_size, int queue_size,
-                              void *uart_queue, int intr_alloc_flags)
-{
-    (void)uart_num;
-    (void)rx_buffer_size;
-    (void)tx_buffer_size;
-    (void)queue_size;
-    (void)uart_queue;
-    (void)intr_alloc_flags;
-    return ESP_OK;
-}
-
-int uart_read_bytes(uart_port_t uart_num, void *buf, uint32_t length, TickType_t ticks_to_wait)
-{
-    (void)uart_num;
-    const bool for_ever = ticks_to_wait == portMAX_DELAY;
-    const int64_t timeout_ms = for_ever ? -1 : (int64_t)ticks_to_wait * 1000 / configTICK_RATE_HZ;
-    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
-    if (poll(&input, 1, (int)timeout_ms) <= 0) {
-        return 0;
-    }
-    const ssize_t got = read(STDIN_FILENO, buf, length);
-    if (got == 0) {
-        _exit(0); /* the twin has gone */
-    }
-    return got < 0 && errno == EINTR ? 0 : (int)got;
-}
-
-esp_err_t uart_wait_tx_done(uart_port_t uart_num, TickType_t ticks_to_wait)
-{
-    (void)uart_num;
-    (void)ticks_to_wait;
     return ESP_OK;
 }

@@ -19,6 +19,7 @@
 #include "network.h"
 #include "sdkconfig.h"
 #include "soc/soc_caps.h"
+#include "uart_source.h"
 
 static const char *TAG = "commands";
 
@@ -166,6 +167,7 @@ static void command_lock(const command_line_t *command, command_outcome_t *outco
 static const entry_t COMMANDS[] = {
     {"status", command_status, false},
     {"ota", command_ota, true},
+    {"ota-uart", command_ota_uart, true},
     {"ota-stock", command_ota_stock, true},
     {"confirm", command_confirm, false},
     {"reboot", command_reboot, false},
@@ -289,7 +291,7 @@ esp_err_t commands_start(void)
     s_mutex = xSemaphoreCreateMutexStatic(&s_mutex_memory);
     s_queue =
         xQueueCreateStatic(JOB_COUNT, sizeof(s_queue_memory[0]), (uint8_t *)s_queue_memory, &s_queue_state);
-    if (s_mutex == NULL || s_queue == NULL) {
+    if (s_mutex == NULL || s_queue == NULL || uart_source_start() != ESP_OK) {
         return ESP_ERR_NO_MEM;
     }
     for (size_t i = 0; i < JOB_COUNT; i++) {
@@ -360,7 +362,13 @@ void commands_dispatch(char *line)
 {
     job_t *job = &s_inline;
     (void)snprintf(job->line, sizeof(job->line), "%s", line);
-    switch (command_line_parse(job->line, &job->command)) {
+    const command_line_status_t status = command_line_parse(job->line, &job->command);
+    if (status != COMMAND_LINE_EMPTY && strcmp(job->command.name, "data") == 0) {
+        /* Not a command but part of one: its answer is the next question, or the command's end. */
+        uart_source_take(&job->command, status == COMMAND_LINE_OK);
+        return;
+    }
+    switch (status) {
     case COMMAND_LINE_EMPTY:
         return;
     case COMMAND_LINE_NOT_A_COMMAND:

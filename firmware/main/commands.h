@@ -44,6 +44,7 @@ void command_end_esp(command_outcome_t *outcome, esp_err_t code, const char *wha
 
 /* Commands of other files. */
 void command_ota(const command_line_t *command, command_outcome_t *outcome);
+void command_ota_uart(const command_line_t *command, command_outcome_t *outcome);
 void command_ota_stock(const command_line_t *command, command_outcome_t *outcome);
 void command_confirm(const command_line_t *command, command_outcome_t *outcome);
 void command_repair(const command_line_t *command, command_outcome_t *outcome);

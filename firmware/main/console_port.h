@@ -7,8 +7,8 @@
 #include "esp_err.h"
 
 /** Received bytes that are kept until console_port_read() takes them: more than a host sends between two
- * answers. */
-#define CONSOLE_PORT_RECEIVE_SIZE 2048
+ * answers, which is 4 KiB of an update as base64. */
+#define CONSOLE_PORT_RECEIVE_SIZE 8192
 
 /** Claims the wire for input. */
 esp_err_t console_port_start(void);

@@ -11,6 +11,7 @@
 #include "psa/crypto.h"
 #include "sdkconfig.h"
 #include "stock_ota.h"
+#include "uart_source.h"
 
 /* Progress of an update becomes events. */
 static void on_progress(void *context, raw_ota_phase_t phase, uint32_t bytes, uint32_t total)
@@ -54,34 +55,77 @@ static void add_update(event_t *fields, const raw_ota_result_t *result)
     }
 }
 
+/* Options that updates over the network and over the console share. False: the outcome says what is wrong. */
+static bool read_options(const command_line_t *command, raw_ota_options_t *options,
+                         command_outcome_t *outcome)
+{
+    *options = RAW_OTA_OPTIONS_DEFAULT();
+    options->bare = command_line_flag(command, "bare");
+    options->skip_erase = command_line_flag(command, "noerase");
+    options->on_progress = on_progress;
+    options->progress_context = (void *)command;
+#if !CONFIG_RAW_OTA_TEST_HOOKS
+    if (options->skip_erase) {
+        command_fail(outcome, "bad-argument", ESP_OK, "this build has no test hooks");
+        return false;
+    }
+#else
+    (void)outcome;
+#endif
+    return true;
+}
+
+/* Ends an update with what came of it. */
+static void end_update(const command_line_t *command, const raw_ota_result_t *result,
+                       command_outcome_t *outcome)
+{
+    end_raw(outcome, result);
+    add_update(&outcome->fields, result);
+    if (command_line_flag(command, "reboot")) {
+        outcome->then = COMMAND_THEN_RESTART;
+    }
+}
+
 void command_ota(const command_line_t *command, command_outcome_t *outcome)
 {
     const char *url = command_line_get(command, "url");
-    raw_ota_options_t options = RAW_OTA_OPTIONS_DEFAULT();
-    options.bare = command_line_flag(command, "bare");
-    options.skip_erase = command_line_flag(command, "noerase");
-    options.on_progress = on_progress;
-    options.progress_context = (void *)command;
+    raw_ota_options_t options;
+    if (!read_options(command, &options, outcome)) {
+        return;
+    }
     uint32_t resumes = 0;
     if (url == NULL || !command_line_number(command, "size", 0, &options.bare_size) ||
         !command_line_number(command, "resumes", UINT32_MAX, &resumes)) {
         command_fail(outcome, "bad-argument", ESP_OK, "ota needs url=, and numbers for size= and resumes=");
         return;
     }
-#if !CONFIG_RAW_OTA_TEST_HOOKS
-    if (options.skip_erase) {
-        command_fail(outcome, "bad-argument", ESP_OK, "this build has no test hooks");
-        return;
-    }
-#endif
     options.resumes = resumes <= INT16_MAX ? (int)resumes : -1;
     raw_ota_result_t result;
     (void)raw_ota_update_from_url(url, &options, &result);
-    end_raw(outcome, &result);
-    add_update(&outcome->fields, &result);
-    if (command_line_flag(command, "reboot")) {
-        outcome->then = COMMAND_THEN_RESTART;
+    end_update(command, &result, outcome);
+}
+
+void command_ota_uart(const command_line_t *command, command_outcome_t *outcome)
+{
+    uart_source_t source = {.id = command->id};
+    raw_ota_options_t options;
+    if (!read_options(command, &options, outcome)) {
+        return;
     }
+    if (!command_line_number(command, "size", 0, &source.size) || source.size == 0) {
+        command_fail(outcome, "bad-argument", ESP_OK,
+                     "ota-uart needs size=, the bytes of the whole transfer");
+        return;
+    }
+    const raw_ota_source_t bytes = {.context = &source, .read = uart_source_read, .size = source.size};
+    raw_ota_result_t result;
+    (void)raw_ota_update(&bytes, &options, &result);
+    end_update(command, &result, outcome);
+    if (source.timed_out) {
+        command_fail(outcome, "uart-timeout", ESP_OK, "asked %d times for byte %" PRIu32 " in vain",
+                     CONFIG_COMPANION_UART_ATTEMPTS, source.missing);
+    }
+    event_add_number(&outcome->fields, "repeats", source.repeats);
 }
 
 void command_ota_stock(const command_line_t *command, command_outcome_t *outcome)

@@ -133,7 +133,10 @@ static void command_wifi(const command_line_t *command, command_outcome_t *outco
         command_fail(outcome, "bad-argument", ESP_OK, "wifi needs ssid=");
         return;
     }
-    command_end_esp(outcome, network_join(ssid, password != NULL ? password : ""), "joining the network");
+    const esp_err_t err = network_join(ssid, password != NULL ? password : "");
+    if (err != ESP_OK) {
+        command_fail(outcome, "no-network", err, "joining the network = %s", esp_err_to_name(err));
+    }
     network_add_state(&outcome->fields);
 }
 

@@ -2,6 +2,8 @@
  * else. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "esp_err.h"
 #include "esp_idf_version.h"
 #include "esp_ota_ops.h"

@@ -7,6 +7,8 @@
 #include "device_state.h"
 #include "esp_log.h"
 #include "esp_ota_ops.h"
+#include "freertos/FreeRTOS.h"
+#include "freertos/task.h"
 #include "idf_compat.h"
 #include "psa/crypto.h"
 #include "sdkconfig.h"
@@ -191,6 +193,9 @@ static psa_status_t hash_raw(const esp_partition_t *partition, uint32_t size, ui
         *read = esp_partition_read_raw(partition, at, s_piece, piece);
         if (*read == ESP_OK) {
             status = psa_hash_update(&hash, s_piece, piece);
+        }
+        if ((at + piece) % (128 * 1024) == 0) {
+            vTaskDelay(1); /* the idle task's turn, else its watchdog would end this */
         }
         at += piece;
     }

@@ -136,33 +136,35 @@ void uart_source_take(const command_line_t *line, bool intact)
     }
 }
 
-/* Asks for the first gap, whose offset in the transfer goes to `missing`. @return bytes received so far. */
-static uint32_t ask(uint32_t *missing)
+/* Asks for the first gap. @return false when there is none: the last line may have come late. */
+static bool ask(uart_source_t *source)
 {
     uint8_t stale;
     (void)xQueueReceive(s_signals, &stale, 0);
     event_t event;
     event_start(&event, "want");
     (void)xSemaphoreTake(s_mutex, portMAX_DELAY);
-    uint32_t first = 0;
-    while (s_window.has[first]) {
-        first++;
+    uint32_t at = 0;
+    while (at < s_window.size && s_window.has[at / PIECE_SIZE]) {
+        at += piece_size(at / PIECE_SIZE);
     }
-    uint32_t end = first * PIECE_SIZE;
-    for (uint32_t piece = first; end < s_window.size && !s_window.has[piece]; piece++) {
-        end += piece_size(piece);
+    uint32_t end = at;
+    while (end < s_window.size && !s_window.has[end / PIECE_SIZE]) {
+        end += piece_size(end / PIECE_SIZE);
     }
     s_window.asked_end = end;
     s_window.settled = false;
-    *missing = s_window.start + first * PIECE_SIZE;
-    const uint32_t received = s_window.received;
-    event_add_number(&event, "id", s_window.id);
     (void)xSemaphoreGive(s_mutex);
-    event_add_number(&event, "at", *missing);
-    event_add_number(&event, "len", end - first * PIECE_SIZE);
+    if (at == end) {
+        return false;
+    }
+    source->missing = source->position + at;
+    event_add_number(&event, "id", source->id);
+    event_add_number(&event, "at", source->missing);
+    event_add_number(&event, "len", end - at);
     event_add_number(&event, "piece", PIECE_SIZE);
     event_send(&event);
-    return received;
+    return true;
 }
 
 /* Waits for lines until the last one has come, or none comes any more. */
@@ -179,25 +181,40 @@ static void listen(void)
     }
 }
 
-/* Fills the open window. @return false when the host gave up or does not answer. */
-static bool receive(uart_source_t *source)
+static uint32_t received(void)
 {
-    for (int attempt = 1; attempt <= CONFIG_COMPANION_UART_ATTEMPTS; attempt++) {
-        const uint32_t before = ask(&source->missing);
+    (void)xSemaphoreTake(s_mutex, portMAX_DELAY);
+    const uint32_t bytes = s_window.received;
+    (void)xSemaphoreGive(s_mutex);
+    return bytes;
+}
+
+static bool given_up(void)
+{
+    (void)xSemaphoreTake(s_mutex, portMAX_DELAY);
+    const bool answer = s_window.given_up;
+    (void)xSemaphoreGive(s_mutex);
+    return answer;
+}
+
+/* Fills the open window of `length` bytes. @return false when the host gave up or does not answer. */
+static bool receive(uart_source_t *source, uint32_t length)
+{
+    uint32_t before = 0;
+    int in_vain = 0;
+    while (in_vain < CONFIG_COMPANION_UART_ATTEMPTS) {
+        if (!ask(source)) {
+            return true;
+        }
         listen();
-        (void)xSemaphoreTake(s_mutex, portMAX_DELAY);
-        const uint32_t received = s_window.received;
-        const bool full = received == s_window.size;
-        const bool given_up = s_window.given_up;
-        (void)xSemaphoreGive(s_mutex);
-        if (full || given_up) {
-            return full;
+        const uint32_t now = received();
+        if (now == length || given_up()) {
+            return now == length;
         }
         source->repeats++;
         ESP_LOGW(TAG, "not everything from byte %" PRIu32 " on has come, asking again", source->missing);
-        if (received > before) {
-            attempt = 0; /* only questions that brought nothing count */
-        }
+        in_vain = now > before ? 0 : in_vain + 1;
+        before = now;
     }
     source->timed_out = true;
     return false;
@@ -220,7 +237,7 @@ int uart_source_read(void *context, uint8_t *buffer, size_t capacity)
     s_window.start = source->position;
     s_window.size = length;
     (void)xSemaphoreGive(s_mutex);
-    const bool full = receive(source);
+    const bool full = receive(source, length);
     /* From here on no line can write to the buffer. */
     (void)xSemaphoreTake(s_mutex, portMAX_DELAY);
     s_window.open = false;

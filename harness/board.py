@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.build.app_dir import AppDirectory
 from harness.build.firmware_source import FirmwareSource
@@ -46,6 +46,12 @@ BOOT_TIMEOUT_S = 30.0
 """From reset to the firmware's boot event; a real board with Wi-Fi takes a few seconds."""
 
 UPDATE_TIMEOUT_S = 180.0
+
+SLOWEST_UART_BYTES_PER_S = 3000
+"""Of an update over the UART: half of what 115200 baud gives, base64 and pauses for flash included."""
+
+Way = Literal["network", "uart"]
+"""How the bytes of an update reach the device."""
 
 DOWNLOAD_OFF = re.compile(r"Download mode is disabled|Download boot modes disabled")
 """ESP32's and the later chips' ROM, when a strap asks for a download mode that eFuses have switched off."""
@@ -558,18 +564,25 @@ class Board:
         *,
         name: str = "update.pkg",
         command: str = "ota",
+        over: Way | None = None,
         timeout_s: float = UPDATE_TIMEOUT_S,
         **arguments: object,
     ) -> Answer:
         """Publishes `data` for this board alone and has the firmware update itself from it.
 
         ``command`` is ``ota`` (the raw handler) or ``ota-stock`` (esp_ota_begin/write/end). The device does not
-        restart by itself.
+        restart by itself. `over` the ``uart`` the raw handler gets the same bytes without a network, about 1 MB
+        in two and a half minutes; by default so does a firmware that has none.
 
         Raises:
-            LabError, UsageError, BoardError: as `reach_updates`; no update was begun.
+            LabError, UsageError, BoardError: as `reach_updates`, or the stock handler over the UART; no update was
+                begun.
         """
         self.identity.require()
+        if self._goes_over_uart(command, over):
+            self._require_speech("ota-uart")
+            timeout_s += len(data) / SLOWEST_UART_BYTES_PER_S
+            return self._device.send_with_data("ota-uart", arguments, data, timeout_s=timeout_s)
         server = self.server
         server.publish(self._known_mac(), name, data)
         try:
@@ -578,9 +591,23 @@ class Board:
         finally:
             server.withdraw(self._known_mac(), name)
 
-    def update(self, release: Release) -> Answer:
+    def _goes_over_uart(self, command: str, over: Way | None) -> bool:
+        if command != "ota":
+            if over == "uart":
+                raise UsageError(f"'{command}' takes its image over the network only", board=self.name)
+            return False
+        if over is None:
+            booted = next(
+                (boot.evt_boot for boot in reversed(self.console.boot_records) if boot.evt_boot), None
+            )
+            if (booted or self.status().fields).get("net") != "none":
+                return False
+            self.console.note("the firmware has no network: the update goes over the UART")
+        return over != "network"
+
+    def update(self, release: Release, *, over: Way | None = None) -> Answer:
         """Updates to `release` through the raw handler, with a package for the slot that is free."""
-        return self.take(self.package(release), name=f"{release.version}.pkg")
+        return self.take(self.package(release), name=f"{release.version}.pkg", over=over)
 
     def diagnose(
         self, body: bytes, recipe: Recipe, *, other_keys: Mapping[str, bytes] | None = None

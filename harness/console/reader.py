@@ -277,8 +277,8 @@ class Console:
 
     # --- what the harness does ---
 
-    def write(self, data: bytes) -> None:
-        """Sends `data` and logs it line by line, secrets redacted.
+    def write(self, data: bytes, *, shown: str | None = None) -> None:
+        """Sends `data` and logs it line by line, secrets redacted, or `shown` in its place.
 
         Raises:
             LabError: the port is gone or does not take it in time.
@@ -289,7 +289,7 @@ class Console:
             self._refuse_if_lent()
             self._recording.raise_if_gone()
             try:
-                self._recording.add_sent(data)
+                self._recording.add_sent(data if shown is None else f"{shown}\n".encode())
                 self._reader.write(data)
             except (PortGoneError, OSError) as error:
                 raise LabError(

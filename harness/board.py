@@ -137,6 +137,7 @@ class Board:
         power: Power | None = None,
         declared_mac: str | None = None,
         bauds: FlashBauds | None = None,
+        fragments: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.chip = chip
@@ -158,6 +159,8 @@ class Board:
         self._server: OtaServer | None = None
         self.network = network
         self._bauds = bauds
+        self.fragments = fragments
+        """sdkconfig fragments that a companion firmware built for the chip needs on this board."""
         self._power = (
             NotedPower(power, link, lambda text: self.console.note(text, kind="power")) if power else None
         )

@@ -58,7 +58,7 @@ def firmware_for(
         )
     return TargetFirmware(
         chip,
-        (*fragments, *board.link.firmware_fragments(chip)),
+        (*fragments, *board.fragments),
         keys,
         home.builds,
         idf=idf,

@@ -147,6 +147,7 @@ class Lab:
             network=network,
             power=power_of(entry, link, self.home, name),
             declared_mac=entry.mac if isinstance(entry, PhysicalEntry) else None,
+            fragments=entry.firmware_fragments,
             bauds=FlashBauds(self.home.root / "flash-baud") if isinstance(entry, PhysicalEntry) else None,
         )
         self._stack.callback(board.close)

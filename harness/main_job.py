@@ -65,7 +65,9 @@ def _provisioned(board: Board, prepared: Prepared, demand: Demand) -> list[Claim
         Claim.of("the board boots", boot.app_started, boot.summary()),
         Claim.of(
             "bootloader and firmware agree on the encryption",
-            boot.encryption == running.encryption == (demand.profile.value if board.encrypts else "off"),
+            boot.encryption
+            == running.encryption
+            == (demand.profile.built_as.value if board.encrypts else "off"),
             f"log: {boot.encryption}, firmware: {running.encryption}",
         ),
     ]

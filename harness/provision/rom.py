@@ -282,6 +282,7 @@ class RomSession:
         Raises:
             BoardError: reading failed, or the chip is in Secure Download Mode.
         """
+        self._require_readable("reading flash")
         with self._vendor("reading flash"):
             self._over_the_wire(_nothing)
             data = esptool.read_flash(self._esp, offset, size_bytes)
@@ -289,11 +290,20 @@ class RomSession:
 
     def flash_md5(self, offset: int, size_bytes: int) -> str:
         """MD5 over raw flash, computed by the chip; 32 lower-case hexadecimal digits. Errors as `read_flash`."""
+        self._require_readable("hashing flash")
         with self._vendor("hashing flash"):
             self._over_the_wire(_nothing)
             return self._md5(offset, size_bytes)
 
     # Inside
+
+    def _require_readable(self, what: str) -> None:
+        if self.secure_download:
+            raise BoardError(
+                f"{what}: the chip is in Secure Download Mode, where nothing can be read",
+                board=self.board,
+                todo="have its firmware read it",
+            )
 
     def _fuses(self) -> FuseBurner:
         if self._burner is None:
@@ -305,6 +315,11 @@ class RomSession:
         if self.stub_running:
             raise LabError(
                 "eFuses are burned through the ROM, and the flasher stub is running", board=self.board
+            )
+        if self.secure_download:
+            raise BoardError(
+                f"{what}: the chip is in Secure Download Mode, where eFuses are out of reach",
+                board=self.board,
             )
         with self._vendor(what):
             burner = self._fuses()

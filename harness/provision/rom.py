@@ -15,12 +15,12 @@ from functools import partial
 from typing import Any
 
 import esptool
-import serial
 from esptool.targets import CHIP_DEFS
 from esptool.util import UnsupportedCommandError
 
 from harness.chips import Chip, chip_with_id
 from harness.errors import BoardError, HarnessError, LabError
+from harness.links.device_port import PORT_ERRORS
 from harness.provision.burner import ChipFellSilentError, FuseBurner
 from harness.provision.changed_sectors import as_if_before, changed_sectors
 from harness.provision.chip_state import ChipState, Download, SecurityInfo
@@ -411,7 +411,7 @@ class RomSession:
             raise BoardError(
                 f"{what}: the vendor tool gave up (exit status {error.code})", board=self.board
             ) from error
-        except (serial.SerialException, OSError) as error:
+        except PORT_ERRORS as error:
             raise LabError(
                 f"{what}: the port failed: {redact(str(error))}",
                 board=self.board,
@@ -453,7 +453,7 @@ def _restore_port(port: Any, timeout_s: float | None) -> None:
         if port.baudrate != ROM_BAUD:
             port.baudrate = ROM_BAUD
         port.timeout = timeout_s
-    except (serial.SerialException, OSError):
+    except PORT_ERRORS:
         # The port has gone; whoever uses it next says so with its name.
         return
 

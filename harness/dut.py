@@ -18,7 +18,6 @@ from pytest_embedded.log import PexpectProcess
 
 from harness.console.reader import Console
 
-
 _GONE = "the board's port has gone"
 
 

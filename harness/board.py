@@ -38,7 +38,7 @@ from harness.provision.chip_state import ChipState
 from harness.provision.device_record import DeviceRecords
 from harness.provision.flash_baud import FlashBauds
 from harness.provision.identity import Identity
-from harness.provision.profile import Profile
+from harness.provision.profile import Lock, Profile
 from harness.provision.rom import RomSession
 from harness.vault.vault import Vault
 
@@ -146,6 +146,8 @@ class Board:
         self.records = records
         self.profile: Profile | None = None
         """The profile it was prepared in; None before `harness.preparation.prepare`."""
+        self.lock: Lock | None = None
+        """What is left of its UART download; None as `profile`."""
         self.table: PartitionTable | None = None
         self.mac: str | None = None
         self.identity = Identity(name, physical=link.physical, declared=declared_mac)
@@ -175,7 +177,8 @@ class Board:
     @property
     def capabilities(self) -> frozenset[str]:
         """What a test may demand of this board with ``@pytest.mark.needs``."""
-        return self.link.capabilities | ({"power"} if self._power is not None else set())
+        gone = {"uart-download"} if self.lock is Lock.DOWNLOAD_OFF else set()
+        return (self.link.capabilities | ({"power"} if self._power is not None else set())) - gone
 
     @property
     def power(self) -> Power:

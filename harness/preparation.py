@@ -16,7 +16,7 @@ from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.network.update_path import NO_NETWORK
-from harness.provision.chip_state import ChipState, Download
+from harness.provision.chip_state import ChipState, unreachable_state
 from harness.provision.consent import check_consent
 from harness.provision.device_record import DeviceRecord
 from harness.provision.execute import StepEvent, carry_out
@@ -87,7 +87,7 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
     Raises:
         BoardError: the firmware does not come up. RefusedError: it is another board.
     """
-    board.profile = demand.profile
+    board.profile, board.lock = demand.profile, planned.plan.lock
     with say.phase("first boot", lambda: board.uart_bytes):
         try:
             running = board.settle()
@@ -207,14 +207,26 @@ def identify(board: Board) -> ChipState:
     Raises:
         BoardError: nothing answers, or nothing tells its MAC.
     """
+    off = _was_off(board) and board.says_download_is_off()
+    state = unreachable_state(board.chip, None) if off else _read_state(board)
+    board.mac = state.mac or _told_otherwise(board)
+    return state
+
+
+def _was_off(board: Board) -> bool:
+    """Whether the board that is meant to be here had no UART download when it was left: it is asked for that first."""
+    meant = board.identity.declared or getattr(board.link, "mac", None)
+    record = board.records.read(str(meant)) if meant else None
+    return record is not None and record.lock is Lock.DOWNLOAD_OFF
+
+
+def _read_state(board: Board) -> ChipState:
     try:
-        state = board.read_state()
+        return board.read_state()
     except BoardError:
         if not board.says_download_is_off():
             raise
-        state = ChipState(board.chip.name, None, None, {}, frozenset(), frozenset(), (), Download.OFF)
-    board.mac = state.mac or _told_otherwise(board)
-    return state
+    return unreachable_state(board.chip, None)
 
 
 def _told_otherwise(board: Board) -> str:

@@ -138,6 +138,7 @@ class Board:
         declared_mac: str | None = None,
         bauds: FlashBauds | None = None,
         fragments: tuple[str, ...] = (),
+        bench_vault: Callable[[], Vault] | None = None,
     ) -> None:
         self.name = name
         self.chip = chip
@@ -157,6 +158,7 @@ class Board:
         """What is flashed over the UART first; None before it was planned for."""
         self.console = Console(link.port, log_path=folder / "serial.log", name=name)
         self._vault = vault
+        self._bench_vault = bench_vault
         self._serve = serve
         self._server: OtaServer | None = None
         self.network = network
@@ -199,6 +201,14 @@ class Board:
         if self._opened_vault is None:
             self._opened_vault = self._vault()
         return self._opened_vault
+
+    def choose_vault(self, profile: Profile) -> None:
+        """In profile ``open`` a physical board's packages are signed with a key of the bench, and no vault is opened.
+
+        Nothing is secret there, and a first look at a board must not begin with making a vault.
+        """
+        if self._bench_vault is not None and profile is Profile.OPEN:
+            self._opened_vault = self._bench_vault()
 
     @property
     def log_path(self) -> Path:

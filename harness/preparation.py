@@ -148,6 +148,7 @@ def make_plan(board: Board, demand: Demand, home: Home, *, say: Say, reflash: bo
         state = identify(board)
     mac = board.mac
     assert mac is not None
+    board.choose_vault(demand.profile)
     record = board.records.read(mac)
     lock = demand.lock or _kept_lock(board, state, record, demand.profile)
     with say.phase("build", lambda: board.uart_bytes), _called_by_name(board):

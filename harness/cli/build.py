@@ -111,7 +111,8 @@ def build(
         of_board = entry.firmware_fragments
         if not keys:
             secret = vault_secret(vault_key_file, vault_passphrase_fd)
-            keys = [open_vault(home, inventory.path, board, entry, secret).signing_public_key()]
+            opened = open_vault(home, inventory.path, board, entry, secret, profile=Profile(profile))
+            keys = [opened.signing_public_key()]
     if chip is None:
         raise UsageError("for which chip?", todo="give --board NAME or --chip CHIP")
     row = chip_named(chip)

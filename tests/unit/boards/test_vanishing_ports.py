@@ -238,4 +238,4 @@ def test_an_emulator_that_is_killed_is_one_error_and_the_next_run_works(
     with lab_with(home, tmp_path, emulated) as lab:
         board = lab.open("desk")
         board.reset(BootMode.RUN)
-        board.console.wait_for("boot 1", 10)
+        board.console.wait_for("boot 1", 10, since=0)

@@ -197,7 +197,15 @@ def _called_by_name(board: Board) -> Iterator[None]:
 
 
 def _kept_lock(board: Board, state: ChipState, record: DeviceRecord | None, profile: Profile) -> Lock:
-    """A board that is in the profile already keeps the lock that it has; others get the default."""
+    """A board that is in the profile already keeps the lock that it has; others get the default.
+
+    One that an earlier run has left half done gets the lock that was planned then: what it shows by now may be all
+    of the profile but its lock.
+    """
+    assert board.mac is not None
+    begun = board.vault.intent(board.mac)
+    if begun is not None and begun.profile == profile.value:
+        return Lock(begun.lock)
     now = profile_of(state, record)
     return now.lock if now.profile is profile else default_lock(board.chip, profile)
 

@@ -29,7 +29,7 @@ def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, 
         BoardError, LabError: the board or the lab failed; what was done so far is kept.
     """
     say.step(f"{board.name}: {board.chip.title} on {board.link.description}")
-    planned = make_plan(board, demand, home, say=say)
+    planned = make_plan(board, demand, home, say=say, to_carry_out=True)
     for line in planned.plan.text().splitlines():
         say.detail(line)
     if not planned.plan.empty:

@@ -76,7 +76,7 @@ def prepare(board: Board, demand: Demand, consent: Consent, home: Home, *, say: 
         RefusedError: consent is missing, or the board cannot reach the profile.
         BoardError, LabError: provisioning failed; the next run goes on from there.
     """
-    planned = make_plan(board, demand, home, say=say)
+    planned = make_plan(board, demand, home, say=say, to_carry_out=True)
     carry_out_plan(board, planned, consent, home, say=say)
     return settle_after(board, planned, demand, say=say)
 
@@ -123,7 +123,7 @@ def reflash(board: Board, demand: Demand, consent: Consent, home: Home, *, say: 
     Raises:
         RefusedError: UART download is off. BoardError: the firmware does not come up even then.
     """
-    planned = make_plan(board, demand, home, say=say, reflash=True)
+    planned = make_plan(board, demand, home, say=say, reflash=True, to_carry_out=True)
     carry_out_plan(board, planned, consent, home, say=say)
     return settle_after(board, planned, demand, say=say)
 
@@ -138,14 +138,29 @@ class Planned:
     app: AppDirectory
 
 
-def make_plan(board: Board, demand: Demand, home: Home, *, say: Say, reflash: bool = False) -> Planned:
+def make_plan(
+    board: Board,
+    demand: Demand,
+    home: Home,
+    *,
+    say: Say,
+    reflash: bool = False,
+    to_carry_out: bool = False,
+) -> Planned:
     """Identifies the board, reads its eFuses, builds the firmware, plans. Nothing on the board changes.
+
+    Args:
+        reflash: write the flash again, although the board is in the profile already.
+        to_carry_out: what would be refused in the end for want of the board's name is refused before a build of
+            minutes.
 
     Raises:
         RefusedError: the state cannot reach the profile; names the fuse in the way.
     """
     with say.phase("read", lambda: board.uart_bytes):
         state = identify(board)
+    if to_carry_out:
+        board.identity.require()
     mac = board.mac
     assert mac is not None
     board.choose_vault(demand.profile)

@@ -155,7 +155,7 @@ def _provisioned(
     lab: Lab, name: str, demand: Demand, consent: Consent, plan_id: str | None, say: Say
 ) -> Plan:
     opened = lab.open(name)
-    planned: Planned = make_plan(opened, demand, lab.home, say=say)
+    planned: Planned = make_plan(opened, demand, lab.home, say=say, to_carry_out=True)
     if plan_id is not None and planned.plan.id != plan_id:
         before = Plan.from_json(_stored(lab.home, plan_id).plan)
         changes = before.changed_since(planned.state)

@@ -1,5 +1,6 @@
 #include "raw_ota_http.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,7 +174,15 @@ static bool resume(raw_ota_http_t *http)
     return true;
 }
 
-/* What a read that gave no bytes means. `broken` is the errno of the connection, 0 for a clean close. */
+/* The errno of a broken connection, 0 for a clean close. Reading it also clears it: each break is judged by
+ * its own. After a clean close that ended a partly filled read, lwIP answers the next one with ENOTCONN. */
+static int take_break(raw_ota_http_t *http)
+{
+    const int error = esp_http_client_get_errno(http->client);
+    return error == ENOTCONN ? 0 : error;
+}
+
+/* What a read that gave no bytes means. `broken` is what take_break() gave. */
 static raw_ota_err_t explain(const raw_ota_http_t *http, int got, int broken)
 {
     if (got == -ESP_ERR_HTTP_EAGAIN) {
@@ -207,8 +216,7 @@ int raw_ota_http_read(void *context, uint8_t *buffer, size_t capacity)
         if (got == 0 && esp_http_client_is_complete_data_received(http->client)) {
             return 0;
         }
-        /* Reading it also clears it: each break is judged by its own errno. */
-        const int broken = esp_http_client_get_errno(http->client);
+        const int broken = take_break(http);
         if (!resume(http)) {
             return -(int)explain(http, got, broken);
         }

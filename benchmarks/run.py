@@ -1,8 +1,8 @@
-"""Where the time goes: blank board to proven switch by phase, bytes on the UART, encryption beside espsecure.
+"""Where the time goes: blank board to proven switch by phase, bytes on the UART, flashing again, encryption.
 
     .venv/bin/python benchmarks/run.py [--chip esp32c3] [--rounds 3]
 
-Seconds vary with the machine; the ratio to espsecure is measured in the same run, in turns.
+Seconds vary with the machine; the ratios, to a whole write and to espsecure, are measured in the same run, in turns.
 """
 
 from __future__ import annotations
@@ -76,6 +76,33 @@ def encryption(cipher: Cipher, rounds: int) -> tuple[float, float]:
     return 1 / statistics.median(ours), 1 / statistics.median(theirs)
 
 
+def flashing(chip: str, home: Home) -> list[tuple[str, float, int]]:
+    """What a write of 1 MiB of ciphertext costs by how much of it is in flash already: seconds, UART bytes sent."""
+    image = os.urandom(IMAGE_BYTES)
+    edited = bytearray(image)
+    for sector in (1, 100, 101, 250):
+        edited[sector * 4096] ^= 1
+    costs = []
+    with tempfile.TemporaryDirectory() as out, Lab(home, Inventory(None, {}), Path(out), no_secret) as lab:
+        board = lab.throwaway(chip)
+        for what, data, compare in (
+            ("whole", image, False),
+            ("the same again", image, True),
+            ("4 sectors differ", bytes(edited), True),
+            ("all differ", os.urandom(IMAGE_BYTES), True),
+        ):
+            with board.rom() as session:
+                session.flash_md5(ADDRESS, 4096)
+                before = board.link.port.bytes_written
+                seconds = seconds_of(
+                    lambda s=session, d=data, c=compare: s.write_flash(
+                        [(ADDRESS, d)], force=True, skip_identical=c
+                    )
+                )
+                costs.append((what, seconds, board.link.port.bytes_written - before))
+    return costs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--chip", action="append", choices=list(CHIPS), help="default: every chip")
@@ -93,6 +120,13 @@ def main() -> None:
             print(f"  {phase.name:<16}{seconds:>9.2f}{phase.uart_bytes:>13,}")
         total = statistics.median(seconds for seconds, _ in runs)
         print(f"  {'all':<16}{total:>9.2f}{sum(p.uart_bytes for p in runs[0][1]):>13,}")
+        print(f"\n{chip}: flashing 1 MiB of ciphertext, beside a whole write")
+        costs = flashing(chip, home)
+        for what, seconds, count in costs:
+            print(
+                f"  {what:<16}{seconds:>9.2f}{count:>13,}   "
+                f"ratio {seconds / costs[0][1]:.2f} in time, {count / costs[0][2]:.4f} in bytes"
+            )
     print(f"\nencryption of 1 MiB, median of {arguments.rounds}, in turns with espsecure")
     for cipher in Cipher:
         ours, theirs = encryption(cipher, arguments.rounds)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.build.app_dir import AppDirectory
 from harness.build.firmware_source import FirmwareSource
@@ -22,7 +22,7 @@ from harness.console.device import Answer, DeviceClient
 from harness.console.inference import Finding, boots_to_json, find, with_findings
 from harness.console.reader import Console
 from harness.dut import HarnessDut
-from harness.errors import BoardError, NotApplicableError, UsageError
+from harness.errors import BoardError, NotApplicableError, RefusedError, UsageError
 from harness.formats.flash_encryption import decrypt, encrypt
 from harness.formats.otadata import OTADATA_SIZE_BYTES, OtaData
 from harness.formats.partition_table import Partition, PartitionTable
@@ -34,8 +34,11 @@ from harness.ota.release import Release, make_body, make_package, signer
 from harness.ota.server import OtaServer
 from harness.ota.variants import Recipe
 from harness.power import Power
+from harness.power.noted import NotedPower
 from harness.provision.chip_state import ChipState
 from harness.provision.device_record import DeviceRecords
+from harness.provision.flash_baud import FlashBauds
+from harness.provision.identity import Identity
 from harness.provision.profile import Profile
 from harness.provision.rom import RomSession
 from harness.vault.vault import Vault
@@ -44,6 +47,12 @@ BOOT_TIMEOUT_S = 30.0
 """From reset to the firmware's boot event; a real board with Wi-Fi takes a few seconds."""
 
 UPDATE_TIMEOUT_S = 180.0
+
+SLOWEST_UART_BYTES_PER_S = 3000
+"""Of an update over the UART: half of what 115200 baud gives, base64 and pauses for flash included."""
+
+Way = Literal["network", "uart"]
+"""How the bytes of an update reach the device."""
 
 DOWNLOAD_OFF = re.compile(r"Download mode is disabled|Download boot modes disabled")
 """ESP32's and the later chips' ROM, when a strap asks for a download mode that eFuses have switched off."""
@@ -58,6 +67,10 @@ DEFAULT_FLASH_BYTES = 4 << 20
 
 ROM_TIMEOUT_S = 3.0
 """esptool's default for one answer."""
+
+
+READING_COMMANDS = frozenset({"status", "reboot", "otadata", "hash", "probe", "net", "wifi", "crash"})
+"""Commands of the firmware that leave its flash and eFuses alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,8 @@ class Board:
         serve: Callable[[], OtaServer],
         network: UpdatePath,
         power: Power | None = None,
+        declared_mac: str | None = None,
+        bauds: FlashBauds | None = None,
     ) -> None:
         self.name = name
         self.chip = chip
@@ -133,6 +148,8 @@ class Board:
         """The profile it was prepared in; None before `harness.preparation.prepare`."""
         self.table: PartitionTable | None = None
         self.mac: str | None = None
+        self.identity = Identity(name, physical=link.physical, declared=declared_mac)
+        """Guards every way of writing to it."""
         self.firmware: FirmwareSource | None = None
         self.app: AppDirectory | None = None
         """What is flashed over the UART first; None before it was planned for."""
@@ -141,12 +158,15 @@ class Board:
         self._serve = serve
         self._server: OtaServer | None = None
         self.network = network
-        self._power = power
+        self._bauds = bauds
+        self._power = (
+            NotedPower(power, link, lambda text: self.console.note(text, kind="power")) if power else None
+        )
         self._device = DeviceClient(self.console, name)
         self._dut: HarnessDut | None = None
         self._opened_vault: Vault | None = None
         self.on_rom_output: Callable[[str], None] | None = None
-        self.console.start()
+        self.console.start(lambda: link.tell_to(lambda kind, text: self.console.note(text, kind=kind)))
 
     # --- what it is ---------------------------------------------------------------------------------------------
 
@@ -226,20 +246,34 @@ class Board:
 
     @contextmanager
     def rom(self, *, writes_flash: bool = True, only_otadata: bool = False) -> Iterator[RomSession]:
-        """Resets into download mode and lends the port to esptool and espefuse until the block ends."""
+        """Resets into download mode and lends the port to esptool and espefuse until the block ends.
+
+        Raises:
+            RefusedError: it is to be written to, and is not identified.
+        """
         with self.console.lend("esptool", writes_flash=writes_flash, only_otadata=only_otadata) as port:
             # The reader polls with a short time-out; esptool wants its own default where it sets none.
             port.timeout = ROM_TIMEOUT_S
-            self.link.reset(BootMode.DOWNLOAD)
+            self.reset(BootMode.DOWNLOAD)
+            asked, known = self.link.flash_baud, self.identity.found
             with RomSession(
                 port,
                 self.chip,
-                baud=self.link.flash_baud,
+                baud=self._bauds.start_at(known, asked) if self._bauds else asked,
                 flash_size_bytes=self.app.flash_size_bytes if self.app else DEFAULT_FLASH_BYTES,
+                reset=lambda: self.reset(BootMode.DOWNLOAD),
                 board=self.name,
                 log=self._rom_said,
             ) as session:
+                told = session.mac
+                if told is not None:
+                    self.identity.told(told)
+                if writes_flash:
+                    self.identity.require()
+                began_at = session.baud
                 yield session
+                if self._bauds and self.identity.found and session.baud and session.baud != began_at:
+                    self._bauds.remember(self.identity.found, asked, session.baud)
 
     def _rom_said(self, text: str) -> None:
         self.console.note(text, kind="tool")
@@ -254,8 +288,7 @@ class Board:
     def says_download_is_off(self) -> bool:
         """Whether the ROM, asked for download mode, answers that it has none any more."""
         mark = self.console.mark()
-        self.console.note(f"into {BootMode.DOWNLOAD.value}", kind="reset")
-        self.link.reset(BootMode.DOWNLOAD)
+        self.reset(BootMode.DOWNLOAD)
         try:
             self.console.wait_for(DOWNLOAD_OFF, DOWNLOAD_OFF_TIMEOUT_S, since=mark)
         except BoardError:
@@ -299,6 +332,15 @@ class Board:
 
     # --- boot ---------------------------------------------------------------------------------------------------
 
+    def reset(self, mode: BootMode) -> None:
+        """Resets the board by its link, and notes it in the log; waits for nothing.
+
+        Raises:
+            LabError: the link is gone.
+        """
+        self.console.note(f"into {mode.value}", kind="reset")
+        self.link.reset(mode)
+
     def restart(self, *, timeout_s: float = BOOT_TIMEOUT_S) -> BootRecord:
         """Resets the board by its link and waits until the firmware is up.
 
@@ -335,8 +377,7 @@ class Board:
 
     def _reset(self) -> int:
         mark = self.console.mark()
-        self.console.note(f"into {BootMode.RUN.value}", kind="reset")
-        self.link.reset(BootMode.RUN)
+        self.reset(BootMode.RUN)
         return mark
 
     def _await_firmware(self, mark: int, timeout_s: float) -> BootRecord:
@@ -395,9 +436,18 @@ class Board:
 
         Raises:
             BoardError: no acknowledgement or no result in time.
+            RefusedError: the command writes, and the board is not identified; or it burns eFuses of a chip.
             NotApplicableError: its app takes no commands.
         """
+        if name == "lock" and self.link.physical:
+            raise RefusedError(
+                "'lock' burns eFuses for good, and a command carries no consent",
+                board=self.name,
+                todo="demand the lock of a plan: harness plan --lock",
+            )
         self._require_speech(name)
+        if name not in READING_COMMANDS:
+            self.identity.require()
         return self._device.send(name, arguments, timeout_s=timeout_s)
 
     def _require_speech(self, command: str) -> None:
@@ -422,7 +472,9 @@ class Board:
         answer = self.command("status")
         if not answer.ok:
             raise BoardError(f"refuses 'status': {answer.error}", board=self.name)
-        return Running.from_fields(answer.fields)
+        running = Running.from_fields(answer.fields)
+        self.identity.told(running.mac)
+        return running
 
     def confirm(self) -> Answer:
         """Confirms the running version (``esp_ota_mark_app_valid_cancel_rollback``)."""
@@ -513,17 +565,25 @@ class Board:
         *,
         name: str = "update.pkg",
         command: str = "ota",
+        over: Way | None = None,
         timeout_s: float = UPDATE_TIMEOUT_S,
         **arguments: object,
     ) -> Answer:
         """Publishes `data` for this board alone and has the firmware update itself from it.
 
         ``command`` is ``ota`` (the raw handler) or ``ota-stock`` (esp_ota_begin/write/end). The device does not
-        restart by itself.
+        restart by itself. `over` the ``uart`` the raw handler gets the same bytes without a network, about 1 MB
+        in two and a half minutes; by default so does a firmware that has none.
 
         Raises:
-            LabError, UsageError, BoardError: as `reach_updates`; no update was begun.
+            LabError, UsageError, BoardError: as `reach_updates`, or the stock handler over the UART; no update was
+                begun.
         """
+        self.identity.require()
+        if self._goes_over_uart(command, over):
+            self._require_speech("ota-uart")
+            timeout_s += len(data) / SLOWEST_UART_BYTES_PER_S
+            return self._device.send_with_data("ota-uart", arguments, data, timeout_s=timeout_s)
         server = self.server
         server.publish(self._known_mac(), name, data)
         try:
@@ -532,9 +592,23 @@ class Board:
         finally:
             server.withdraw(self._known_mac(), name)
 
-    def update(self, release: Release) -> Answer:
+    def _goes_over_uart(self, command: str, over: Way | None) -> bool:
+        if command != "ota":
+            if over == "uart":
+                raise UsageError(f"'{command}' takes its image over the network only", board=self.name)
+            return False
+        if over is None:
+            booted = next(
+                (boot.evt_boot for boot in reversed(self.console.boot_records) if boot.evt_boot), None
+            )
+            if (booted or self.status().fields).get("net") != "none":
+                return False
+            self.console.note("the firmware has no network: the update goes over the UART")
+        return over != "network"
+
+    def update(self, release: Release, *, over: Way | None = None) -> Answer:
         """Updates to `release` through the raw handler, with a package for the slot that is free."""
-        return self.take(self.package(release), name=f"{release.version}.pkg")
+        return self.take(self.package(release), name=f"{release.version}.pkg", over=over)
 
     def diagnose(
         self, body: bytes, recipe: Recipe, *, other_keys: Mapping[str, bytes] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -21,12 +22,19 @@ from harness.inventory.entry import (
 )
 from harness.inventory.inventory import Inventory
 from harness.links.espemu import EspEmu, EspEmuLink
-from harness.links.find_port import port_by_mac, port_by_usb_location, port_by_usb_serial, serial_ports
+from harness.links.find_port import (
+    LastingPort,
+    port_by_mac,
+    port_by_usb_location,
+    port_by_usb_serial,
+    serial_ports,
+)
 from harness.links.link import BootMode, Link
 from harness.links.qemu import Qemu, QemuLink
 from harness.links.rfc2217 import Rfc2217Link
 from harness.links.serial_port import SerialLink
 from harness.links.twin import TwinLink
+from harness.links.usb_serial_jtag import UsbSerialJtagLink, place_of
 from harness.locks import BoardLock
 from harness.network.credentials import WifiNetwork
 from harness.network.update_path import UpdatePath
@@ -59,14 +67,31 @@ def physical_key(name: str, entry: SerialEntry | Rfc2217Entry, inventory: Invent
     if isinstance(entry, Rfc2217Entry):
         return entry.url
     port = port_of(name, entry, inventory, home)
+    place = place_of(port)
+    if _on_own_usb(entry, place):
+        # The name of its device node goes from board to board.
+        return place.key
     return port if re.match(r"[a-z0-9+]+://", port) else str(Path(port).resolve())
 
 
-def physical_link(name: str, entry: SerialEntry | Rfc2217Entry, key: str) -> Link:
+def physical_link(
+    name: str, entry: SerialEntry | Rfc2217Entry, key: str, inventory: Inventory, home: Home
+) -> Link:
     """The link to the device that `physical_key` found; its port is opened when first used."""
     if isinstance(entry, Rfc2217Entry):
         return Rfc2217Link(entry.url, baud=entry.baud, console_baud=entry.console_baud, board=name)
-    return SerialLink(entry.port or key, baud=entry.baud, console_baud=entry.console_baud, board=name)
+    port = entry.port or (port_of(name, entry, inventory, home) if key.startswith("usb ") else key)
+    place = place_of(port)
+    if _on_own_usb(entry, place):
+        return UsbSerialJtagLink(place, name=port, baud=entry.baud, board=name)
+    # An adapter that hangs on the supply that is cut comes back, too.
+    lasting = place if isinstance(entry.power, UhubctlEntry) else None
+    return SerialLink(port, baud=entry.baud, console_baud=entry.console_baud, board=name, place=lasting)
+
+
+def _on_own_usb(entry: SerialEntry, place: LastingPort) -> bool:
+    """Whether the wire is the chip's own USB: by its entry, or because the port says so."""
+    return entry.console == "usb-serial-jtag" or place.mac is not None
 
 
 def port_of(name: str, entry: SerialEntry, inventory: Inventory, home: Home) -> str:
@@ -97,9 +122,15 @@ def port_of(name: str, entry: SerialEntry, inventory: Inventory, home: Home) -> 
     ).device
 
 
+def link_at(device: str) -> Link:
+    """The link that fits the port `device`, which no entry describes: a chip's own USB, or a bridge."""
+    place = place_of(device)
+    return UsbSerialJtagLink(place, name=device) if place.mac is not None else SerialLink(device)
+
+
 def _mac_at(device: str, entry: SerialEntry) -> str | None:
     """The MAC of the chip at `device`, which is reset for it; None when no such chip answers."""
-    link = SerialLink(device)
+    link = link_at(device)
     try:
         link.reset(BootMode.DOWNLOAD)
         try:
@@ -156,7 +187,8 @@ def power_of(entry: AnyEntry, link: Link, home: Home, name: str) -> Power | None
 
 def _plugged_in(link: Link, name: str) -> tuple[str, int]:
     """USB hub and port of a serial board, from where its own port is."""
-    port = next((p for p in serial_ports() if p.device == link.description), None)
+    path = os.path.realpath(link.description)
+    port = next((p for p in serial_ports() if os.path.realpath(p.device) == path), None)
     found = hub_and_port(port.usb_location or "") if port else None
     if found is None:
         raise LabError(

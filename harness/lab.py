@@ -31,6 +31,7 @@ from harness.links.link import Link
 from harness.links.twin import TwinLink
 from harness.locks import BoardLock
 from harness.provision.device_record import DeviceRecords
+from harness.provision.flash_baud import FlashBauds
 from harness.say import Say
 from harness.vault.record_file import remove_leftovers
 from harness.vault.secret import KeyFile, Secret
@@ -114,7 +115,7 @@ class Lab:
         return self._opened(
             name,
             entry,
-            physical_link(name, entry, key),
+            physical_link(name, entry, key, self.inventory, self.home),
             lambda: Vault.open(place, self.secret(place)),
             self.home.devices,
         )
@@ -145,6 +146,8 @@ class Lab:
             serve=lambda: network.serve(journal),
             network=network,
             power=power_of(entry, link, self.home, name),
+            declared_mac=entry.mac if isinstance(entry, PhysicalEntry) else None,
+            bauds=FlashBauds(self.home.root / "flash-baud") if isinstance(entry, PhysicalEntry) else None,
         )
         self._stack.callback(board.close)
         return board

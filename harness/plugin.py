@@ -26,7 +26,7 @@ from harness.inventory.entry import AnyEntry, PhysicalEntry, TwinEntry
 from harness.inventory.inventory import Inventory, read_inventory
 from harness.lab import Lab, secret_from
 from harness.ota.server import OtaServer
-from harness.preparation import Consent, Demand, prepare, reflash
+from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
 from harness.say import Say
@@ -293,8 +293,8 @@ def _prepare(bench: Bench, board: Board, target: Target, lab: Lab, config: pytes
     burn = frozenset(config.getoption("--burn"))
     profile = target.profile
     if profile is None or board.link.physical:
-        state = board.read_state()
-        now = profile_of(state, board.records.read(state.mac) if state.mac else None).profile
+        state = identify(board)
+        now = profile_of(state, board.records.read(board.mac) if board.mac else None).profile
         if profile is None:
             profile = now or Profile.OPEN
         elif now is not profile and target.name not in burn:

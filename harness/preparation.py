@@ -145,10 +145,9 @@ def make_plan(board: Board, demand: Demand, home: Home, *, say: Say, reflash: bo
         RefusedError: the state cannot reach the profile; names the fuse in the way.
     """
     with say.phase("read", lambda: board.uart_bytes):
-        state = _read_state(board)
-    mac = state.mac or board.mac
+        state = identify(board)
+    mac = board.mac
     assert mac is not None
-    board.mac = mac
     record = board.records.read(mac)
     lock = demand.lock or _kept_lock(board, state, record, demand.profile)
     with say.phase("build", lambda: board.uart_bytes), _called_by_name(board):
@@ -202,39 +201,59 @@ def _kept_lock(board: Board, state: ChipState, record: DeviceRecord | None, prof
     return now.lock if now.profile is profile else default_lock(board.chip, profile)
 
 
-def _read_state(board: Board) -> ChipState:
-    """eFuses from the ROM; a board whose ROM does not tell its MAC is identified by link or firmware."""
+def identify(board: Board) -> ChipState:
+    """eFuses from the ROM, and who the board is; one whose ROM does not tell is identified by link or firmware.
+
+    Raises:
+        BoardError: nothing answers, or nothing tells its MAC.
+    """
     try:
         state = board.read_state()
     except BoardError:
         if not board.says_download_is_off():
             raise
         state = ChipState(board.chip.name, None, None, {}, frozenset(), frozenset(), (), Download.OFF)
-    if state.mac is not None:
-        return state
-    told = getattr(board.link, "mac", None)
-    if told is None:
-        board.restart()
-        told = board.status().mac
-    board.mac = str(told).lower()
+    board.mac = state.mac or _told_otherwise(board)
     return state
+
+
+def _told_otherwise(board: Board) -> str:
+    """The MAC of a board whose ROM does not tell it: by its link, else by its firmware.
+
+    Raises:
+        BoardError: neither tells, and the board was not identified earlier in this run.
+    """
+    told = getattr(board.link, "mac", None)
+    if told is not None:
+        board.identity.told(str(told))
+    else:
+        try:
+            board.restart()
+            board.status()
+        except BoardError:
+            # A firmware that died in this run cannot say again what it, or the ROM, has said on this very wire.
+            if board.identity.found is None:
+                raise
+    assert board.identity.found is not None
+    return board.identity.found
 
 
 def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home, *, say: Say) -> None:
     """Does what the plan says, after consent; an empty plan does nothing.
 
     Raises:
-        RefusedError: consent is missing; the plan is printed with the refusal.
+        RefusedError: the board is not identified, or consent is missing; the plan is printed with the refusal.
     """
     plan = planned.plan
     if plan.empty:
+        board.identity.require()
         return
     entry = consent.entry
     check_consent(
         board_name=board.name,
         physical=board.link.physical,
         mac_declared=entry.mac,
-        mac_found=planned.state.mac,
+        mac_found=board.identity.found,
         burn_up_to=entry.burn_up_to if isinstance(entry, PhysicalEntry) else None,
         burn_names=consent.burn,
         plan=plan,

@@ -1,3 +1,4 @@
+#include "commands.h"
 #include "console.h"
 #include "device_state.h"
 #include "esp_app_desc.h"
@@ -26,6 +27,8 @@ static void report_otadata(void)
 void app_main(void)
 {
     console_start();
+    /* A version that cannot take an update must not stay: unconfirmed, this reset takes it back. */
+    ESP_ERROR_CHECK(commands_start());
     ESP_LOGI(TAG, "version %s", esp_app_get_description()->version);
     report_otadata();
     network_start();

@@ -5,29 +5,34 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "console_port.h"
 #include "device_state.h"
-#include "driver/uart.h"
 #include "esp_efuse.h"
 #include "esp_flash_encrypt.h"
 #include "esp_log.h"
 #include "esp_system.h"
 #include "esp_timer.h"
 #include "freertos/FreeRTOS.h"
+#include "freertos/queue.h"
 #include "freertos/semphr.h"
 #include "freertos/task.h"
 #include "network.h"
 #include "sdkconfig.h"
 #include "soc/soc_caps.h"
+#include "uart_source.h"
 
 static const char *TAG = "commands";
 
 /* One long-running command and one that meets it: the second finds the update lock taken and says so. */
 #define JOB_COUNT 2
 
+/* That of app_main, whose loop goes on answering while a job computes. */
+#define JOB_PRIORITY (tskIDLE_PRIORITY + 1)
+
 typedef struct {
     const char *name;
     command_handler_t handler;
-    bool is_job; /* runs in a task of its own, with a large stack; the command loop goes on meanwhile */
+    bool is_job; /* runs in a task with a large stack; the command loop goes on meanwhile */
 } entry_t;
 
 /* A line that is being carried out. */
@@ -53,11 +58,16 @@ static SemaphoreHandle_t s_mutex; /* guards s_last and job_t::in_use */
 static job_t s_inline;            /* commands that run in the command loop */
 static job_t s_jobs[JOB_COUNT];
 
+/* Jobs that wait for a task, and the tasks. Both live as long as the program: memory that is there at start
+ * is there for every update, and no task is ever deleted. */
+static job_t *s_queue_memory[JOB_COUNT];
+static StaticQueue_t s_queue_state;
+static QueueHandle_t s_queue;
+static StackType_t s_stacks[JOB_COUNT][CONFIG_COMPANION_JOB_STACK_SIZE];
+static StaticTask_t s_tasks[JOB_COUNT];
+
 static void lock(void)
 {
-    if (s_mutex == NULL) {
-        s_mutex = xSemaphoreCreateMutexStatic(&s_mutex_memory);
-    }
     (void)xSemaphoreTake(s_mutex, portMAX_DELAY);
 }
 
@@ -123,7 +133,10 @@ static void command_wifi(const command_line_t *command, command_outcome_t *outco
         command_fail(outcome, "bad-argument", ESP_OK, "wifi needs ssid=");
         return;
     }
-    command_end_esp(outcome, network_join(ssid, password != NULL ? password : ""), "joining the network");
+    const esp_err_t err = network_join(ssid, password != NULL ? password : "");
+    if (err != ESP_OK) {
+        command_fail(outcome, "no-network", err, "joining the network = %s", esp_err_to_name(err));
+    }
     network_add_state(&outcome->fields);
 }
 
@@ -157,6 +170,7 @@ static void command_lock(const command_line_t *command, command_outcome_t *outco
 static const entry_t COMMANDS[] = {
     {"status", command_status, false},
     {"ota", command_ota, true},
+    {"ota-uart", command_ota_uart, true},
     {"ota-stock", command_ota_stock, true},
     {"confirm", command_confirm, false},
     {"reboot", command_reboot, false},
@@ -250,25 +264,46 @@ static void carry_out(job_t *job, bool is_slot)
     job->entry->handler(&job->command, &job->outcome);
     /* Once the answer is out, the slot may hold another command. */
     const command_then_t then = job->outcome.error == NULL ? job->outcome.then : COMMAND_THEN_NOTHING;
-    void (*const crash)(void) = job->outcome.crash;
+    void (*const last_call)(void) = job->outcome.last_call;
     send_done(&job->command, &job->outcome, started_us, is_slot ? job : NULL);
     if (then == COMMAND_THEN_NOTHING) {
         return;
     }
-    /* The answer must be on the wire before the UART's FIFO is reset. */
-    (void)uart_wait_tx_done(CONFIG_ESP_CONSOLE_UART_NUM, pdMS_TO_TICKS(200));
-    if (then == COMMAND_THEN_CRASH) {
-        crash();
+    console_port_drain();
+    if (then == COMMAND_THEN_CALL) {
+        last_call();
     }
     ESP_LOGI(TAG, "restarting");
-    (void)uart_wait_tx_done(CONFIG_ESP_CONSOLE_UART_NUM, pdMS_TO_TICKS(200));
+    console_port_drain();
     esp_restart();
 }
 
-static void job_task(void *context)
+static void job_task(void *unused)
 {
-    carry_out(context, true);
-    vTaskDelete(NULL);
+    (void)unused;
+    for (;;) {
+        job_t *job = NULL;
+        if (xQueueReceive(s_queue, &job, portMAX_DELAY) == pdTRUE) {
+            carry_out(job, true);
+        }
+    }
+}
+
+esp_err_t commands_start(void)
+{
+    s_mutex = xSemaphoreCreateMutexStatic(&s_mutex_memory);
+    s_queue =
+        xQueueCreateStatic(JOB_COUNT, sizeof(s_queue_memory[0]), (uint8_t *)s_queue_memory, &s_queue_state);
+    if (s_mutex == NULL || s_queue == NULL || uart_source_start() != ESP_OK) {
+        return ESP_ERR_NO_MEM;
+    }
+    for (size_t i = 0; i < JOB_COUNT; i++) {
+        if (xTaskCreateStatic(job_task, "job", sizeof(s_stacks[i]), NULL, JOB_PRIORITY, s_stacks[i],
+                              &s_tasks[i]) == NULL) {
+            return ESP_ERR_NO_MEM;
+        }
+    }
+    return ESP_OK;
 }
 
 static job_t *claim_job(void)
@@ -307,14 +342,8 @@ static void start_job(const job_t *parsed)
     }
     move_command(parsed, job);
     send_ack(&job->command, NULL, NULL);
-    if (xTaskCreate(job_task, "job", CONFIG_COMPANION_JOB_STACK_SIZE, job, tskIDLE_PRIORITY + 3, NULL) !=
-        pdPASS) {
-        command_outcome_t *outcome = &job->outcome;
-        memset(outcome, 0, sizeof(*outcome));
-        event_start(&outcome->fields, NULL);
-        command_fail(outcome, raw_ota_err_name(RAW_OTA_NO_MEMORY), ESP_ERR_NO_MEM, "no memory for a task");
-        send_done(&job->command, outcome, esp_timer_get_time(), job);
-    }
+    /* Never full: it has room for every job there is. */
+    (void)xQueueSend(s_queue, &job, portMAX_DELAY);
 }
 
 /* Answers a repeated id as before. False when the id is new. */
@@ -336,7 +365,13 @@ void commands_dispatch(char *line)
 {
     job_t *job = &s_inline;
     (void)snprintf(job->line, sizeof(job->line), "%s", line);
-    switch (command_line_parse(job->line, &job->command)) {
+    const command_line_status_t status = command_line_parse(job->line, &job->command);
+    if (status != COMMAND_LINE_EMPTY && strcmp(job->command.name, "data") == 0) {
+        /* Not a command but part of one: its answer is the next question, or the command's end. */
+        uart_source_take(&job->command, status == COMMAND_LINE_OK);
+        return;
+    }
+    switch (status) {
     case COMMAND_LINE_EMPTY:
         return;
     case COMMAND_LINE_NOT_A_COMMAND:

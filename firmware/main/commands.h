@@ -10,7 +10,7 @@
 typedef enum {
     COMMAND_THEN_NOTHING,
     COMMAND_THEN_RESTART,
-    COMMAND_THEN_CRASH,
+    COMMAND_THEN_CALL,
 } command_then_t;
 
 /** What a command came to. */
@@ -20,11 +20,17 @@ typedef struct {
     char message[128]; /**< for a person; empty: none */
     event_t fields;    /**< results, started with NULL */
     command_then_t then;
-    void (*crash)(void); /**< for COMMAND_THEN_CRASH */
+    void (*last_call)(void); /**< for COMMAND_THEN_CALL; the device restarts if it comes back */
 } command_outcome_t;
 
 /** Carries out a command. */
 typedef void (*command_handler_t)(const command_line_t *command, command_outcome_t *outcome);
+
+/**
+ * Makes the tasks that long commands run in. To be called once, before the first line.
+ * @return ESP_OK; ESP_ERR_NO_MEM: the firmware is of no use, since no update could ever run.
+ */
+esp_err_t commands_start(void);
 
 /** Takes one line (NUL terminated, changed by parsing), acknowledges and carries it out. */
 void commands_dispatch(char *line);
@@ -38,6 +44,7 @@ void command_end_esp(command_outcome_t *outcome, esp_err_t code, const char *wha
 
 /* Commands of other files. */
 void command_ota(const command_line_t *command, command_outcome_t *outcome);
+void command_ota_uart(const command_line_t *command, command_outcome_t *outcome);
 void command_ota_stock(const command_line_t *command, command_outcome_t *outcome);
 void command_confirm(const command_line_t *command, command_outcome_t *outcome);
 void command_repair(const command_line_t *command, command_outcome_t *outcome);

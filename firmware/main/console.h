@@ -1,7 +1,7 @@
-/** The UART command loop. */
+/** The command loop of the console. */
 #pragma once
 
-/** Claims the UART for input and gives stdout a buffer that holds a whole event. */
+/** Claims the console for input; a line of the log leaves in one piece from here on. */
 void console_start(void);
 
 /** Reads and dispatches command lines for ever. */

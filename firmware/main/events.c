@@ -4,11 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "console_port.h"
 #include "esp_rom_crc.h"
 #include "freertos/FreeRTOS.h"
 #include "freertos/semphr.h"
 
-/* `@evt {"n":4294967295,` before and `,"crc":"00000000"}` after the text. */
+/* `@evt {"n":4294967295,` before and `,"crc":"00000000"}` and LF after the text. */
 #define FRAME_SIZE 64
 #define CUT_FIELD ",\"cut\":true"
 
@@ -129,16 +130,18 @@ void event_send(const event_t *event)
     static uint32_t s_number;
     static char s_line[EVENT_TEXT_SIZE + FRAME_SIZE];
 
-    /* The first event is sent by app_main before any other task exists. */
+    /* The first event is sent by app_main, before there is a command. */
     if (s_mutex == NULL) {
         s_mutex = xSemaphoreCreateMutexStatic(&s_mutex_memory);
     }
     (void)xSemaphoreTake(s_mutex, portMAX_DELAY);
-    const int length = snprintf(s_line, sizeof(s_line), "{\"n\":%" PRIu32 ",%s", s_number, event->text);
-    const uint32_t crc = esp_rom_crc32_le(0, (const uint8_t *)s_line, (uint32_t)length);
+    int length = snprintf(s_line, sizeof(s_line), "@evt {\"n\":%" PRIu32 ",%s", s_number, event->text);
+    const size_t start = strlen("@evt ");
+    const uint32_t crc =
+        esp_rom_crc32_le(0, (const uint8_t *)s_line + start, (uint32_t)((size_t)length - start));
     s_number++;
-    /* stdout is line buffered with room for a whole event (console_start): this is one write. */
-    printf("@evt %s,\"crc\":\"%08" PRIx32 "\"}\n", s_line, crc);
-    (void)fflush(stdout);
+    length +=
+        snprintf(s_line + length, sizeof(s_line) - (size_t)length, ",\"crc\":\"%08" PRIx32 "\"}\n", crc);
+    console_port_write(s_line, (size_t)length);
     (void)xSemaphoreGive(s_mutex);
 }

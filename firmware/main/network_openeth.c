@@ -2,8 +2,8 @@
 #include "esp_check.h"
 #include "esp_eth.h"
 #include "esp_eth_mac_openeth.h"
-#include "esp_idf_version.h"
 #include "esp_netif.h"
+#include "idf_compat.h"
 #include "network_driver.h"
 
 static const char *TAG = "openeth";
@@ -15,11 +15,7 @@ static esp_eth_phy_t *new_phy(void)
     eth_phy_config_t config = ETH_PHY_DEFAULT_CONFIG();
     /* The emulated link is up at once: negotiation only costs time. */
     config.autonego_timeout_ms = 100;
-#if ESP_IDF_VERSION >= ESP_IDF_VERSION_VAL(6, 0, 0)
-    return esp_eth_phy_new_generic(&config);
-#else
-    return esp_eth_phy_new_dp83848(&config);
-#endif
+    return idf_compat_new_openeth_phy(&config);
 }
 
 esp_err_t network_driver_start(bool *waits)

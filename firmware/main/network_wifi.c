@@ -12,18 +12,19 @@ static const char *TAG = "wifi";
 
 const char *const network_driver_name = "wifi";
 
-/* A station that is refused again and again gives up; the next `wifi` tries anew. */
+/* A station that is refused so often in a row gives up; the next `wifi` tries anew. */
 #define MAX_ATTEMPTS 10
 
 static int s_attempts_left;
 
-static void on_disconnected(void *context, esp_event_base_t base, int32_t id, void *data)
+static void on_wifi_event(void *context, esp_event_base_t base, int32_t id, void *data)
 {
     (void)context;
     (void)base;
-    (void)id;
     (void)data;
-    if (s_attempts_left > 0) {
+    if (id == WIFI_EVENT_STA_CONNECTED) {
+        s_attempts_left = MAX_ATTEMPTS;
+    } else if (id == WIFI_EVENT_STA_DISCONNECTED && s_attempts_left > 0) {
         s_attempts_left--;
         (void)esp_wifi_connect();
     }
@@ -48,11 +49,12 @@ esp_err_t network_driver_start(bool *waits)
     const wifi_init_config_t config = WIFI_INIT_CONFIG_DEFAULT();
     ESP_RETURN_ON_ERROR(esp_wifi_init(&config), TAG, "esp_wifi_init");
     ESP_RETURN_ON_ERROR(esp_wifi_set_storage(WIFI_STORAGE_RAM), TAG, "esp_wifi_set_storage");
-    ESP_RETURN_ON_ERROR(
-        esp_event_handler_register(WIFI_EVENT, WIFI_EVENT_STA_DISCONNECTED, on_disconnected, NULL), TAG,
-        "esp_event_handler_register");
+    ESP_RETURN_ON_ERROR(esp_event_handler_register(WIFI_EVENT, ESP_EVENT_ANY_ID, on_wifi_event, NULL), TAG,
+                        "esp_event_handler_register");
     ESP_RETURN_ON_ERROR(esp_wifi_set_mode(WIFI_MODE_STA), TAG, "esp_wifi_set_mode");
-    return esp_wifi_start();
+    ESP_RETURN_ON_ERROR(esp_wifi_start(), TAG, "esp_wifi_start");
+    /* A bench has current to spare; sleeping between beacons would only make downloads slow. */
+    return esp_wifi_set_ps(WIFI_PS_NONE);
 }
 
 esp_err_t network_driver_join(const char *ssid, const char *password)

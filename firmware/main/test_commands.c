@@ -35,13 +35,13 @@ static void store_to_null(void)
 void command_crash(const command_line_t *command, command_outcome_t *outcome)
 {
     const char *kind = command_line_get(command, "kind");
-    outcome->then = COMMAND_THEN_CRASH;
+    outcome->then = COMMAND_THEN_CALL;
     if (kind == NULL || strcmp(kind, "abort") == 0) {
-        outcome->crash = abort;
+        outcome->last_call = abort;
     } else if (strcmp(kind, "wdt") == 0) {
-        outcome->crash = starve_watchdog;
+        outcome->last_call = starve_watchdog;
     } else if (strcmp(kind, "null") == 0) {
-        outcome->crash = store_to_null;
+        outcome->last_call = store_to_null;
     } else {
         command_fail(outcome, "bad-argument", ESP_OK, "kind= is abort, wdt or null");
     }

@@ -5,14 +5,15 @@
 
 #include "commands.h"
 #include "device_state.h"
-#include "driver/uart.h"
-#include "esp_idf_version.h"
 #include "esp_log.h"
 #include "esp_ota_ops.h"
 #include "freertos/FreeRTOS.h"
+#include "freertos/task.h"
+#include "idf_compat.h"
 #include "psa/crypto.h"
 #include "sdkconfig.h"
 #include "stock_ota.h"
+#include "uart_source.h"
 
 /* Progress of an update becomes events. */
 static void on_progress(void *context, raw_ota_phase_t phase, uint32_t bytes, uint32_t total)
@@ -56,34 +57,77 @@ static void add_update(event_t *fields, const raw_ota_result_t *result)
     }
 }
 
+/* Options that updates over the network and over the console share. False: the outcome says what is wrong. */
+static bool read_options(const command_line_t *command, raw_ota_options_t *options,
+                         command_outcome_t *outcome)
+{
+    *options = RAW_OTA_OPTIONS_DEFAULT();
+    options->bare = command_line_flag(command, "bare");
+    options->skip_erase = command_line_flag(command, "noerase");
+    options->on_progress = on_progress;
+    options->progress_context = (void *)command;
+#if !CONFIG_RAW_OTA_TEST_HOOKS
+    if (options->skip_erase) {
+        command_fail(outcome, "bad-argument", ESP_OK, "this build has no test hooks");
+        return false;
+    }
+#else
+    (void)outcome;
+#endif
+    return true;
+}
+
+/* Ends an update with what came of it. */
+static void end_update(const command_line_t *command, const raw_ota_result_t *result,
+                       command_outcome_t *outcome)
+{
+    end_raw(outcome, result);
+    add_update(&outcome->fields, result);
+    if (command_line_flag(command, "reboot")) {
+        outcome->then = COMMAND_THEN_RESTART;
+    }
+}
+
 void command_ota(const command_line_t *command, command_outcome_t *outcome)
 {
     const char *url = command_line_get(command, "url");
-    raw_ota_options_t options = RAW_OTA_OPTIONS_DEFAULT();
-    options.bare = command_line_flag(command, "bare");
-    options.skip_erase = command_line_flag(command, "noerase");
-    options.on_progress = on_progress;
-    options.progress_context = (void *)command;
+    raw_ota_options_t options;
+    if (!read_options(command, &options, outcome)) {
+        return;
+    }
     uint32_t resumes = 0;
     if (url == NULL || !command_line_number(command, "size", 0, &options.bare_size) ||
         !command_line_number(command, "resumes", UINT32_MAX, &resumes)) {
         command_fail(outcome, "bad-argument", ESP_OK, "ota needs url=, and numbers for size= and resumes=");
         return;
     }
-#if !CONFIG_RAW_OTA_TEST_HOOKS
-    if (options.skip_erase) {
-        command_fail(outcome, "bad-argument", ESP_OK, "this build has no test hooks");
-        return;
-    }
-#endif
     options.resumes = resumes <= INT16_MAX ? (int)resumes : -1;
     raw_ota_result_t result;
     (void)raw_ota_update_from_url(url, &options, &result);
-    end_raw(outcome, &result);
-    add_update(&outcome->fields, &result);
-    if (command_line_flag(command, "reboot")) {
-        outcome->then = COMMAND_THEN_RESTART;
+    end_update(command, &result, outcome);
+}
+
+void command_ota_uart(const command_line_t *command, command_outcome_t *outcome)
+{
+    uart_source_t source = {.id = command->id};
+    raw_ota_options_t options;
+    if (!read_options(command, &options, outcome)) {
+        return;
     }
+    if (!command_line_number(command, "size", 0, &source.size) || source.size == 0) {
+        command_fail(outcome, "bad-argument", ESP_OK,
+                     "ota-uart needs size=, the bytes of the whole transfer");
+        return;
+    }
+    const raw_ota_source_t bytes = {.context = &source, .read = uart_source_read, .size = source.size};
+    raw_ota_result_t result;
+    (void)raw_ota_update(&bytes, &options, &result);
+    end_update(command, &result, outcome);
+    if (source.timed_out) {
+        command_fail(outcome, "uart-timeout", ESP_OK, "asked %d times for byte %" PRIu32 " in vain",
+                     CONFIG_COMPANION_UART_ATTEMPTS, source.missing);
+    }
+    event_add_number(&outcome->fields, "repeats", source.repeats);
 }
 
 void command_ota_stock(const command_line_t *command, command_outcome_t *outcome)
@@ -126,29 +170,12 @@ void command_repair(const command_line_t *command, command_outcome_t *outcome)
     device_state_add(&outcome->fields);
 }
 
-#if ESP_IDF_VERSION < ESP_IDF_VERSION_VAL(5, 5, 0)
-static void mark_invalid_and_restart(void)
-{
-    const esp_err_t err = esp_ota_mark_app_invalid_rollback_and_reboot();
-    ESP_LOGE("rollback", "esp_ota_mark_app_invalid_rollback_and_reboot = %s", esp_err_to_name(err));
-}
-#endif
-
 void command_rollback(const command_line_t *command, command_outcome_t *outcome)
 {
     (void)command;
-#if ESP_IDF_VERSION >= ESP_IDF_VERSION_VAL(5, 5, 0)
-    command_end_esp(outcome, esp_ota_mark_app_invalid_rollback(), "esp_ota_mark_app_invalid_rollback");
-    outcome->then = COMMAND_THEN_RESTART;
-#else
-    /* Before v5.5 marking and restarting are one call: it succeeds when this is true. */
-    if (!esp_ota_check_rollback_is_possible()) {
-        command_end_esp(outcome, ESP_ERR_OTA_ROLLBACK_FAILED, "esp_ota_check_rollback_is_possible");
-        return;
-    }
-    outcome->then = COMMAND_THEN_CRASH;
-    outcome->crash = mark_invalid_and_restart;
-#endif
+    command_end_esp(outcome, idf_compat_prepare_rollback(), "marking the running version invalid");
+    outcome->then = COMMAND_THEN_CALL;
+    outcome->last_call = idf_compat_finish_rollback;
 }
 
 /* SHA-256 over the raw bytes of a partition. */
@@ -166,6 +193,9 @@ static psa_status_t hash_raw(const esp_partition_t *partition, uint32_t size, ui
         *read = esp_partition_read_raw(partition, at, s_piece, piece);
         if (*read == ESP_OK) {
             status = psa_hash_update(&hash, s_piece, piece);
+        }
+        if ((at + piece) % (128 * 1024) == 0) {
+            vTaskDelay(1); /* the idle task's turn, else its watchdog would end this */
         }
         at += piece;
     }

@@ -30,7 +30,7 @@ from harness.build.compiler import (
     run_tool,
     warnings_are_errors,
 )
-from harness.build.sdkconfig import native_options, to_header, to_text
+from harness.build.sdkconfig import native_options, parse_sdkconfig, to_header, to_text
 from harness.build.store import install_program
 from harness.chips import Chip
 from harness.errors import LabError, UsageError
@@ -48,7 +48,7 @@ FLASH_SIZE_BYTES = 4 << 20
 PUBLIC_KEY_BYTES = 65
 LOCK_TIMEOUT_S = 300
 _SOURCES = ("main", "components/raw_ota", "native/src")
-_TARGET_ONLY = "network*.c"
+_TARGET_ONLY = ("network*.c", "console_port_*.c")
 _APP_DESCRIPTION_SOURCE = Path("native/src/app_desc.c")
 _INCLUDES = ("native/include", "native/src", "components/raw_ota/include", "components/raw_ota", "main")
 _EMBED_SCRIPT = Path("components/raw_ota/embed_public_keys.py")
@@ -247,7 +247,8 @@ def _sources(firmware: Path) -> list[Path]:
     for folder in _SOURCES:
         for path in sorted((firmware / folder).glob("*.c")):
             source = path.relative_to(firmware)
-            if source == _APP_DESCRIPTION_SOURCE or (folder == "main" and path.match(_TARGET_ONLY)):
+            target_only = folder == "main" and any(path.match(name) for name in _TARGET_ONLY)
+            if source == _APP_DESCRIPTION_SOURCE or target_only:
                 continue
             found.append(source)
     return found
@@ -322,7 +323,7 @@ def _pack(
         spi_speed=facts.spi_speed,
     )
     bootloader = _bootloader_image(chip, facts, config)
-    csv = (firmware / "partitions.csv").read_text(encoding="utf-8")
+    csv = (firmware / _table_name(sdkconfig)).read_text(encoding="utf-8")
     table = PartitionTable.from_csv(csv, table_offset=config.table_offset)
     table.check(table_offset=config.table_offset, flash_size_bytes=FLASH_SIZE_BYTES)
     content = hashlib.sha256(app + bootloader + table.to_binary() + sdkconfig.encode()).hexdigest()[:16]
@@ -354,6 +355,11 @@ def _pack(
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return Artefacts.read(final)
+
+
+def _table_name(sdkconfig: str) -> str:
+    """The CSV file that the layout's fragment chose."""
+    return parse_sdkconfig(sdkconfig)["CONFIG_PARTITION_TABLE_CUSTOM_FILENAME"].strip('"')
 
 
 def _bootloader_image(chip: Chip, facts: _ImageFacts, config: BootloaderConfig) -> bytes:

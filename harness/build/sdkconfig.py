@@ -18,7 +18,7 @@ OWN_PREFIXES = ("CONFIG_RAW_OTA_", "CONFIG_COMPANION_")
 """Options of this project; a fragment that sets one that no Kconfig file defines has a misspelt name."""
 
 KCONFIG_FILES = ("components/raw_ota/Kconfig", "main/Kconfig.projbuild")
-GROUPS = ("profile", "lock", "net")
+GROUPS = ("profile", "lock", "net", "console", "layout")
 """What fragments are about: ``sdkconfig.<group>.<name>``."""
 
 _OPTION = re.compile(r"(CONFIG_[A-Za-z0-9_]+)=(.*)")

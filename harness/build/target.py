@@ -36,7 +36,12 @@ BUILD_TIMEOUT_S = 3600.0
 LOCK_TIMEOUT_S = 3600.0
 _NOT_SOURCES = ("native", "build", "managed_components", "__pycache__")
 _NOT_SOURCE_FILES = ("sdkconfig", "sdkconfig.old", "dependencies.lock", "README.md", ".clang-format")
-_MUST_HOLD = (*OWN_PREFIXES, "CONFIG_SECURE_FLASH_ENC", "CONFIG_BOOTLOADER_APP_")
+_MUST_HOLD = (
+    *OWN_PREFIXES,
+    "CONFIG_SECURE_FLASH_ENC",
+    "CONFIG_BOOTLOADER_APP_",
+    "CONFIG_ESP_CONSOLE_U",
+)
 """Options that Kconfig must not drop silently because something that they depend on is missing."""
 
 

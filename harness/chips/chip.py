@@ -77,6 +77,8 @@ class Chip:
     encrypt_needs_stub: bool
     """The ROM has no encrypted flash write (ESP32): ``write-flash --encrypt`` needs the stub."""
     fuses: FuseNames
+    usb_serial_jtag: bool = False
+    """The chip is its own USB device, with a console on it."""
 
     @property
     def encrypted_write_align_bytes(self) -> int:

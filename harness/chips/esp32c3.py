@@ -33,4 +33,5 @@ ESP32C3 = Chip(
         secure_download="ENABLE_SECURITY_DOWNLOAD",
         download_off="DIS_DOWNLOAD_MODE",
     ),
+    usb_serial_jtag=True,
 )

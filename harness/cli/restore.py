@@ -55,7 +55,7 @@ def restore(
         finally:
             # The port may be the very thing that failed, which is what is told then.
             with suppress(LabError):
-                opened.link.reset(BootMode.RUN)
+                opened.reset(BootMode.RUN)
     if as_json:
         click.echo(json.dumps({"board": board, "written_bytes": written} | done.to_fields(), indent=1))
     else:

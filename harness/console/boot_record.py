@@ -102,6 +102,9 @@ class BootRecord:
     """Unix seconds of the first line."""
     from_start: bool = True
     """False when the log begins in the middle of this boot."""
+    caused_by: str | None = None
+    """What the harness did that this boot comes of, as the log's mark has it: ``reset: into run``, ``power: on``,
+    ``command 'reboot'``; None: nothing, the chip started by itself."""
 
     chip: str | None = None
     rom_banner: str | None = None

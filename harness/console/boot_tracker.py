@@ -26,10 +26,14 @@ from harness.console.boot_messages import (
 from harness.console.boot_record import BootRecord, Outcome
 from harness.console.events import BadEvent, DeviceEvent, EventStream
 from harness.console.log_line import EspLog, Line, split_logs
-from harness.console.mark import parse_mark
+from harness.console.mark import CAUSING, UNSEEN, parse_mark
 
 MAX_RECORDS = 2000
 """Bound for a board that crashes all night: the oldest records go."""
+
+CAUSE_S = 10.0
+"""A boot that begins later than so many seconds after a reset has another cause. A chip on its own USB is off the bus
+for some of them, and a bootloader that prints nothing takes more."""
 
 MAX_COMMANDS = 256
 """Commands under way whose names are remembered until their result comes."""
@@ -37,6 +41,7 @@ MAX_COMMANDS = 256
 _BLANK = BootRecord(number=0, started_at=0.0, first_line=-1, last_line=-1, from_start=False)
 _UPDATE_COMMANDS = frozenset({"ota", "ota-stock"})
 _CONFIRM_COMMANDS = frozenset({"confirm", "repair"})
+_RESTART_COMMANDS = frozenset({"reboot", "crash", "rollback"})
 
 
 class BootTracker:
@@ -51,6 +56,8 @@ class BootTracker:
         self._number = 0
         self._acted = False
         self._preceded_by_action = False
+        self._cause: tuple[str, float] | None = None
+        self._unseen = False
         self._events = EventStream()
         self._commands: dict[int, str] = {}
 
@@ -116,12 +123,15 @@ class BootTracker:
             if self._current is not None and patterns.ROM_INVALID_HEADER.search(mark.text):
                 self._header_lines += mark.count
                 self._last_line = line.n
-        elif mark.kind in ("returned", "opened"):
-            # What the board did meanwhile is not in the log.
+        elif mark.kind in UNSEEN:
             self.finish()
-            self._acted = True
+            self._acted = self._unseen = True
+            if mark.kind != "gap":
+                self._cause = None
         elif mark.changes_board:
             self._acted = True
+            if mark.kind in CAUSING:
+                self._cause, self._unseen = (f"{mark.kind}: {mark.text}", line.at_s), False
 
     def _begin(self, line: Line, *, from_start: bool) -> BootRecord:
         self.finish()
@@ -132,6 +142,7 @@ class BootTracker:
             self._events.restart()
         self._current = replace(
             _BLANK,
+            caused_by=self._taken_cause(line, from_start=from_start),
             number=self._number,
             started_at=line.at_s,
             started_wall=line.wall_s,
@@ -139,6 +150,13 @@ class BootTracker:
             from_start=from_start,
         )
         return self._current
+
+    def _taken_cause(self, line: Line, *, from_start: bool) -> str | None:
+        """What the harness did that this boot comes of. The beginning of a boot may be among the lost lines."""
+        if self._cause is None or not (from_start or self._unseen):
+            return None
+        (cause, at_s), self._cause = self._cause, None
+        return cause if line.at_s - at_s <= CAUSE_S else None
 
     @property
     def _so_far(self) -> BootRecord:
@@ -246,6 +264,8 @@ class BootTracker:
             if len(self._commands) >= MAX_COMMANDS:
                 self._commands.pop(next(iter(self._commands)))
             self._commands[identifier] = command
+            if command in _RESTART_COMMANDS:
+                self._cause, self._unseen = (f"command '{command}'", line.at_s), False
             if command == "rollback":
                 self._apply(line, noted(self._so_far, "rollback_notes", "command 'rollback' accepted"))
         elif event.ev == "done":

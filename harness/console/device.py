@@ -7,6 +7,7 @@ id, which the device answers without doing it twice.
 
 from __future__ import annotations
 
+import base64
 import binascii
 import itertools
 import re
@@ -118,7 +119,8 @@ class DeviceClient:
                 return data.get("ev") == "boot"
             if data.get("ev") == "done":
                 return True
-            events.append(data)
+            if data.get("ev") != "want":
+                events.append(data)
             if on_event is not None:
                 on_event(data)
             return False
@@ -131,6 +133,35 @@ class DeviceClient:
         ok = bool(done.get("ok"))
         error = None if ok else str(done.get("err", "unknown"))
         return Answer(command, ok, error, int(done.get("code", 0)), done, tuple(events))
+
+    def send_with_data(
+        self, command: str, arguments: Mapping[str, object], data: bytes, *, timeout_s: float
+    ) -> Answer:
+        """As `send`, for a command that asks for the bytes of `data` by ``want`` events (``ota-uart``).
+
+        Whatever it asks for is sent, in its order, and nothing else: between two questions the device writes
+        flash, and its UART would lose what came then.
+        """
+
+        def serve(event: Mapping[str, Any]) -> None:
+            if event.get("ev") == "want":
+                self._send_wanted(event, data)
+
+        return self.send(command, {**arguments, "size": len(data)}, timeout_s=timeout_s, on_event=serve)
+
+    def _send_wanted(self, event: Mapping[str, Any], data: bytes) -> None:
+        """Answers one ``want``; a question about bytes that there are not ends the transfer."""
+        identifier, at, length = int(event["id"]), int(event["at"]), int(event["len"])
+        piece, end = int(event["piece"]), at + length
+        if at < 0 or length <= 0 or piece <= 0 or end > len(data):
+            self._console.note(f"the device asks for bytes {at} to {end} of {len(data)}: giving up")
+            self._console.write(command_line("data", identifier, {"end": 1}))
+            return
+        lines = []
+        for start in range(at, end, piece):
+            text = base64.b64encode(data[start : min(start + piece, end)]).decode()
+            lines.append(command_line("data", identifier, {"at": start, "b64": text}))
+        self._console.write(b"".join(lines), shown=f"data id={identifier} at={at} ({length} bytes)")
 
     def _acknowledged(self, line: bytes, identifier: int, mark: int, command: str) -> Mapping[str, Any]:
         for attempt in range(1, ACK_ATTEMPTS + 1):

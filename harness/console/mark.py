@@ -12,6 +12,12 @@ from dataclasses import dataclass
 CHANGING = frozenset({"reset", "power", "flash", "otadata"})
 """Marks after which a board may be another: a boot after one of them continues no reboot loop."""
 
+CAUSING = frozenset({"reset", "power"})
+"""Marks of what starts a chip anew: the boot that comes soon after one of them was caused by it."""
+
+UNSEEN = frozenset({"returned", "opened", "gap"})
+"""Marks after which something may be missing: what the board did meanwhile is not in the log."""
+
 FLASHING = "flash"
 """The mark after which flash may hold anything: no conclusion is drawn across it."""
 
@@ -26,8 +32,8 @@ _REPEATED = re.compile(r"(\d{1,18})(?: more)? times (.*)", re.DOTALL)
 class Mark:
     """One thing that the harness did or noticed.
 
-    Kinds in use: ``opened``, ``closed``, ``vanished``, ``lent``, ``returned``, ``flash``, ``reset``,
-    ``power``, ``sent``, ``repeated``, ``note``.
+    Kinds in use: ``opened``, ``closed``, ``vanished``, ``gap``, ``lent``, ``returned``, ``flash``, ``otadata``,
+    ``reset``, ``power``, ``sent``, ``tool``, ``repeated``, ``note``.
     """
 
     kind: str

@@ -51,8 +51,8 @@ class Console:
 
     # --- life ---
 
-    def start(self) -> None:
-        """Opens the files (appending) and starts reading.
+    def start(self, before: Callable[[], None] | None = None) -> None:
+        """Opens the files (appending) and starts reading. `before` may note what comes before the first line.
 
         Raises:
             LabError: the log cannot be written.
@@ -68,6 +68,8 @@ class Console:
         self._mark(
             "opened", f"{self.name}, local time is UTC{zone}, monotonic clock {time.monotonic():.3f} s"
         )
+        if before is not None:
+            before()
         self._thread = threading.Thread(target=self._run, name=f"console-{self.name}", daemon=True)
         self._thread.start()
 
@@ -275,8 +277,8 @@ class Console:
 
     # --- what the harness does ---
 
-    def write(self, data: bytes) -> None:
-        """Sends `data` and logs it line by line, secrets redacted.
+    def write(self, data: bytes, *, shown: str | None = None) -> None:
+        """Sends `data` and logs it line by line, secrets redacted, or `shown` in its place.
 
         Raises:
             LabError: the port is gone or does not take it in time.
@@ -287,7 +289,7 @@ class Console:
             self._refuse_if_lent()
             self._recording.raise_if_gone()
             try:
-                self._recording.add_sent(data)
+                self._recording.add_sent(data if shown is None else f"{shown}\n".encode())
                 self._reader.write(data)
             except (PortGoneError, OSError) as error:
                 raise LabError(
@@ -299,8 +301,8 @@ class Console:
     def note(self, text: str, *, kind: str = "note") -> None:
         """Writes what the harness did into the log, as a line of its own. Kinds: see `harness.console.mark`.
 
-        ``reset``, ``power`` and ``flash`` matter to boot records and to what is inferred from them. Secrets
-        are redacted; several lines become one.
+        A ``gap`` ends the half line under way. ``reset``, ``power`` and ``flash`` matter to boot records and to what
+        is inferred from them. Secrets are redacted; several lines become one.
 
         Raises:
             LabError: the log cannot be written.

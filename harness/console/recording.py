@@ -120,6 +120,8 @@ class Recording:
     def add_mark(self, kind: str, text: str) -> None:
         """A line of the harness's own."""
         with self.changed:
+            if kind == "gap":
+                self._emit(self._splitter.flush(time.monotonic()))
             shown = printable_text(mark_text(kind, text).encode("utf-8", errors="backslashreplace"))
             self._append(self._line(LineKind.MARK, shown, b"", time.monotonic()))
             self.flush()

@@ -87,6 +87,7 @@ def render_summary(reading: LogReading, *, name: str, colour: bool = False) -> I
     yield _coloured(f"{name}: {_counted(reading.lines, 'line')}, {_counted(boots, 'boot')}", "head", colour)
     for record in reading.records:
         bare = record.summary().split(" [", maxsplit=1)[0] if record.inferred else record.summary()
+        bare += _cause_of(record)
         sign = PANIC_SIGN if record.panic else ERROR_SIGN if record.boot_errors else " "
         yield _coloured(f"  {sign} {bare}", sign, colour)
     if reading.findings:
@@ -108,11 +109,15 @@ def _annotated(lines: Iterable[Line], reading: LogReading, *, colour: bool) -> I
     panics = {record.panic.line for record in reading.records if record.panic is not None}
     for line in lines:
         if line.n in heads:
-            yield _coloured(f"──── {heads[line.n].summary()}", "head", colour)
+            yield _coloured(f"──── {heads[line.n].summary()}{_cause_of(heads[line.n])}", "head", colour)
         sign = PANIC_SIGN if line.n in panics else ERROR_SIGN if line.n in errors else _sign_of(line)
         clock = f"{stamp(line.wall_s)[11:]} " if line.wall_s else ""
         side = MARK_SIGN if line.is_mark else BOARD_SIGN
         yield _coloured(f"{clock}{sign} {side} {line.text}", sign, colour)
+
+
+def _cause_of(record: BootRecord) -> str:
+    return f" (by the harness: {record.caused_by})" if record.caused_by else ""
 
 
 def _sign_of(line: Line) -> str:

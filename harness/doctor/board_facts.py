@@ -60,7 +60,13 @@ def _check_mac(facts: BoardFacts) -> list[Finding]:
     if declared is None:
         if not isinstance(facts.entry, PhysicalEntry):
             return []
-        return [note(area, "its entry has no 'mac:'; no eFuse of it can be burned", f'mac: "{facts.mac}"')]
+        return [
+            note(
+                area,
+                "its entry has no 'mac:': it is only read, nothing is written to it",
+                f'mac: "{facts.mac}"',
+            )
+        ]
     if declared != facts.mac:
         return [
             wrong(

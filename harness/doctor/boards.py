@@ -104,6 +104,14 @@ def check_from_outside(name: str, entry: PhysicalEntry, around: Surroundings) ->
         return [
             note(area, f"port {device} is held by {there.holder}; not opened", "look again when it is free")
         ]
+    if there is not None and there.says_its_mac and entry.console == "uart0":
+        return [
+            wrong(
+                area,
+                f"{device} is the chip's own USB, where a firmware with 'console: uart0' says nothing",
+                "write 'console: usb-serial-jtag' into its entry, or name the port of its UART bridge",
+            )
+        ]
     found = (
         [] if around.probe else [note(area, f"{entry.chip} at {device}: there, and free; not opened", ask)]
     )
@@ -168,7 +176,7 @@ def _facts(board: Board, entry: AnyEntry) -> BoardFacts:
     finally:
         # The port may be the very thing that failed, which is what is told then.
         with suppress(LabError):
-            board.link.reset(BootMode.RUN)
+            board.reset(BootMode.RUN)
     mac = state.mac or getattr(board.link, "mac", None)
     record = None
     known_as = mac or entry.mac

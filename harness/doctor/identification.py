@@ -6,11 +6,11 @@ import os
 from contextlib import suppress
 
 from harness.chips import CHIPS, Chip
+from harness.connection import link_at
 from harness.errors import BoardError, LabError
 from harness.home import Home
 from harness.inventory.discover import Identified
 from harness.links.link import BootMode, Link
-from harness.links.serial_port import SerialLink
 from harness.locks import BoardLock
 from harness.provision.rom import RomSession
 
@@ -29,7 +29,7 @@ def identify_at(device: str, home: Home) -> Identified:
         LabError: the port is missing, forbidden, or held; the message says by whom, if that is known.
     """
     with BoardLock(home.locks, os.path.realpath(device), board=device, purpose="looking what is plugged in"):
-        link = SerialLink(device)
+        link = link_at(device)
         try:
             return identify_on(link)
         finally:

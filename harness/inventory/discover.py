@@ -204,6 +204,8 @@ def boards_yaml(attached: Sequence[Attached]) -> str:
 def _board_text(one: Attached, taken: set[str]) -> str:
     name = _name_for(one, taken)
     lines = [f"chip: {one.chip or 'CHIP'}", "link: serial", f"port: {_quoted(one.name)}"]
+    if one.says_its_mac:
+        lines.append("console: usb-serial-jtag     # this port is the chip's own USB")
     if one.mac is not None:
         lines.append(f'mac: "{one.mac}"')
     lines.append("# burn_up_to: release     # consent to burn eFuses for good; not needed for profile open")

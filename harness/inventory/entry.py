@@ -269,9 +269,17 @@ class SerialEntry(PhysicalEntry):
     """A physical board on a UART, by path, USB serial number, USB location, or the MAC of its chip."""
 
     link: Literal["serial"]
+    console: Literal["uart0", "usb-serial-jtag"] = "uart0"
+    """Where the firmware's console is, and so which wire this is: UART0 behind a bridge, or the chip's own USB."""
     port: str | None = None
     usb_serial: str | None = None
     usb_location: str | None = None
+
+    @model_validator(mode="after")
+    def _has_that_console(self) -> SerialEntry:
+        if self.console == "usb-serial-jtag" and not CHIPS[self.chip].usb_serial_jtag:
+            raise ValueError(f"console: {CHIPS[self.chip].title} has no USB-Serial-JTAG; use uart0")
+        return self
 
     @model_validator(mode="after")
     def _one_way(self) -> SerialEntry:

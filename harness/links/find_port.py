@@ -89,6 +89,37 @@ def port_by_usb_location(
     return _only(found, ports, f"USB location {location}", board)
 
 
+class LastingPort:
+    """A serial port that is found again when its device node comes back under another name.
+
+    It is known by USB serial number and location, else (no USB port) by its path, which may be a link that udev keeps.
+    """
+
+    def __init__(self, name: str, ports: Sequence[SerialPort]) -> None:
+        self._name = name
+        port = next((port for port in ports if _real(port.device) == _real(name)), None)
+        self.usb_serial = port.usb_serial if port is not None else None
+        self.usb_location = port.usb_location if port is not None else None
+        self.mac = _mac_in_usb(port) if port is not None else None
+        """The chip's base MAC, which its own USB has as serial number; None behind a bridge."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from other ports, whatever its node is called at the moment."""
+        known = self.usb_serial or self.usb_location
+        return f"usb {known}" if known else _real(self._name)
+
+    def device(self, ports: Callable[[], Sequence[SerialPort]] = serial_ports) -> str | None:
+        """Its device node now; None while there is none."""
+        if self.usb_serial is None and self.usb_location is None:
+            return self._name if Path(self._name).exists() else None
+        found = [port for port in ports() if self.usb_serial is None or port.usb_serial == self.usb_serial]
+        if self.usb_serial is None or len(found) > 1:
+            # Cheap adapters all have the same number: then the socket decides.
+            found = [port for port in found if port.usb_location == self.usb_location]
+        return found[0].device if found else None
+
+
 def port_by_mac(
     mac: str,
     ports: Sequence[SerialPort],

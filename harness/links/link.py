@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -16,6 +17,10 @@ class BootMode(str, Enum):
 
     RUN = "run"
     DOWNLOAD = "download"
+
+
+Listener = Callable[[str, str], None]
+"""Gets the kind (`harness.console.mark`) and the text of what a link did to its board, or noticed, by itself."""
 
 
 class Link(ABC):
@@ -34,6 +39,21 @@ class Link(ABC):
 
     host_address: ClassVar[str | None] = None
     """Under which address the device sees this machine's loopback servers; None: under their own."""
+
+    _listener: Listener | None = None
+    _untold: tuple[tuple[str, str], ...] = ()
+
+    def tell_to(self, listener: Listener) -> None:
+        """From now on `listener` is told what this link does or notices by itself; it is told at once what it missed."""
+        untold, self._untold, self._listener = self._untold, (), listener
+        for kind, text in untold:
+            listener(kind, text)
+
+    def _tell(self, kind: str, text: str) -> None:
+        if self._listener is None:
+            self._untold = (*self._untold, (kind, text))
+        else:
+            self._listener(kind, text)
 
     @property
     @abstractmethod
@@ -77,6 +97,9 @@ class Link(ABC):
         What a bootloader was compiled with shows nowhere in flash. Virtual boards keep it beside their flash, so
         that the twin can boot what was flashed in an emulator.
         """
+
+    def supply_changes(self, *, on: bool) -> None:  # noqa: B027 - for those that care
+        """Told before the board's supply is cut, and after it was given back: its port may be away in between."""
 
     def inject(self, kind: str, **arguments: int) -> None:  # noqa: ARG002 - the signature is the links'
         """Makes flash operations fail; only links with the capability ``fault-injection`` can.

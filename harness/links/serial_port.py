@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from typing import Any, ClassVar
 
@@ -10,14 +9,17 @@ import serial
 
 from harness.errors import LabError
 from harness.links.counting import CountingPort
+from harness.links.device_port import OPENING_RESETS, complaint_about, open_device
+from harness.links.find_port import LastingPort
 from harness.links.link import BootMode, Link
+from harness.links.returning_port import ReturningPort
 
 
 class SerialLink(Link):
     """A device path, COM port or pyserial URL.
 
-    DTR and RTS are set before the port is opened: opening must not reset the board. They reset the chip, they do
-    not cut its supply, so this link has no ``power``.
+    DTR and RTS reset the chip, they do not cut its supply, so this link has no ``power``. An adapter whose supply is cut
+    with the board's is found again by `place`.
     """
 
     physical: ClassVar[bool] = True
@@ -25,12 +27,20 @@ class SerialLink(Link):
     capabilities: ClassVar[frozenset[str]] = frozenset({"uart-download"})
 
     def __init__(
-        self, port: str, *, baud: int = 460_800, console_baud: int = 115_200, board: str | None = None
+        self,
+        port: str,
+        *,
+        baud: int = 460_800,
+        console_baud: int = 115_200,
+        board: str | None = None,
+        place: LastingPort | None = None,
     ) -> None:
         self._name = port
         self._baud = baud
         self._console_baud = console_baud
         self._board = board
+        self._place = place
+        self._returning: ReturningPort | None = None
         self._port: CountingPort | None = None
 
     @property
@@ -49,21 +59,22 @@ class SerialLink(Link):
     def port(self) -> Any:
         if self._port is None:
             self._port = CountingPort(self._opened())
+            self._tell("reset", OPENING_RESETS.format(self._name))
         return self._port
 
     def _opened(self) -> serial.SerialBase:
         try:
-            port = serial.serial_for_url(
-                self._name, baudrate=self._console_baud, timeout=0.05, do_not_open=True
+            if self._place is None:
+                return open_device(self._name, self._console_baud)
+            self._returning = ReturningPort(
+                self._place.device,
+                baudrate=self._console_baud,
+                on_return=lambda absence: self._tell("gap", absence.text()),
             )
-            port.dtr = False
-            port.rts = False
-            if isinstance(port, serial.Serial) and "://" not in self._name:
-                port.exclusive = True
-            port.open()
+            self._returning.open()
+            return self._returning
         except (serial.SerialException, OSError, ValueError) as error:
-            raise LabError(*_port_complaint(self._name, error), board=self._board) from error
-        return port
+            raise complaint_about(self._name, error, board=self._board) from error
 
     def reset(self, mode: BootMode) -> None:
         """Through DTR and RTS, both active low: EN is low while RTS is set, GPIO0 while DTR is.
@@ -89,22 +100,11 @@ class SerialLink(Link):
                 todo="check the cable; the port may have gone",
             ) from error
 
+    def supply_changes(self, *, on: bool) -> None:
+        if self._returning is not None:
+            self._returning.unpark() if on else self._returning.park()
+
     def close(self) -> None:
         if self._port is not None:
             self._port.close()
             self._port = None
-
-
-def _port_complaint(name: str, error: Exception) -> tuple[str]:
-    """One sentence on why a port does not open and what to do about it."""
-    number = getattr(error, "errno", None)
-    text = str(error)
-    if number == errno.ENOENT or "No such file" in text or "FileNotFoundError" in text:
-        return (f"port {name} does not exist; plug the board in, or correct 'port' in boards.yaml",)
-    if number == errno.EACCES or "Permission denied" in text or "PermissionError" in text:
-        return (
-            f"port {name} may not be opened by this user; join the group 'dialout' (Linux) and log in again",
-        )
-    if number in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in text or "busy" in text:
-        return (f"port {name} is in use by another program; close its monitor or wait for the other job",)
-    return (f"port {name} cannot be opened: {text}",)

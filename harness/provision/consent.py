@@ -1,10 +1,11 @@
-"""Whether a physical board may be burned: three things must say so, each by name. Pure."""
+"""Whether a physical board may be written to, and burned: three things must say so, each by name. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from harness.errors import RefusedError, UsageError
+from harness.provision.identity import require_identified, require_same
 from harness.provision.plan import Plan
 from harness.provision.profile import Profile
 from harness.vault.key_ref import plain_mac
@@ -21,13 +22,13 @@ def check_consent(
     plan: Plan,
     unknown_burns_accepted: Collection[str] = (),
 ) -> None:
-    """Refuses a plan that burns a physical board without consent that names it.
+    """Refuses a plan that writes to a physical board that is not identified, or burns it without consent.
 
     Args:
         board_name: the board's name in boards.yaml.
         physical: virtual boards need no consent.
         mac_declared: ``mac:`` of its entry.
-        mac_found: the MAC that the chip told; None where its ROM no longer tells.
+        mac_found: the MAC that the chip told, by whichever way; None when it told none.
         burn_up_to: ``burn_up_to:`` of its entry: a profile's name, or None for never.
         burn_names: the names given with ``--burn`` on this run.
         plan: what would be done.
@@ -35,29 +36,25 @@ def check_consent(
             burn anything, and consent to that must say so.
 
     Raises:
-        RefusedError: the chip is another than declared (whatever the plan), or the plan burns eFuses, by
-            itself or through the firmware it flashes, and consent is missing. Lists what is missing and prints
-            the plan.
+        RefusedError: the chip is another than declared, or one of the two is not known; or the plan burns eFuses,
+            by itself or through the firmware it flashes, and consent is missing. Lists what is missing and prints the
+            plan.
     """
     if not physical:
         return
     declared = plain_mac(mac_declared) if mac_declared is not None else None
     found = plain_mac(mac_found) if mac_found is not None else None
-    if declared is not None and found is not None and declared != found:
-        raise RefusedError(
-            f"this is another chip: boards.yaml says {declared}, the chip says {found}. Nothing was written",
-            board=board_name,
-            todo="connect the right board, or correct its entry",
-        )
+    require_same(board_name, declared, found)
     if found is not None and found != plan.mac:
         raise RefusedError(f"the plan is for {plan.mac}, this chip is {found}", board=board_name)
     if plan.burns_up_to is None:
+        require_identified(board_name, declared, found)
         return
     missing = []
     if declared is None:
         missing.append(f"'mac:' in the entry of {board_name} (the chip says {found or 'nothing'})")
     if found is None:
-        missing.append("the chip's own MAC, which its ROM does not tell any more")
+        missing.append("the chip's own MAC, which it has not told")
     allowed = _profile(burn_up_to, board_name)
     if allowed is None or allowed.distance < plan.burns_up_to.distance:
         given = f"it says {allowed.value}" if allowed else "it is absent, which means never"

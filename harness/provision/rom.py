@@ -1,13 +1,17 @@
 """The only place that talks to a chip's ROM, through esptool's and espefuse's public Python API.
 
-The port is lent: it is never closed or opened here, and never used to reset the chip. Nothing here asks a person.
+The port is lent: it is never closed or opened here, and the chip is reset only by what the caller gives for it. Nothing
+here asks a person.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import esptool
@@ -18,13 +22,30 @@ from esptool.util import UnsupportedCommandError
 from harness.chips import Chip, chip_with_id
 from harness.errors import BoardError, HarnessError, LabError
 from harness.provision.burner import ChipFellSilentError, FuseBurner
+from harness.provision.changed_sectors import as_if_before, changed_sectors
 from harness.provision.chip_state import ChipState, Download, SecurityInfo
+from harness.provision.flash_baud import lower_than
+from harness.provision.region import SECTOR_BYTES
 from harness.provision.vendor_log import Sink, listening, redact, vendor_log_installed
 
 ROM_BAUD = 115_200
 """Baud rate at which the ROM is spoken to and eFuses are burned; the ROM finds it by itself."""
 
 _CONNECT_ATTEMPTS = 3
+
+_WIRE_FAULTS = re.compile(
+    r"serial data|packet|SLIP|Response doesn't match|timed? ?out|checksum|MD5 of file|target RAM",
+    re.IGNORECASE,
+)
+"""esptool's words for an answer that did not come or came damaged; refusals and wrong chips have others."""
+
+_PROOF_READS = 3
+
+SMALL_BYTES = 1 << 16
+"""Pieces below this are sent in blocks of one sector."""
+
+_WORTH_COMPRESSING = 0.9
+"""Ciphertext does not compress; what does shrinks to less than this, blank stretches to nothing."""
 
 
 class RomSession:
@@ -33,7 +54,8 @@ class RomSession:
     Args:
         port: an open pyserial-like object whose chip has just been reset into download mode.
         chip: what must be at the other end.
-        baud: bits/s for flash transfers; None keeps the ROM's.
+        baud: bits/s for flash transfers, lowered step by step where the wire does not carry it; None keeps the ROM's.
+        reset: resets the chip into download mode again; without it a wire that fails is not tried at a lower rate.
         flash_size_bytes: of the flash chip, whole MiB; used only in Secure Download Mode, where the ROM cannot
             ask it.
         board: name for error messages.
@@ -46,6 +68,7 @@ class RomSession:
         chip: Chip,
         *,
         baud: int | None = None,
+        reset: Callable[[], None] | None = None,
         flash_size_bytes: int = 4 << 20,
         board: str | None = None,
         log: Sink | None = None,
@@ -55,6 +78,7 @@ class RomSession:
         self.on_progress: Callable[[int, int], None] | None = None
         self._port = port
         self._baud = baud
+        self._reset = reset
         self._flash_size = f"{flash_size_bytes >> 20}MB"
         self._log = log or _ignore
         self._esp: Any = None
@@ -74,14 +98,7 @@ class RomSession:
         self._cleanup.callback(_restore_port, self._port, getattr(self._port, "timeout", None))
         try:
             with self._vendor("connecting to the ROM"):
-                lent = _LentPort(self._port)
-                self._esp = CHIP_DEFS[self.chip.name](lent, ROM_BAUD)
-                # Chips that are known by a magic number have no security information: asking costs 0.4 s.
-                self._esp.connect("no-reset", _CONNECT_ATTEMPTS, detecting=self._esp.USES_MAGIC_VALUE)
-                if self._esp.sync_stub_detected:
-                    # Somebody left the flasher stub running; burning through it is not what was rehearsed.
-                    raise BoardError("the flasher stub is running, not the ROM", board=self.board)
-                self._require_chip()
+                self._connect()
         except BaseException:
             self._cleanup.close()
             raise
@@ -89,6 +106,20 @@ class RomSession:
 
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
+
+    def _connect(self) -> None:
+        self._esp = CHIP_DEFS[self.chip.name](_LentPort(self._port), ROM_BAUD)
+        # Chips that are known by a magic number have no security information: asking costs 0.4 s.
+        self._esp.connect("no-reset", _CONNECT_ATTEMPTS, detecting=self._esp.USES_MAGIC_VALUE)
+        if self._esp.sync_stub_detected:
+            # Somebody left the flasher stub running; burning through it is not what was rehearsed.
+            raise BoardError("the flasher stub is running, not the ROM", board=self.board)
+        self._require_chip()
+
+    @property
+    def baud(self) -> int | None:
+        """Bits/s at which flash is transferred: as asked, or what the wire was found to carry."""
+        return self._baud
 
     @property
     def burned(self) -> bool:
@@ -104,6 +135,14 @@ class RomSession:
     def secure_download(self) -> bool:
         """The chip is in Secure Download Mode: no registers, no reading, no stub."""
         return bool(self._esp.secure_download_mode)
+
+    @property
+    def mac(self) -> str | None:
+        """The chip's base MAC, lower case; None in Secure Download Mode, where the ROM does not tell."""
+        if self.secure_download:
+            return None
+        with self._vendor("reading the MAC"):
+            return ":".join(f"{byte:02x}" for byte in self._esp.read_mac("BASE_MAC"))
 
     # eFuses
 
@@ -190,24 +229,52 @@ class RomSession:
             pieces: (address, bytes); addresses are multiples of 4096.
             encrypt: the chip enciphers them (not after release fuses).
             force: no check for plaintext or a foreign image: the bytes are ciphertext.
-            skip_identical: leave a piece alone whose MD5 in flash is right already.
+            skip_identical: leave the sectors alone that are in flash already, as far as the chip's mode tells.
 
         Raises:
             BoardError: the chip refuses or what it wrote does not verify.
         """
+        compare = skip_identical and not encrypt and not self.secure_download
         with self._vendor("writing flash"):
-            self._use_stub()
             for offset, data in pieces:
-                esptool.write_flash(
-                    self._esp,
-                    [(offset, bytes(data))],
-                    encrypt=encrypt,
-                    flash_size=self._flash_size if self.secure_download else "keep",
-                    force=force,
-                    skip_flashed=skip_identical and not self.secure_download,
-                    # Ciphertext does not compress; trying costs time and a line in the log.
-                    no_compress=force,
-                )
+                self._over_the_wire(partial(self._write, offset, bytes(data), encrypt, force, compare))
+
+    def _write(self, offset: int, data: bytes, encrypt: bool, force: bool, compare: bool) -> None:
+        before = None
+        if compare:
+            changed = changed_sectors(offset, data, self._md5)
+            sectors = -(-len(data) // SECTOR_BYTES)
+            self._log(f"{len(changed)} of {sectors} sectors at {offset:#x} differ from what is in flash")
+            if not changed:
+                return
+            before = as_if_before(offset, data, changed) if len(changed) < sectors else None
+        with self._small_blocks(before is not None or len(data) < SMALL_BYTES):
+            esptool.write_flash(
+                self._esp,
+                [(offset, data)],
+                encrypt=encrypt,
+                flash_size=self._flash_size if self.secure_download else "keep",
+                force=force,
+                diff_with=[before] if before is not None else [],
+                # Trying what does not shrink costs time and a line in the log.
+                no_compress=len(zlib.compress(data, 1)) > len(data) * _WORTH_COMPRESSING,
+            )
+
+    @contextmanager
+    def _small_blocks(self, wanted: bool) -> Iterator[None]:
+        """The stub is sent blocks of 16 KiB, the last one filled up: for single sectors most of it would be filling."""
+        if not (wanted and self.stub_running):
+            yield
+            return
+        esp, usual = self._esp, self._esp.FLASH_WRITE_SIZE
+        esp.FLASH_WRITE_SIZE = SECTOR_BYTES
+        try:
+            yield
+        finally:
+            esp.FLASH_WRITE_SIZE = usual
+
+    def _md5(self, offset: int, size_bytes: int) -> str:
+        return str(self._esp.flash_md5sum(offset, size_bytes)).lower()
 
     def read_flash(self, offset: int, size_bytes: int) -> bytes:
         """Raw flash content: ciphertext on an encrypted chip.
@@ -216,15 +283,15 @@ class RomSession:
             BoardError: reading failed, or the chip is in Secure Download Mode.
         """
         with self._vendor("reading flash"):
-            self._use_stub()
+            self._over_the_wire(_nothing)
             data = esptool.read_flash(self._esp, offset, size_bytes)
         return bytes(data or b"")
 
     def flash_md5(self, offset: int, size_bytes: int) -> str:
         """MD5 over raw flash, computed by the chip; 32 lower-case hexadecimal digits. Errors as `read_flash`."""
         with self._vendor("hashing flash"):
-            self._use_stub()
-            return str(self._esp.flash_md5sum(offset, size_bytes)).lower()
+            self._over_the_wire(_nothing)
+            return self._md5(offset, size_bytes)
 
     def flash_size_bytes(self) -> int:
         """Size of the flash chip by its JEDEC id.
@@ -265,13 +332,53 @@ class RomSession:
         if self._flash_ready:
             return
         if not self.stub_running and not self.secure_download:
-            self._esp = esptool.run_stub(self._esp)
-            # The eFuses were read through the ROM object; from now on they are read through the stub's.
-            self._burner = None
+            try:
+                self._run_stub()
+            except esptool.FatalError as error:
+                if self._reset is None:
+                    raise
+                self._log(f"the flasher stub did not start ({_first_line(error)}); resetting, once more")
+                self._begin_again()
+                self._run_stub()
         if self._baud is not None and self._baud != ROM_BAUD:
             self._esp.change_baud(self._baud)
+            for _ in range(_PROOF_READS):
+                if self.secure_download:
+                    self._esp.get_security_info()
+                else:
+                    self._esp.read_reg(self._esp.CHIP_DETECT_MAGIC_REG_ADDR)
         esptool.attach_flash(self._esp)
         self._flash_ready = True
+
+    def _run_stub(self) -> None:
+        self._esp = esptool.run_stub(self._esp)
+        # The eFuses were read through the ROM object; from now on they are read through the stub's.
+        self._burner = None
+
+    def _over_the_wire(self, transfer: Callable[[], None]) -> None:
+        """`transfer` with the stub at the baud rate asked for; where the wire does not carry that, at the next lower."""
+        while True:
+            try:
+                self._use_stub()
+                transfer()
+                return
+            except (esptool.FatalError, ValueError) as error:
+                lower = lower_than(self._baud) if self._baud is not None else None
+                # ValueError: the adapter cannot make that rate.
+                faulty = isinstance(error, ValueError) or _WIRE_FAULTS.search(str(error))
+                if self._reset is None or lower is None or not faulty:
+                    raise
+                self._log(f"{self._baud} baud does not work ({_first_line(error)}); trying {lower}")
+                self._baud = lower
+                self._begin_again()
+
+    def _begin_again(self) -> None:
+        """From the chip's reset on; what was burned before it is in effect now."""
+        assert self._reset is not None
+        self._burner, self._flash_ready, self._burned = None, False, False
+        self._port.baudrate = ROM_BAUD
+        self._reset()
+        self._connect()
 
     def _require_chip(self) -> None:
         """esptool goes on with a chip that it does not know."""
@@ -355,3 +462,11 @@ def _restore_port(port: Any, timeout_s: float | None) -> None:
 
 def _ignore(_line: str) -> None:
     """No log was asked for."""
+
+
+def _nothing() -> None:
+    """Getting the flash ready is all that is to be done over a wire that may be poor."""
+
+
+def _first_line(error: Exception) -> str:
+    return redact(str(error)).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -49,7 +49,7 @@ class Session(Protocol):
         force: bool = False,
         skip_identical: bool = False,
     ) -> None:
-        """Bytes into flash; erases the sectors they touch."""
+        """Bytes into flash; erases the sectors they touch. `skip_identical`: not those that are there already."""
 
     def read_flash(self, offset: int, size_bytes: int) -> bytes:
         """Raw bytes of flash."""

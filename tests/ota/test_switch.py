@@ -24,6 +24,17 @@ def test_switch_to_the_other_slot_and_back(board: Board, fresh: Callable[[], Rel
         assert board.status().state == "valid"
 
 
+def test_an_update_over_the_uart_switches_the_slot(board: Board, fresh: Callable[[], Release]) -> None:
+    start, release = board.status(), fresh()
+    body = board.body(release, board.slot(start.next_slot))
+    answer = board.update(release, over="uart")
+    assert answer.ok, answer
+    assert board.slot_digest(start.next_slot, size_bytes=len(body)) == answer.fields["sha256"]
+    boot = board.reboot()
+    assert (boot.slot, boot.version) == (start.next_slot, release.version)
+    assert board.status().state == "pending"
+
+
 def test_the_firmware_and_the_log_agree_on_the_security_state(board: Board) -> None:
     boot, running = board.restart(), board.status()
     assert board.profile is not None

@@ -6,6 +6,8 @@
 #include "esp_app_desc.h"
 #include "esp_app_format.h"
 #include "esp_log.h"
+#include "freertos/FreeRTOS.h"
+#include "freertos/task.h"
 #include "psa/crypto.h"
 #include "sdkconfig.h"
 
@@ -52,6 +54,16 @@ raw_ota_err_t raw_ota_fill(const raw_ota_job_t *job, uint8_t *buffer, size_t siz
         *filled += (size_t)got;
     }
     return RAW_OTA_OK;
+}
+
+/* Sleeps for a tick now and then: a task that writes or hashes a whole slot without a pause would starve the
+ * idle task, and the task watchdog would end it. The slowest flash takes some 100 KB a second. */
+static void rest_after(uint32_t at, size_t size)
+{
+    const uint32_t step = 128 * 1024;
+    if (at / step != (at + size) / step) {
+        vTaskDelay(1);
+    }
 }
 
 static raw_ota_err_t fail_hash(const raw_ota_job_t *job, psa_status_t status)
@@ -205,6 +217,7 @@ static raw_ota_err_t write_pieces(const raw_ota_job_t *job, psa_hash_operation_t
         if (err != RAW_OTA_OK) {
             return err;
         }
+        rest_after(at, size);
         at += (uint32_t)size;
         if (at - reported >= CONFIG_RAW_OTA_PROGRESS_STEP || at == job->body_size) {
             raw_ota_report(job, RAW_OTA_PHASE_WRITE, at);
@@ -258,6 +271,7 @@ static raw_ota_err_t hash_slot(const raw_ota_job_t *job,
             return raw_ota_fail_esp(job->result, err, "reading the slot back");
         }
         status = psa_hash_update(&hash, s_buffer, piece);
+        rest_after(at, piece);
         at += piece;
     }
     size_t hash_size = 0;

@@ -40,6 +40,7 @@ static const char *const ERROR_NAMES[RAW_OTA_ERR_COUNT] = {
     [RAW_OTA_HTTP_STATUS] = "http-status",
     [RAW_OTA_HTTP_TIMEOUT] = "http-timeout",
     [RAW_OTA_HTTP_READ] = "http-read",
+    [RAW_OTA_SOURCE] = "source",
     [RAW_OTA_TOO_LARGE] = "too-large",
     [RAW_OTA_FLASH] = "flash",
     [RAW_OTA_NO_MEMORY] = "no-memory",

@@ -12,6 +12,9 @@
 
 static const char *TAG = "raw_ota_http";
 
+/* ESP-IDF has a name for it from v5.5 on. */
+#define STATUS_PARTIAL_CONTENT 206
+
 /* Room for the request line: URLs carry unguessable tokens. */
 #define TRANSMIT_BUFFER_SIZE 1024
 
@@ -134,7 +137,7 @@ raw_ota_err_t raw_ota_http_open(raw_ota_http_t *http, const char *url, const raw
 /* The answer holds the bytes from `position` on, up to the same end as before? */
 static bool is_rest(const raw_ota_http_t *http)
 {
-    if (http->result->http_status != HttpStatus_PartialContent ||
+    if (http->result->http_status != STATUS_PARTIAL_CONTENT ||
         strncmp(http->content_range, "bytes ", strlen("bytes ")) != 0) {
         return false;
     }

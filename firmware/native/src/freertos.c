@@ -1,61 +1,47 @@
-/* FreeRTOS, the task watchdog and the UART driver on POSIX threads. */
+/* FreeRTOS and the task watchdog on POSIX threads. */
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
-#include <unistd.h>
 
-#include "driver/uart.h"
 #include "esp_log.h"
 #include "esp_task_wdt.h"
 #include "esp_timer.h"
 #include "freertos/FreeRTOS.h"
+#include "freertos/queue.h"
 #include "freertos/semphr.h"
 #include "freertos/task.h"
 #include "sdkconfig.h"
 #include "twin_rpc.h"
 
-typedef struct {
-    TaskFunction_t code;
-    void *parameters;
-} start_t;
-
 static void *run_task(void *context)
 {
-    const start_t start = *(start_t *)context;
-    free(context);
-    start.code(start.parameters);
-    return NULL;
+    const StaticTask_t *task = context;
+    task->code(task->parameters);
+    abort(); /* as FreeRTOS does when a task returns */
 }
 
-BaseType_t xTaskCreate(TaskFunction_t code, const char *name, uint32_t stack_depth, void *parameters,
-                       UBaseType_t priority, TaskHandle_t *created)
+static bool start_thread(StaticTask_t *task)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run_task, task) != 0) {
+        return false;
+    }
+    (void)pthread_detach(thread);
+    return true;
+}
+
+TaskHandle_t xTaskCreateStatic(TaskFunction_t code, const char *name, uint32_t stack_depth, void *parameters,
+                               UBaseType_t priority, StackType_t *stack, StaticTask_t *task)
 {
     (void)name;
     (void)stack_depth;
     (void)priority;
-    (void)created;
-    start_t *start = malloc(sizeof(*start));
-    if (start == NULL) {
-        return pdFAIL;
-    }
-    *start = (start_t){.code = code, .parameters = parameters};
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, run_task, start) != 0) {
-        free(start);
-        return pdFAIL;
-    }
-    (void)pthread_detach(thread);
-    return pdPASS;
-}
-
-void vTaskDelete(TaskHandle_t task)
-{
-    if (task == NULL) {
-        pthread_exit(NULL);
-    }
+    (void)stack;
+    *task = (StaticTask_t){.code = code, .parameters = parameters};
+    return start_thread(task) ? task : NULL;
 }
 
 void vTaskDelay(TickType_t ticks)
@@ -80,6 +66,62 @@ BaseType_t xSemaphoreTake(SemaphoreHandle_t semaphore, TickType_t ticks)
 BaseType_t xSemaphoreGive(SemaphoreHandle_t semaphore)
 {
     return pthread_mutex_unlock(&semaphore->mutex) == 0 ? pdTRUE : pdFALSE;
+}
+
+QueueHandle_t xQueueCreateStatic(UBaseType_t length, UBaseType_t item_size, uint8_t *items,
+                                 StaticQueue_t *queue)
+{
+    *queue = (StaticQueue_t){.items = items, .item_size = item_size, .capacity = length};
+    const bool made =
+        pthread_mutex_init(&queue->mutex, NULL) == 0 && pthread_cond_init(&queue->changed, NULL) == 0;
+    return made ? queue : NULL;
+}
+
+/* Waits, holding the queue's mutex, until its count is not `unwanted`; false when that takes longer. */
+static bool wait_while_count_is(QueueHandle_t queue, size_t unwanted, TickType_t ticks)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    const uint64_t ns = (uint64_t)until.tv_nsec + (uint64_t)ticks * 1000000000u / configTICK_RATE_HZ;
+    until.tv_sec += (time_t)(ns / 1000000000u);
+    until.tv_nsec = (long)(ns % 1000000000u);
+    while (queue->count == unwanted) {
+        const int status = ticks == portMAX_DELAY
+                               ? pthread_cond_wait(&queue->changed, &queue->mutex)
+                               : pthread_cond_timedwait(&queue->changed, &queue->mutex, &until);
+        if (status != 0) {
+            return queue->count != unwanted;
+        }
+    }
+    return true;
+}
+
+BaseType_t xQueueSend(QueueHandle_t queue, const void *item, TickType_t ticks)
+{
+    pthread_mutex_lock(&queue->mutex);
+    const bool fits = wait_while_count_is(queue, queue->capacity, ticks);
+    if (fits) {
+        const size_t at = (queue->first + queue->count) % queue->capacity;
+        memcpy(queue->items + at * queue->item_size, item, queue->item_size);
+        queue->count++;
+        pthread_cond_broadcast(&queue->changed);
+    }
+    pthread_mutex_unlock(&queue->mutex);
+    return fits ? pdTRUE : pdFALSE;
+}
+
+BaseType_t xQueueReceive(QueueHandle_t queue, void *item, TickType_t ticks)
+{
+    pthread_mutex_lock(&queue->mutex);
+    const bool found = wait_while_count_is(queue, 0, ticks);
+    if (found) {
+        memcpy(item, queue->items + queue->first * queue->item_size, queue->item_size);
+        queue->first = (queue->first + 1) % queue->capacity;
+        queue->count--;
+        pthread_cond_broadcast(&queue->changed);
+    }
+    pthread_mutex_unlock(&queue->mutex);
+    return found ? pdTRUE : pdFALSE;
 }
 
 /* One watched task is enough: time of its last sign of life, 0 while there is none. */
@@ -110,7 +152,8 @@ esp_err_t esp_task_wdt_add(TaskHandle_t task_handle)
 {
     (void)task_handle;
     (void)esp_task_wdt_reset();
-    return xTaskCreate(watch, "task_wdt", 0, NULL, 0, NULL) == pdPASS ? ESP_OK : ESP_ERR_NO_MEM;
+    static StaticTask_t s_watcher = {.code = watch};
+    return start_thread(&s_watcher) ? ESP_OK : ESP_ERR_NO_MEM;
 }
 
 esp_err_t esp_task_wdt_reset(void)
@@ -118,40 +161,5 @@ esp_err_t esp_task_wdt_reset(void)
     pthread_mutex_lock(&s_watchdog_mutex);
     s_fed_at_us = esp_timer_get_time();
     pthread_mutex_unlock(&s_watchdog_mutex);
-    return ESP_OK;
-}
-
-esp_err_t uart_driver_install(uart_port_t uart_num, int rx_buffer_size, int tx_buffer_size, int queue_size,
-                              void *uart_queue, int intr_alloc_flags)
-{
-    (void)uart_num;
-    (void)rx_buffer_size;
-    (void)tx_buffer_size;
-    (void)queue_size;
-    (void)uart_queue;
-    (void)intr_alloc_flags;
-    return ESP_OK;
-}
-
-int uart_read_bytes(uart_port_t uart_num, void *buf, uint32_t length, TickType_t ticks_to_wait)
-{
-    (void)uart_num;
-    const bool for_ever = ticks_to_wait == portMAX_DELAY;
-    const int64_t timeout_ms = for_ever ? -1 : (int64_t)ticks_to_wait * 1000 / configTICK_RATE_HZ;
-    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
-    if (poll(&input, 1, (int)timeout_ms) <= 0) {
-        return 0;
-    }
-    const ssize_t got = read(STDIN_FILENO, buf, length);
-    if (got == 0) {
-        _exit(0); /* the twin has gone */
-    }
-    return got < 0 && errno == EINTR ? 0 : (int)got;
-}
-
-esp_err_t uart_wait_tx_done(uart_port_t uart_num, TickType_t ticks_to_wait)
-{
-    (void)uart_num;
-    (void)ticks_to_wait;
     return ESP_OK;
 }

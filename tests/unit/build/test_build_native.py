@@ -85,6 +85,16 @@ def test_the_bootloader_carries_the_configuration_of_the_build(work: Path) -> No
     assert [slot.offset for slot in made.partition_table.ota_slots] == [0x20000, 0x1A0000]
 
 
+def test_a_layout_is_a_table_and_the_place_that_the_bootloader_looks_for_it(work: Path) -> None:
+    made = build(work, fragments=("profile.open", "layout.table-0x8000"))
+    config = BootloaderConfig.from_segment_data(
+        parse_app_image(made.bootloader.read_bytes()).segments[0].data
+    )
+    assert config is not None
+    assert (made.table_offset, config.table_offset) == (0x8000, 0x8000)
+    assert [slot.offset for slot in made.partition_table.ota_slots] == [0x10000, 0x190000]
+
+
 def test_the_bootloader_fits_before_the_partition_table(work: Path) -> None:
     for chip in CHIPS.values():
         made = build(work, chip=chip)

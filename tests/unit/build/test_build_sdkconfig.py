@@ -11,6 +11,7 @@ from harness.build.native import firmware_dir
 from harness.chips import CHIPS, chip_named
 from harness.errors import FormatError, UsageError
 from harness.formats.bootloader_config import BootloaderConfig
+from harness.formats.partition_table import PartitionTable
 
 
 def test_an_sdkconfig_file_is_read_with_unset_options_as_n() -> None:
@@ -75,6 +76,10 @@ def test_a_kconfig_default_that_is_an_expression_is_refused() -> None:
         ("lock.none", "sdkconfig.lock.none"),
         ("secure-download", "sdkconfig.lock.secure-download"),
         ("openeth", "sdkconfig.net.openeth"),
+        ("net.none", "sdkconfig.net.none"),
+        ("uart0", "sdkconfig.console.uart0"),
+        ("console.usb-serial-jtag", "sdkconfig.console.usb-serial-jtag"),
+        ("layout.table-0x8000", "sdkconfig.layout.table-0x8000"),
         ("test", "sdkconfig.test"),
     ],
 )
@@ -128,6 +133,24 @@ def test_the_header_defines_what_is_on_and_leaves_out_what_is_off() -> None:
 def test_what_is_written_can_be_read_again() -> None:
     options = sdkconfig.native_options(firmware_dir(), chip_named("esp32"), ["release", "test"])
     assert sdkconfig.parse_sdkconfig(sdkconfig.to_text(options, idf_version="v5.5.5")) == options
+
+
+@pytest.mark.parametrize("fragments", [("uart0",), ("usb-serial-jtag",), ("usb-serial-jtag", "uart0")])
+def test_one_console_is_chosen_by_the_last_fragment(fragments: tuple[str, ...]) -> None:
+    options = sdkconfig.native_options(firmware_dir(), chip_named("esp32c3"), ["release", *fragments])
+    chosen = {
+        name: options.get(f"CONFIG_ESP_CONSOLE_{name}", "n") for name in ("UART_DEFAULT", "USB_SERIAL_JTAG")
+    }
+    usb = fragments[-1] == "usb-serial-jtag"
+    assert chosen == {"UART_DEFAULT": "n" if usb else "y", "USB_SERIAL_JTAG": "y" if usb else "n"}
+
+
+def test_every_table_lies_behind_the_place_that_its_layout_gives_it() -> None:
+    """Also those that no native build uses: ESP-IDF would find out only when somebody builds it."""
+    for layout, offset in (("partitions.csv", 0x10000), ("partitions.table-0x8000.csv", 0x8000)):
+        table = PartitionTable.from_csv((firmware_dir() / layout).read_text(), table_offset=offset)
+        table.check(table_offset=offset, flash_size_bytes=4 << 20)
+        assert len(table.ota_slots) == 2
 
 
 def test_log_levels_are_chosen_by_name(tmp_path: Path) -> None:

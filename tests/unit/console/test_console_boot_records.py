@@ -459,3 +459,39 @@ def test_json_has_a_format_version_and_survives_a_round_trip():
     assert first["panic"]["kind"] == "exception"
     assert first["evt_boot"]["state"] == "valid"
     assert second["repeats"] == 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([">>> reset: into run", *PLAIN_BOOT], "reset: into run"),
+        ([">>> power: on (hub 1 port 2)", *PLAIN_BOOT], "power: on (hub 1 port 2)"),
+        (
+            [">>> opened: x", ">>> reset: opening /dev/ttyUSB0 (…)", *PLAIN_BOOT],
+            "reset: opening /dev/ttyUSB0 (…)",
+        ),
+        ([">>> reset: into download", ">>> reset: into run", *PLAIN_BOOT], "reset: into run"),
+        # The beginning was lost while the device was off the bus.
+        ([">>> reset: into run", ">>> gap: port vanished", *PLAIN_BOOT[-4:]], "reset: into run"),
+        # By itself: long after the reset, after the port was lent, or in the middle of a boot.
+        ([">>> reset: into run", *[">>> note: x"] * 11, *PLAIN_BOOT], None),
+        ([">>> reset: into download", ">>> returned: after 1 s", *PLAIN_BOOT], None),
+        ([">>> opened: x", ">>> reset: opening /dev/ttyUSB0 (…)", *PLAIN_BOOT[-4:]], None),
+        (PLAIN_BOOT, None),
+    ],
+)
+def test_a_boot_that_the_harness_caused_says_by_what(texts, expected):
+    records = boots_of(texts)
+    assert records[0].caused_by == expected
+    assert records_to_json(records)["boots"][0]["caused_by"] == expected
+
+
+def test_only_the_first_boot_after_a_reset_is_its_own():
+    causes = [record.caused_by for record in boots_of([">>> reset: into run", *PLAIN_BOOT, *PLAIN_BOOT])]
+    assert causes == ["reset: into run", None]
+
+
+def test_a_boot_after_a_command_that_restarts_names_the_command():
+    restart = [event_text(0, "ack", id=7, cmd="reboot", ok=True)]
+    causes = [record.caused_by for record in boots_of([*PLAIN_BOOT, *restart, *PLAIN_BOOT])]
+    assert causes == [None, "command 'reboot'"]

@@ -115,7 +115,13 @@ RFC = Rfc2217Entry(chip="esp32", link="rfc2217", url="rfc2217://h:4000")
         (serial(usb_serial="0002"), around(attached()), Level.WRONG, "no port has USB serial number 0002"),
         (serial(usb_location="1-1.4"), around(attached()), Level.NOTE, "at /dev/ttyUSB0: there"),
         (serial(usb_location="1-9"), around(attached()), Level.WRONG, "no port has USB location 1-9"),
-        (serial(mac=MAC), around(attached(OWN_USB)), Level.NOTE, "at /dev/ttyACM0: there"),
+        (
+            serial(mac=MAC, console="usb-serial-jtag"),
+            around(attached(OWN_USB)),
+            Level.NOTE,
+            "at /dev/ttyACM0: there",
+        ),
+        (serial(mac=MAC), around(attached(OWN_USB)), Level.WRONG, "is the chip's own USB"),
         (
             serial(mac=MAC),
             around(attached()),
@@ -124,7 +130,7 @@ RFC = Rfc2217Entry(chip="esp32", link="rfc2217", url="rfc2217://h:4000")
         ),
         (serial(port="socket://h:1"), around(), Level.NOTE, "not opened"),
         (
-            serial(port="/dev/ttyACM0", mac="7c:df:a1:00:00:02"),
+            serial(port="/dev/ttyACM0", mac="7c:df:a1:00:00:02", console="usb-serial-jtag"),
             around(attached(OWN_USB)),
             Level.WRONG,
             f"is {MAC}",

@@ -70,6 +70,13 @@ def test_an_identified_board_becomes_an_entry_without_consent() -> None:
     assert (entry.chip, entry.port, entry.mac, entry.burn_up_to) == ("esp32c3", one.name, MAC, None)
 
 
+def test_a_board_on_its_own_usb_has_its_console_there() -> None:
+    one = Attached(OWN_USB, OWN_USB.device, chip="esp32c3", mac=MAC)
+    entry = read(boards_yaml([one])).named("esp32c3-0001")
+    assert isinstance(entry, SerialEntry)
+    assert (entry.console, entry.mac) == ("usb-serial-jtag", MAC)
+
+
 def test_boards_that_end_in_the_same_digits_get_names_of_their_own() -> None:
     ones = [
         Attached(replace(BRIDGE, device=f"/dev/ttyUSB{n}"), f"/dev/ttyUSB{n}", chip="esp32", mac=MAC)

@@ -183,3 +183,20 @@ def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
 def test_no_text_makes_the_reader_raise_anything_but_a_usage_error(text: str) -> None:
     with contextlib.suppress(UsageError):
         parse_inventory(text, FILE)
+
+
+@pytest.mark.parametrize(
+    ("console", "expected"), [("", "uart0"), (", console: usb-serial-jtag", "usb-serial-jtag")]
+)
+def test_the_wire_of_a_serial_board_is_uart0_unless_written(console: str, expected: str) -> None:
+    text = f"version: 1\nboards:\n  a: {{chip: esp32c3, link: serial, port: COM5{console}}}\n"
+    board = parse_inventory(text, FILE).named("a")
+    assert isinstance(board, SerialEntry)
+    assert board.console == expected
+
+
+@pytest.mark.parametrize("console", ["usb-serial-jtag", "uart1"])
+def test_a_console_that_the_chip_has_not_is_refused(console: str) -> None:
+    text = f"version: 1\nboards:\n  a: {{chip: esp32, link: serial, port: COM5, console: {console}}}\n"
+    with pytest.raises(UsageError, match=r"boards\.yaml:3: boards\.a.*console|uart0"):
+        parse_inventory(text, FILE)

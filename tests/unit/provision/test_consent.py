@@ -54,8 +54,22 @@ def test_a_virtual_board_needs_none(plans):
     assert consent(plans["release"], physical=False, mac_declared=None, burn_up_to=None, burn_names=())
 
 
-def test_an_open_board_may_be_flashed_without(plans):
-    assert consent(plans["open"], mac_declared=None, burn_up_to=None, burn_names=())
+def test_an_open_board_may_be_flashed_without_consent_to_burn(plans):
+    assert consent(plans["open"], burn_up_to=None, burn_names=())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mac_declared": None}, f'add to its entry:  mac: "{MAC}"'),
+        ({"mac_declared": None, "mac_found": None}, "harness doctor --probe --board desk-c3"),
+        ({"mac_found": None}, f"nothing proves that this is {MAC}"),
+    ],
+)
+def test_a_board_that_is_not_identified_is_not_even_flashed(plans, changes, said):
+    with pytest.raises(RefusedError, match=r"Nothing was written") as refusal:
+        consent(plans["open"], **changes)
+    assert said in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["development", "release", "open, but the app burns"])

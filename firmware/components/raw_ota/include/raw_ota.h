@@ -79,6 +79,7 @@ typedef enum {
     RAW_OTA_HTTP_STATUS,  /**< an answer other than 200, or too many redirects */
     RAW_OTA_HTTP_TIMEOUT, /**< nothing came for CONFIG_RAW_OTA_HTTP_TIMEOUT_MS, or the total time is up */
     RAW_OTA_HTTP_READ,    /**< the connection broke (reset, or no answer) before the transfer was complete */
+    RAW_OTA_SOURCE,       /**< raw_ota_update(): the caller's source gave up, for a reason that it knows */
     RAW_OTA_TOO_LARGE,    /**< larger than the slot */
 
     /* Platform. */

@@ -1,0 +1,54 @@
+"""Physical boards that are twins; what they run is built once per session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from wired_twin import Start, WiredLab, WiredTwin
+
+from harness.home import Home
+
+
+@pytest.fixture(scope="session")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if base.name.startswith("popen-") else base) / "board-builds"
+    shared.mkdir(exist_ok=True)
+    return shared
+
+
+@pytest.fixture
+def home(tmp_path: Path, builds: Path) -> Home:
+    """A state folder of its own, with the builds of the session."""
+    home = Home(tmp_path / "home")
+    home.root.mkdir(mode=0o700)
+    (home.root / "builds").symlink_to(builds)
+    return home
+
+
+@pytest.fixture
+def start(tmp_path: Path, home: Home) -> Iterator[Start]:
+    started: list[WiredTwin] = []
+
+    def begin(name: str = "state", **more: str) -> WiredTwin:
+        started.append(WiredTwin(tmp_path / name, home, **more))
+        return started[-1]
+
+    yield begin
+    for twin in started:
+        twin.close()
+
+
+@pytest.fixture
+def wired(tmp_path: Path, home: Home) -> Iterator[WiredLab]:
+    lab = WiredLab(tmp_path, home)
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def runs_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind these links is a twin: what is built for twins runs there."""
+    monkeypatch.setattr("harness.links.rfc2217.Rfc2217Link.runs_native", True)

@@ -22,7 +22,8 @@ FROM_FIRMWARE = ("bootloader", "app")
 """Whose changes are compared; a host tool in download mode is somebody else."""
 
 _STAMP = re.compile(r"^([EWIDV]) \(\d+\) ")
-_END = "Disabling RNG early entropy source..."
+_ENDS = ("Disabling RNG early entropy source...", "No bootable app partitions in the partition table")
+"""The last line of a bootloader: it starts an application, or gives up."""
 _BUILD_DEPENDENT = (
     # What was built differs by nature: addresses and lengths of segments, and when it was compiled.
     (re.compile(r"^(load:0x)\w+,len:\w+$"), "load:…"),
@@ -30,6 +31,7 @@ _BUILD_DEPENDENT = (
     (re.compile(r"^Saved PC:0x\w+$"), "Saved PC:…"),
     (re.compile(r"(compile time) .*$"), r"\1 …"),
     (re.compile(r"(esp_image: segment) \d+: paddr=.*$"), r"\1 …"),
+    (re.compile(r"(esp_image: Checksum failed\.) .*$"), r"\1 …"),
 )
 
 
@@ -42,7 +44,7 @@ def boot_lines(texts: list[str]) -> tuple[str, ...]:
             line = pattern.sub(blank, line)
         if not lines or not (line.endswith("…") and line == lines[-1]):
             lines.append(line)
-        if line.endswith(_END):
+        if line.endswith(_ENDS):
             break
     return tuple(lines)
 
@@ -88,31 +90,24 @@ class Trace:
 
     def said(self, board: Board) -> list[str]:
         """ROM's and bootloader's lines, the slots named by what they were."""
-        names = {
-            f"0x{board.slot(self.running).offset:x}": "running",
-            f"0x{board.other_slot(self.running).offset:x}": "other",
-        }
+        names = {}
+        for index, slot in enumerate(board.slots):
+            name = "running" if slot.label == self.running else "other"
+            names |= {f"0x{slot.offset:x}": name, f"slot {index}": f"slot {name}"}
         lines = []
         for step in self.steps:
             for boot in step.boots:
                 lines.append(f"--- {step.name}")
-                lines += [re.sub(r"0x\w+", lambda m: names.get(m[0], m[0]), line) for line in boot]
-        return [
-            re.sub(
-                r"slot (\d)",
-                lambda m: f"slot {'same' if board.slots[int(m[1])].label == self.running else 'other'}",
-                line,
-            )
-            for line in lines
-        ]
+                lines += [re.sub(r"0x\w+|slot \d", lambda m: names.get(m[0], m[0]), line) for line in boot]
+        return lines
 
 
 class Recorder:
     """Records the steps of a scenario on `board`."""
 
-    def __init__(self, board: Board, running: str, active: int | None) -> None:
+    def __init__(self, board: Board, running: str, active: int | None, body_bytes: int) -> None:
         self._board = board
-        self.trace = Trace(running, active, 0)
+        self.trace = Trace(running, active, body_bytes)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -127,7 +122,7 @@ class Recorder:
         for record in self._board.console.boot_records:
             if record.first_line >= mark:
                 of_boot = [x.text for x in lines if record.first_line <= x.n <= record.last_line]
-                if any(_END in text for text in of_boot):
+                if any(text.endswith(_ENDS) for text in of_boot):
                     yield boot_lines(of_boot)
 
 

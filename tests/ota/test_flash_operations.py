@@ -26,6 +26,9 @@ pytestmark = pytest.mark.profiles("release", "development")
 CUT_AT = HEADER_BYTES + 20_000
 """Where transfers are cut: a place that does not depend on the size of the image."""
 
+DAMAGED = 0x4000
+"""A sector that lies within the first segment of any image."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -34,6 +37,8 @@ class Bench:
     board: Board
     recorder: Recorder
     fresh: Callable[[], Release]
+    confirmed: bytes
+    """What lies in the slot that ran at the beginning."""
 
     def update(self, name: str = "update") -> None:
         with self.recorder.step(name):
@@ -84,13 +89,6 @@ def update_that_crashes(b: Bench) -> None:
     b.reboot()
     with b.recorder.step("abort()"):
         b.board.crash("abort")
-
-
-def update_that_starves_the_watchdog(b: Bench) -> None:
-    b.update()
-    b.reboot()
-    with b.recorder.step("task watchdog"):
-        b.board.crash("wdt")
 
 
 def update_that_rejects_itself(b: Bench) -> None:
@@ -234,6 +232,23 @@ def update_after_a_fall_back_boot(b: Bench) -> None:
     b.restart()
 
 
+def fall_back_from_damage_in_the_middle(b: Bench) -> None:
+    slot = b.board.slot(b.recorder.trace.running)
+    b.board.overwrite(slot.offset + DAMAGED, bytes(SECTOR_BYTES))
+    b.restart()
+
+
+def nothing_boots(b: Bench) -> None:
+    running = b.board.slot(b.recorder.trace.running)
+    other = b.board.other_slot(running.label)
+    b.board.overwrite(other.offset, bytes(SECTOR_BYTES))
+    b.board.overwrite(running.offset, bytes(SECTOR_BYTES))
+    with b.recorder.step("no app"):
+        assert not b.board.watch_boot().app_started
+    b.board.overwrite(running.offset, b.confirmed[:SECTOR_BYTES])
+    b.restart()
+
+
 def repair_after_a_fall_back_boot(b: Bench) -> None:
     b.board.overwrite(b.board.slot(b.recorder.trace.running).offset, bytes(4096))
     b.restart()
@@ -259,7 +274,6 @@ SCENARIOS = (
     Scenario(update_and_confirm),
     Scenario(update_that_is_never_confirmed),
     Scenario(update_that_crashes),
-    Scenario(update_that_starves_the_watchdog),
     Scenario(update_that_rejects_itself),
     Scenario(confirmed_version_that_rejects_itself),
     Scenario(updates_while_unconfirmed),
@@ -281,6 +295,8 @@ SCENARIOS = (
     Scenario(enciphered_blank_otadata, destroys_otadata=True, needs=("uart-download",)),
     Scenario(update_after_a_fall_back_boot, needs=("uart-download",)),
     Scenario(repair_after_a_fall_back_boot, needs=("uart-download",)),
+    Scenario(fall_back_from_damage_in_the_middle, needs=("uart-download",)),
+    Scenario(nothing_boots, needs=("uart-download",)),
 )
 
 
@@ -300,9 +316,9 @@ def _bench(board: Board, fresh: Callable[[], Release], scenario: Scenario) -> Be
     written = [change.offset for change in changes if change.kind == "write-encrypted"][-1]
     active = (written - board.table.otadata.offset) // SECTOR_BYTES
     assert active in (0, 1)
-    bench = Bench(board, Recorder(board, running, None if scenario.destroys_otadata else active), fresh)
-    bench.recorder.trace.body_bytes = len(board.body(release))
-    return bench
+    body = board.body(release, board.slot(running))
+    recorder = Recorder(board, running, None if scenario.destroys_otadata else active, len(body))
+    return Bench(board, recorder, fresh, body)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ chip and models on a twin: these scenarios hold the models against recordings of
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from flash_recording import Recorder, keep, recorded
 
 from harness.board import Board
 from harness.formats.ota_package import HEADER_BYTES
-from harness.formats.otadata import OtaData
+from harness.formats.otadata import OtaData, OtaRecord, OtaState
 from harness.links.flash_log import SECTOR_BYTES
 from harness.ota import variants
 from harness.ota.faults import Fault, FaultKind
@@ -28,6 +28,35 @@ CUT_AT = HEADER_BYTES + 20_000
 
 DAMAGED = 0x4000
 """A sector that lies within the first segment of any image."""
+
+
+NEW, PENDING, VALID = OtaState.NEW, OtaState.PENDING_VERIFY, OtaState.VALID
+INVALID, ABORTED, UNDEFINED = OtaState.INVALID, OtaState.ABORTED, OtaState.UNDEFINED
+record = OtaRecord.make
+
+
+def damaged(seq: int, state: OtaState) -> OtaRecord:
+    """A record whose CRC is wrong."""
+    good = record(seq, state)
+    return replace(good, crc=good.crc ^ 1)
+
+
+ODD_OTADATA = {
+    "equal numbers": (record(6, VALID), record(6, VALID)),
+    "both new": (record(5, NEW), record(6, NEW)),
+    "both pending": (record(5, PENDING), record(6, PENDING)),
+    "older one pending": (record(5, PENDING), record(6, VALID)),
+    "newer one pending": (record(7, PENDING), record(6, VALID)),
+    "newer one invalid": (record(7, INVALID), record(6, VALID)),
+    "newer one aborted, other undefined": (record(7, ABORTED), record(6, UNDEFINED)),
+    "both rejected": (record(7, INVALID), record(6, ABORTED)),
+    "newer one damaged": (damaged(7, VALID), record(6, VALID)),
+    "damaged and pending": (record(5, VALID), damaged(6, PENDING)),
+    "both damaged": (damaged(7, NEW), damaged(6, VALID)),
+    "number zero": (record(0, VALID), OtaRecord.empty()),
+    "second record alone": (OtaRecord.empty(), record(2, NEW)),
+    "two new for one slot": (record(4, NEW), record(6, NEW)),
+}
 
 
 @dataclass(frozen=True)
@@ -224,6 +253,16 @@ def enciphered_blank_otadata(b: Bench) -> None:
     b.confirm()
 
 
+def odd_otadata(b: Bench) -> None:
+    for name, records in ODD_OTADATA.items():
+        b.board.write_otadata(OtaData(records))
+        with b.recorder.step(name):
+            b.board.restart()
+        with b.recorder.step(f"{name}: repair"):
+            assert b.board.repair().ok
+        b.restart()
+
+
 def update_after_a_fall_back_boot(b: Bench) -> None:
     b.board.overwrite(b.board.slot(b.recorder.trace.running).offset, bytes(4096))
     b.restart()
@@ -293,6 +332,7 @@ SCENARIOS = (
     Scenario(otadata_erased, destroys_otadata=True),
     Scenario(update_over_damaged_otadata, destroys_otadata=True),
     Scenario(enciphered_blank_otadata, destroys_otadata=True, needs=("uart-download",)),
+    Scenario(odd_otadata, destroys_otadata=True, needs=("uart-download",)),
     Scenario(update_after_a_fall_back_boot, needs=("uart-download",)),
     Scenario(repair_after_a_fall_back_boot, needs=("uart-download",)),
     Scenario(fall_back_from_damage_in_the_middle, needs=("uart-download",)),

@@ -39,7 +39,7 @@ from harness.provision.chip_state import ChipState
 from harness.provision.device_record import DeviceRecords
 from harness.provision.flash_baud import FlashBauds
 from harness.provision.identity import Identity
-from harness.provision.profile import Profile
+from harness.provision.profile import Lock, Profile
 from harness.provision.rom import RomSession
 from harness.vault.vault import Vault
 
@@ -138,6 +138,8 @@ class Board:
         power: Power | None = None,
         declared_mac: str | None = None,
         bauds: FlashBauds | None = None,
+        fragments: tuple[str, ...] = (),
+        bench_vault: Callable[[], Vault] | None = None,
     ) -> None:
         self.name = name
         self.chip = chip
@@ -146,6 +148,8 @@ class Board:
         self.records = records
         self.profile: Profile | None = None
         """The profile it was prepared in; None before `harness.preparation.prepare`."""
+        self.lock: Lock | None = None
+        """What is left of its UART download; None as `profile`."""
         self.table: PartitionTable | None = None
         self.mac: str | None = None
         self.identity = Identity(name, physical=link.physical, declared=declared_mac)
@@ -155,10 +159,13 @@ class Board:
         """What is flashed over the UART first; None before it was planned for."""
         self.console = Console(link.port, log_path=folder / "serial.log", name=name)
         self._vault = vault
+        self._bench_vault = bench_vault
         self._serve = serve
         self._server: OtaServer | None = None
         self.network = network
         self._bauds = bauds
+        self.fragments = fragments
+        """sdkconfig fragments that a companion firmware built for the chip needs on this board."""
         self._power = (
             NotedPower(power, link, lambda text: self.console.note(text, kind="power")) if power else None
         )
@@ -173,7 +180,8 @@ class Board:
     @property
     def capabilities(self) -> frozenset[str]:
         """What a test may demand of this board with ``@pytest.mark.needs``."""
-        return self.link.capabilities | ({"power"} if self._power is not None else set())
+        gone = {"uart-download"} if self.lock is Lock.DOWNLOAD_OFF else set()
+        return (self.link.capabilities | ({"power"} if self._power is not None else set())) - gone
 
     @property
     def power(self) -> Power:
@@ -194,6 +202,14 @@ class Board:
         if self._opened_vault is None:
             self._opened_vault = self._vault()
         return self._opened_vault
+
+    def choose_vault(self, profile: Profile) -> None:
+        """In profile ``open`` a physical board's packages are signed with a key of the bench, and no vault is opened.
+
+        Nothing is secret there, and a first look at a board must not begin with making a vault.
+        """
+        if self._bench_vault is not None and profile is Profile.OPEN:
+            self._opened_vault = self._bench_vault()
 
     @property
     def log_path(self) -> Path:

@@ -18,6 +18,8 @@ from pytest_embedded.log import PexpectProcess
 
 from harness.console.reader import Console
 
+_GONE = "the board's port has gone"
+
 
 class DutSerial:
     """The part of pytest-embedded's ``dut.serial`` that needs no ROM."""
@@ -47,7 +49,7 @@ class _EndingProcess(PexpectProcess):  # type: ignore[misc]
     def read_nonblocking(self, size: int = 1, timeout: int = -1) -> bytes:
         data: bytes = super().read_nonblocking(size, timeout)
         if not data:
-            raise EOF("the board's port has gone")
+            raise EOF(_GONE)
         return data
 
 
@@ -88,8 +90,10 @@ class HarnessDut(Dut):  # type: ignore[misc]
         __tracebackhide__ = True
         try:
             return wait(*args, **kwargs)
-        except (EOF, TIMEOUT) as error:
-            raise type(error)(str(error)) from None
+        except EOF as error:
+            raise EOF(f"{error}\n{_GONE}") from None
+        except TIMEOUT as error:
+            raise TIMEOUT(str(error)) from None
 
     def write(self, s: AnyStr) -> None:
         """Writes to the board: text with a newline appended, bytes as they are (pytest-embedded's rule)."""

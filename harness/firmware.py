@@ -41,10 +41,10 @@ def firmware_for(
     """
     chip = board.chip
     if apps:
-        encryption = "off" if profile is Profile.OPEN else profile.value
+        encryption = "off" if profile is Profile.OPEN else profile.built_as.value
         return GivenFirmware.read(apps, chip=chip, encryption=encryption)
     locked = Lock.SECURE_DOWNLOAD if lock is Lock.SECURE_DOWNLOAD else Lock.NONE
-    fragments = (f"profile.{profile.value}", f"lock.{locked.value}", TEST_FRAGMENT)
+    fragments = (f"profile.{profile.built_as.value}", f"lock.{locked.value}", TEST_FRAGMENT)
     keys = (board.vault.signing_public_key(),)
     if board.link.runs_native:
         return NativeFirmware(
@@ -58,7 +58,7 @@ def firmware_for(
         )
     return TargetFirmware(
         chip,
-        (*fragments, *board.link.firmware_fragments(chip)),
+        (*fragments, *board.fragments),
         keys,
         home.builds,
         idf=idf,
@@ -112,7 +112,7 @@ def judge(board: Board, app: AppDirectory, profile: Profile, lock: Lock) -> tupl
             board=board.name,
             todo=f"give a build without flash encryption, or demand profile {app.encryption}",
         )
-    if profile is not Profile.OPEN and app.encryption not in (None, profile.value):
+    if profile is not Profile.OPEN and app.encryption not in (None, profile.built_as.value):
         made_for = f"{app.encryption} mode" if app.encryption != "off" else "a chip without flash encryption"
         remarks.append(f"the build in {app.dir} was made for {made_for}, the board becomes {profile.value}")
     locks = (app.sdkconfig or {}).get("CONFIG_SECURE_ENABLE_SECURE_ROM_DL_MODE") == "y"

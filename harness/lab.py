@@ -32,10 +32,14 @@ from harness.links.twin import TwinLink
 from harness.locks import BoardLock
 from harness.provision.device_record import DeviceRecords
 from harness.provision.flash_baud import FlashBauds
+from harness.provision.profile import Profile
 from harness.say import Say
 from harness.vault.record_file import remove_leftovers
 from harness.vault.secret import KeyFile, Secret
 from harness.vault.vault import Vault
+
+BENCH = "bench"
+"""Folder of the vault that signs packages for physical boards in profile ``open``."""
 
 _THROWAWAY_PREFIX = "harness-twin-"
 _THROWAWAY_AGE_S = 3600.0
@@ -118,13 +122,21 @@ class Lab:
             physical_link(name, entry, key, self.inventory, self.home),
             lambda: Vault.open(place, self.secret(place)),
             self.home.devices,
+            bench_vault=lambda: own_vault(self.home.folder(BENCH)),
         )
 
     def _lock(self, name: str, key: str) -> None:
         self._stack.enter_context(BoardLock(self.home.locks, key, board=name, purpose=self.purpose))
 
     def _opened(
-        self, name: str, entry: AnyEntry, link: Link, vault: Callable[[], Vault], records: Path
+        self,
+        name: str,
+        entry: AnyEntry,
+        link: Link,
+        vault: Callable[[], Vault],
+        records: Path,
+        *,
+        bench_vault: Callable[[], Vault] | None = None,
     ) -> Board:
         self._stack.callback(link.close)
         folder = self.out / name
@@ -142,11 +154,13 @@ class Lab:
             link,
             folder=folder,
             vault=vault,
+            bench_vault=bench_vault,
             records=DeviceRecords(records),
             serve=lambda: network.serve(journal),
             network=network,
             power=power_of(entry, link, self.home, name),
             declared_mac=entry.mac if isinstance(entry, PhysicalEntry) else None,
+            fragments=entry.firmware_fragments,
             bauds=FlashBauds(self.home.root / "flash-baud") if isinstance(entry, PhysicalEntry) else None,
         )
         self._stack.callback(board.close)
@@ -179,9 +193,21 @@ def state_folder(home: Home, inventory: Path | None, name: str, entry: VirtualEn
 
 
 def open_vault(
-    home: Home, inventory: Path | None, name: str, entry: AnyEntry, secret: Callable[[Path], Secret]
+    home: Home,
+    inventory: Path | None,
+    name: str,
+    entry: AnyEntry,
+    secret: Callable[[Path], Secret],
+    *,
+    profile: Profile | None = None,
 ) -> Vault:
-    """The vault that holds the keys of the board `name`: a virtual board's own, or that of the physical ones."""
+    """The vault that holds the keys of the board `name`: a virtual board's own, or that of the physical ones.
+
+    In profile ``open`` a physical board has no key but the one that its packages are signed with, see
+    `Board.choose_vault`.
+    """
+    if isinstance(entry, PhysicalEntry) and profile is Profile.OPEN:
+        return own_vault(home.folder(BENCH))
     if isinstance(entry, PhysicalEntry):
         return Vault.open(home.vault, secret(home.vault))
     return own_vault(state_folder(home, inventory, name, entry))

@@ -65,7 +65,7 @@ def _versions(board: Board, running: str) -> tuple[str, str]:
 
 def _provisioned(board: Board, demand: Demand) -> list[Claim]:
     boot = board.boots[-1]
-    wanted = demand.profile.value if board.encrypts else "off"
+    wanted = demand.profile.built_as.value if board.encrypts else "off"
     return [
         Claim.of("the board boots", boot.app_started, boot.summary())
         if board.runs_app
@@ -132,7 +132,9 @@ def _confessed(board: Board, running: Running, demand: Demand) -> list[Claim]:
     claims = [
         Claim.of(
             "bootloader and firmware agree on the encryption",
-            boot.encryption == running.encryption == (demand.profile.value if board.encrypts else "off"),
+            boot.encryption
+            == running.encryption
+            == (demand.profile.built_as.value if board.encrypts else "off"),
             f"log: {boot.encryption}, firmware: {running.encryption}",
         ),
     ]

@@ -19,6 +19,7 @@ from harness.board import Board
 from harness.build.app_dir import read_app_dir
 from harness.chips import CHIPS
 from harness.console.boot_record import BootRecord
+from harness.console.log_file import BOARD_SIGN, MARK_SIGN
 from harness.dut import HarnessDut
 from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
@@ -385,7 +386,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.failed and isinstance(bench, Bench) and bench.board is not None:
         board = bench.board
         boots = [record.summary() for record in board.boots[-3:]]
-        tail = [line.text for line in board.console.lines[-25:]]
+        tail = [
+            f"{MARK_SIGN if line.is_mark else BOARD_SIGN} {line.text}" for line in board.console.lines[-25:]
+        ]
         report.sections.append((f"board {board.name}", "\n".join([*boots, f"full log: {board.log_path}"])))
         report.sections.append((f"end of the serial log of {board.name}", "\n".join(tail)))
         _hide_secrets(report, board)

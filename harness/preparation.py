@@ -16,7 +16,7 @@ from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.network.update_path import NO_NETWORK
-from harness.provision.chip_state import ChipState, Download
+from harness.provision.chip_state import ChipState, unreachable_state
 from harness.provision.consent import check_consent
 from harness.provision.device_record import DeviceRecord
 from harness.provision.execute import StepEvent, carry_out
@@ -87,7 +87,7 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
     Raises:
         BoardError: the firmware does not come up. RefusedError: it is another board.
     """
-    board.profile = demand.profile
+    board.profile, board.lock = demand.profile, planned.plan.lock
     with say.phase("first boot", lambda: board.uart_bytes):
         try:
             running = board.settle()
@@ -148,6 +148,7 @@ def make_plan(board: Board, demand: Demand, home: Home, *, say: Say, reflash: bo
         state = identify(board)
     mac = board.mac
     assert mac is not None
+    board.choose_vault(demand.profile)
     record = board.records.read(mac)
     lock = demand.lock or _kept_lock(board, state, record, demand.profile)
     with say.phase("build", lambda: board.uart_bytes), _called_by_name(board):
@@ -196,7 +197,15 @@ def _called_by_name(board: Board) -> Iterator[None]:
 
 
 def _kept_lock(board: Board, state: ChipState, record: DeviceRecord | None, profile: Profile) -> Lock:
-    """A board that is in the profile already keeps the lock that it has; others get the default."""
+    """A board that is in the profile already keeps the lock that it has; others get the default.
+
+    One that an earlier run has left half done gets the lock that was planned then: what it shows by now may be all
+    of the profile but its lock.
+    """
+    assert board.mac is not None
+    begun = board.vault.intent(board.mac)
+    if begun is not None and begun.profile == profile.value:
+        return Lock(begun.lock)
     now = profile_of(state, record)
     return now.lock if now.profile is profile else default_lock(board.chip, profile)
 
@@ -207,14 +216,26 @@ def identify(board: Board) -> ChipState:
     Raises:
         BoardError: nothing answers, or nothing tells its MAC.
     """
+    off = _was_off(board) and board.says_download_is_off()
+    state = unreachable_state(board.chip, None) if off else _read_state(board)
+    board.mac = state.mac or _told_otherwise(board)
+    return state
+
+
+def _was_off(board: Board) -> bool:
+    """Whether the board that is meant to be here had no UART download when it was left: it is asked for that first."""
+    meant = board.identity.declared or getattr(board.link, "mac", None)
+    record = board.records.read(str(meant)) if meant else None
+    return record is not None and record.lock is Lock.DOWNLOAD_OFF
+
+
+def _read_state(board: Board) -> ChipState:
     try:
-        state = board.read_state()
+        return board.read_state()
     except BoardError:
         if not board.says_download_is_off():
             raise
-        state = ChipState(board.chip.name, None, None, {}, frozenset(), frozenset(), (), Download.OFF)
-    board.mac = state.mac or _told_otherwise(board)
-    return state
+    return unreachable_state(board.chip, None)
 
 
 def _told_otherwise(board: Board) -> str:

@@ -54,9 +54,8 @@ from harness.say import Say, is_terminal
 @click.option(
     "--net",
     type=click.Choice(["wifi", "openeth", "none"]),
-    default="wifi",
-    show_default=True,
-    help="Network: Wi-Fi of a real board, or the Ethernet of QEMU.",
+    help="Network: Wi-Fi of a real board, the Ethernet of QEMU, or none: then updates come over the UART "
+    "(default: what the board's entry says, else wifi).",
 )
 @click.option(
     "--fragment", multiple=True, metavar="FILE", help="One more sdkconfig fragment; may be repeated."
@@ -83,7 +82,7 @@ def build(
     native: bool,
     profile: str,
     lock: str | None,
-    net: str,
+    net: str | None,
     fragment: tuple[str, ...],
     product: bool,
     sign_key: tuple[Path, ...],
@@ -102,20 +101,29 @@ def build(
     """
     home = Home.of_user()
     keys = [_public_key(path) for path in sign_key]
+    of_board: tuple[str, ...] = ("net.wifi",)
     if board is not None:
         inventory = read_inventory(boards_file)
         entry = inventory.named(board)
         if chip is not None and chip != entry.chip:
             raise UsageError(f"board {board} is {entry.chip}, not {chip}", todo="leave --chip out")
         chip = entry.chip
+        of_board = entry.firmware_fragments
         if not keys:
             secret = vault_secret(vault_key_file, vault_passphrase_fd)
-            keys = [open_vault(home, inventory.path, board, entry, secret).signing_public_key()]
+            opened = open_vault(home, inventory.path, board, entry, secret, profile=Profile(profile))
+            keys = [opened.signing_public_key()]
     if chip is None:
         raise UsageError("for which chip?", todo="give --board NAME or --chip CHIP")
     row = chip_named(chip)
-    fragments = _fragments(row, Profile(profile), lock, net, native=native, product=product, more=fragment)
+    if net is not None:
+        of_board = (*(name for name in of_board if not name.startswith("net.")), f"net.{net}")
+    fragments = _fragments(
+        row, Profile(profile), lock, () if native else of_board, product=product, more=fragment
+    )
     say = Say(quiet=as_json)
+    if not keys:
+        say.step("no public key is given: this firmware will refuse every package (--board or --sign-key)")
     if native:
         made = build_native(
             row,
@@ -147,16 +155,13 @@ def _fragments(
     chip: Chip,
     profile: Profile,
     lock: str | None,
-    net: str,
+    of_board: Sequence[str],
     *,
-    native: bool,
     product: bool,
     more: Sequence[str],
 ) -> tuple[str, ...]:
     wanted = Lock(lock) if lock else default_lock(chip, profile)
-    names = [f"profile.{profile.value}", f"lock.{wanted.value}"]
-    if not native and net != "none":
-        names.append(f"net.{net}")
+    names = [f"profile.{profile.value}", f"lock.{wanted.value}", *of_board]
     if not product:
         names.append(TEST_FRAGMENT)
     # A path is told from a fragment's name by its slash.

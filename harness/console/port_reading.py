@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import serial
 
+from harness.links.device_port import PORT_ERRORS, USING_ERRORS
+
 POLL_S: Final = 0.05
 """How long one read may wait; the reader looks for other work in between."""
 
@@ -48,7 +50,7 @@ class PortReader:
                 self._empty_since_s = None
                 return b""
             data = bytes(self.port.read(READ_BYTES))
-        except (serial.SerialException, OSError, ValueError, TypeError) as error:
+        except USING_ERRORS as error:
             # ValueError and TypeError: pyserial and select on a port that another thread has just closed.
             raise PortGoneError(_reason(error)) from error
         if data:
@@ -71,7 +73,7 @@ class PortReader:
         """All of `data`."""
         try:
             self.port.write(data)
-        except (serial.SerialException, OSError, ValueError, TypeError, AttributeError) as error:
+        except USING_ERRORS as error:
             raise PortGoneError(_reason(error)) from error
 
     @contextmanager
@@ -85,7 +87,7 @@ class PortReader:
             try:
                 if self.port.is_open and self.port.baudrate != baud_rate:
                     self.port.baudrate = baud_rate
-            except (serial.SerialException, OSError):
+            except PORT_ERRORS:
                 # The port went while it was lent: the next read says so, to everybody.
                 self._empty_since_s = None
 

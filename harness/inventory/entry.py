@@ -166,6 +166,14 @@ class Entry(BaseModel):
             raise ValueError(f"chip '{value}' is not supported; use one of: {', '.join(CHIPS)}")
         return name
 
+    @property
+    def firmware_fragments(self) -> tuple[str, ...]:
+        """sdkconfig fragments that a companion firmware for the chip needs on this board: network and console.
+
+        Without a Wi-Fi network in the entry it gets none, and takes its updates over the UART.
+        """
+        return ("net.wifi",) if self.network.ssid is not None else ("net.none",)
+
 
 class TwinEntry(Entry):
     """A virtual board; its state folder persists from run to run."""
@@ -174,6 +182,11 @@ class TwinEntry(Entry):
     state: str | None = None
     """Folder of flash.bin and efuse.bin; default: `twins/NAME` in the state folder. `~` is expanded."""
     mac: str | None = None
+
+    @property
+    def firmware_fragments(self) -> tuple[str, ...]:
+        # A build for the chip is only loaded here; what runs it is QEMU, on the same state folder.
+        return ("net.openeth",)
 
     _mac = field_validator("mac")(lambda value: _checked_mac(value))
 
@@ -241,6 +254,10 @@ class QemuEntry(EmulatedEntry):
     baud: Annotated[int, Field(ge=9600, le=4_000_000)] = 2_000_000
     watchdog: bool = False
 
+    @property
+    def firmware_fragments(self) -> tuple[str, ...]:
+        return ("net.openeth",)
+
 
 class EspEmuEntry(EmulatedEntry):
     """A board in esp-emu."""
@@ -274,6 +291,10 @@ class SerialEntry(PhysicalEntry):
     port: str | None = None
     usb_serial: str | None = None
     usb_location: str | None = None
+
+    @property
+    def firmware_fragments(self) -> tuple[str, ...]:
+        return (*super().firmware_fragments, f"console.{self.console}")
 
     @model_validator(mode="after")
     def _has_that_console(self) -> SerialEntry:

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 
 import serial
 
 from harness.errors import LabError
 from harness.links.find_port import port_holder
+
+try:
+    import fcntl
+    import termios
+
+    _TERMIOS_ERRORS: tuple[type[Exception], ...] = (termios.error,)
+except ImportError:  # Windows
+    _TERMIOS_ERRORS = ()
+
+PORT_ERRORS: tuple[type[Exception], ...] = (OSError, *_TERMIOS_ERRORS)
+"""How a port fails that pyserial has opened: its own errors are OSErrors, those of a flush are not."""
+
+OPENING_ERRORS: tuple[type[Exception], ...] = (*PORT_ERRORS, ValueError)
+"""How a port fails to open; ValueError: it is no name of a port."""
+
+USING_ERRORS: tuple[type[Exception], ...] = (*OPENING_ERRORS, TypeError, AttributeError)
+"""How a port fails that another thread may just have closed."""
 
 POLL_S = 0.05
 """Time-out of one look at the port."""
@@ -24,8 +42,11 @@ def open_device(name: str, baudrate: int) -> serial.SerialBase:
     RTS is set pulls EN low, and on USB-Serial-JTAG resets the chip.
 
     Raises:
-        SerialException, OSError, ValueError: as pyserial; see `complaint_about`.
+        SerialException, OSError, ValueError: as pyserial; see `complaint_about`. A port that another program has open,
+            with a lock or without, counts as busy.
     """
+    if name.startswith("/") and (holder := port_holder(name, but=os.getpid())) is not None:
+        raise serial.SerialException(errno.EBUSY, f"{name} is busy: {holder} has it open")
     port = serial.serial_for_url(name, baudrate=baudrate, timeout=POLL_S, do_not_open=True)
     port.dtr, port.rts = True, False
     if isinstance(port, serial.Serial) and "://" not in name:
@@ -39,7 +60,14 @@ def open_device(name: str, baudrate: int) -> serial.SerialBase:
             with contextlib.suppress(OSError):
                 port.close()
             raise
+    _keep_others_out(port)
     return port
+
+
+def _keep_others_out(port: serial.SerialBase) -> None:
+    """Programs that ask for no lock are refused by the system from now on (POSIX; not those of root)."""
+    with contextlib.suppress(NameError, AttributeError, *PORT_ERRORS):
+        fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
 
 
 def complaint_about(name: str, error: Exception, *, board: str | None) -> LabError:

@@ -11,7 +11,6 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.chips import Chip
 from harness.errors import LabError
 from harness.links.counting import CountingPort
 from harness.links.emulator_port import EmulatorPort
@@ -75,9 +74,6 @@ class EmulatorLink(Link):
     @property
     def flash_baud(self) -> int:
         return self._baud
-
-    def firmware_fragments(self, chip: Chip) -> tuple[str, ...]:  # noqa: ARG002 - one network for all
-        return ("net.openeth",)
 
     def keep_sdkconfig(self, text: str | None) -> None:
         keep_sdkconfig(self._state.path, text)

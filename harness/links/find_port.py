@@ -222,27 +222,27 @@ def _only(
 # --- who holds a port ---
 
 
-def port_holder(device: str) -> str | None:
-    """Who has `device` open, in words; None: nobody that can be seen.
+def port_holder(device: str, *, but: int | None = None) -> str | None:
+    """Who has `device` open, in words; None: nobody that can be seen. The process `but` does not count.
 
     Looks at lock files of other programs and, on Linux, at the open files of all processes that this user may
     see. A program of another user may stay unseen; opening the port exclusively is the last word.
     """
-    return _uucp_holder(device) or _open_holder(device)
+    return _uucp_holder(device, but) or _open_holder(device, but)
 
 
-def _uucp_holder(device: str) -> str | None:
+def _uucp_holder(device: str, but: int | None) -> str | None:
     """The owner of ``LCK..NAME``, as minicom and others write it."""
     for folder in _UUCP_LOCKS:
         path = folder / f"LCK..{Path(device).name}"
         with contextlib.suppress(OSError, ValueError):
             pid = int(path.read_text(errors="replace").strip().partition(" ")[0])
-            if _alive(pid):
+            if pid != but and _alive(pid):
                 return f"process {pid} ({path})"
     return None
 
 
-def _open_holder(device: str) -> str | None:
+def _open_holder(device: str, but: int | None) -> str | None:
     try:
         status = Path(device).stat()
     except OSError:
@@ -250,6 +250,8 @@ def _open_holder(device: str) -> str | None:
     if not stat.S_ISCHR(status.st_mode):
         return None
     for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(but):
+            continue
         with contextlib.suppress(OSError):
             for entry in (process / "fd").iterdir():
                 if _is_device(entry, status.st_rdev):

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar
 
-from harness.chips import Chip
 from harness.errors import UsageError
 from harness.links.flash_log import FlashChange
 
@@ -86,10 +85,6 @@ class Link(ABC):
         Raises:
             LabError: the link is gone.
         """
-
-    def firmware_fragments(self, chip: Chip) -> tuple[str, ...]:  # noqa: ARG002 - emulators have one network
-        """sdkconfig fragments that the companion firmware needs behind this link."""
-        return ("net.wifi",)
 
     def keep_sdkconfig(self, text: str | None) -> None:  # noqa: B027 - most links have nowhere to keep it
         """Told before firmware is flashed: the sdkconfig of its build, None where there is none.

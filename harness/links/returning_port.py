@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import serial
 from serial.serialutil import PortNotOpenError
 
-from harness.links.device_port import POLL_S, open_device
+from harness.links.device_port import OPENING_ERRORS, POLL_S, PORT_ERRORS, USING_ERRORS, open_device
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -159,7 +159,7 @@ class ReturningPort(serial.SerialBase):
                     if device.timeout != left_s:
                         device.timeout = left_s
                     data += device.read(size - len(data))
-                except (OSError, TypeError, ValueError) as error:
+                except USING_ERRORS as error:
                     self._lost(device, error)
             if end_s is not None and time.monotonic() >= end_s:
                 break
@@ -180,7 +180,7 @@ class ReturningPort(serial.SerialBase):
             device.write(whole)
         except serial.SerialTimeoutException:
             raise
-        except (OSError, TypeError, ValueError, AttributeError) as error:
+        except USING_ERRORS as error:
             self._lost(device, error)
         return len(whole)
 
@@ -191,7 +191,7 @@ class ReturningPort(serial.SerialBase):
             return 0
         try:
             return int(device.in_waiting)
-        except (OSError, TypeError, ValueError) as error:
+        except USING_ERRORS as error:
             self._lost(device, error)
             return 0
 
@@ -230,7 +230,7 @@ class ReturningPort(serial.SerialBase):
             return
         try:
             device.baudrate = self.baudrate
-        except OSError as error:
+        except PORT_ERRORS as error:
             self._lost(device, error)
 
     def _update_dtr_state(self) -> None:
@@ -251,7 +251,7 @@ class ReturningPort(serial.SerialBase):
             return
         try:
             setattr(device, name, state)
-        except OSError as error:
+        except PORT_ERRORS as error:
             self._lost(device, error)
 
     def _on_device(self, method: str, *arguments: object) -> None:
@@ -260,7 +260,7 @@ class ReturningPort(serial.SerialBase):
             return
         try:
             getattr(device, method)(*arguments)
-        except (OSError, TypeError, ValueError) as error:
+        except USING_ERRORS as error:
             self._lost(device, error)
 
     def _there(self) -> Any:
@@ -285,7 +285,7 @@ class ReturningPort(serial.SerialBase):
                 try:
                     self._take(name)
                     returned = Absence(self._vanished_wall_s, time.monotonic() - self._vanished_s, name)
-                except (OSError, ValueError) as error:
+                except OPENING_ERRORS as error:
                     # Still being set up by the system, or taken by another program: tried until the time is up.
                     self._why_not = f"as {name} it cannot be opened: {error}"
             waited_s = now_s - max(self._vanished_s, self._waited_from_s)
@@ -331,7 +331,7 @@ class ReturningPort(serial.SerialBase):
     def _drop(self) -> None:
         device, self._device = self._device, None
         if device is not None:
-            with contextlib.suppress(OSError, TypeError, ValueError):
+            with contextlib.suppress(*USING_ERRORS):
                 device.close()
 
     def _require_open(self) -> None:

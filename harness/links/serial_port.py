@@ -9,7 +9,13 @@ import serial
 
 from harness.errors import LabError
 from harness.links.counting import CountingPort
-from harness.links.device_port import OPENING_RESETS, complaint_about, open_device
+from harness.links.device_port import (
+    OPENING_ERRORS,
+    OPENING_RESETS,
+    PORT_ERRORS,
+    complaint_about,
+    open_device,
+)
 from harness.links.find_port import LastingPort
 from harness.links.link import BootMode, Link
 from harness.links.returning_port import ReturningPort
@@ -73,7 +79,7 @@ class SerialLink(Link):
             )
             self._returning.open()
             return self._returning
-        except (serial.SerialException, OSError, ValueError) as error:
+        except OPENING_ERRORS as error:
             raise complaint_about(self._name, error, board=self._board) from error
 
     def reset(self, mode: BootMode) -> None:
@@ -93,7 +99,7 @@ class SerialLink(Link):
                 port.dtr, port.rts = False, True
                 time.sleep(0.1)
                 port.rts = False
-        except (serial.SerialException, OSError) as error:
+        except PORT_ERRORS as error:
             raise LabError(
                 f"{self._name} cannot be reset: {error}",
                 board=self._board,

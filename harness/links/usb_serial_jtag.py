@@ -10,11 +10,15 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import serial
-
 from harness.errors import LabError
 from harness.links.counting import CountingPort
-from harness.links.device_port import OPENING_RESETS, complaint_about, open_device
+from harness.links.device_port import (
+    OPENING_ERRORS,
+    OPENING_RESETS,
+    PORT_ERRORS,
+    complaint_about,
+    open_device,
+)
 from harness.links.find_port import LastingPort, serial_ports
 from harness.links.link import BootMode, Link
 from harness.links.returning_port import RETURN_TIMEOUT_S, Absence, Opener, ReturningPort
@@ -83,7 +87,7 @@ class UsbSerialJtagLink(Link):
         if not self._uart.is_open:
             try:
                 self._uart.open()
-            except (serial.SerialException, OSError, ValueError) as error:
+            except OPENING_ERRORS as error:
                 raise complaint_about(self._name, error, board=self._board) from error
             self._tell("reset", OPENING_RESETS.format(self._uart.name))
         return self._port
@@ -114,7 +118,7 @@ class UsbSerialJtagLink(Link):
             time.sleep(HOLD_S)
             self._uart.look()
             self._uart.await_return()
-        except (serial.SerialException, OSError) as error:
+        except PORT_ERRORS as error:
             raise LabError(
                 f"{self._name} is gone after a reset: {error}",
                 board=self._board,

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import serial
-
 from harness.errors import LabError
+from harness.links.device_port import PORT_ERRORS
 from harness.links.link import BootMode, Link
 
 
@@ -52,7 +51,7 @@ class DtrRts:
             # GPIO0 high first: with both lines set the circuit lets EN go.
             port.dtr = False
             port.rts = low
-        except (serial.SerialException, OSError) as error:
+        except PORT_ERRORS as error:
             raise LabError(
                 f"{self._link.description}: DTR and RTS cannot be set: {error}",
                 board=self._board,

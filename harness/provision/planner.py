@@ -51,7 +51,7 @@ from harness.vault.intent import Intent
 from harness.vault.key_ref import KeyRef
 
 PLANNED = (Profile.OPEN, Profile.DEVELOPMENT, Profile.RELEASE)
-"""Profiles that this version plans; others are recognised only."""
+"""Profiles that this version brings boards into; a board that is in another one already is used in it."""
 
 
 def plan_for(
@@ -128,7 +128,7 @@ def _plan(
     *,
     reflash: bool,
 ) -> Plan:
-    _check_request(state, profile, lock, key, regions)
+    _check_request(state, profile, lock, key, regions, record)
     if state.download is not Download.OPEN:
         return _plan_behind_lock(state, profile, lock, key, regions, intent, record, reflash=reflash)
     assert state.mac is not None
@@ -159,12 +159,17 @@ def _plan(
 
 
 def _check_request(
-    state: ChipState, profile: Profile, lock: Lock, key: KeyRef | None, regions: Sequence[FlashRegion]
+    state: ChipState,
+    profile: Profile,
+    lock: Lock,
+    key: KeyRef | None,
+    regions: Sequence[FlashRegion],
+    record: DeviceRecord | None,
 ) -> None:
     check_regions(regions)
-    if profile not in PLANNED:
+    if profile not in PLANNED and profile_of(state, record).profile is not profile:
         raise UsageError(
-            f"profile {profile.value} is recognised, but not planned by this version",
+            f"this version brings no board into profile {profile.value}, it uses boards that are in it",
             todo=f"use one of: {', '.join(each.value for each in PLANNED)}",
         )
     if lock is not Lock.NONE and profile is not Profile.RELEASE:

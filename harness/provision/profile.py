@@ -20,6 +20,11 @@ class Profile(str, Enum):
         """0 for ``open``, rising: how far from a chip as it was bought. No way leads back."""
         return list(Profile).index(self)
 
+    @property
+    def built_as(self) -> Profile:
+        """The profile whose firmware runs in this one: to ESP-IDF, a ROM that no longer enciphers is development."""
+        return Profile.DEVELOPMENT if self is Profile.CIPHERTEXT_ONLY else self
+
 
 class Lock(str, Enum):
     """What is left of UART download, apart from the profile. Each one is further than those before it."""

@@ -15,12 +15,12 @@ from functools import partial
 from typing import Any
 
 import esptool
-import serial
 from esptool.targets import CHIP_DEFS
 from esptool.util import UnsupportedCommandError
 
 from harness.chips import Chip, chip_with_id
 from harness.errors import BoardError, HarnessError, LabError
+from harness.links.device_port import PORT_ERRORS
 from harness.provision.burner import ChipFellSilentError, FuseBurner
 from harness.provision.changed_sectors import as_if_before, changed_sectors
 from harness.provision.chip_state import ChipState, Download, SecurityInfo
@@ -282,6 +282,7 @@ class RomSession:
         Raises:
             BoardError: reading failed, or the chip is in Secure Download Mode.
         """
+        self._require_readable("reading flash")
         with self._vendor("reading flash"):
             self._over_the_wire(_nothing)
             data = esptool.read_flash(self._esp, offset, size_bytes)
@@ -289,6 +290,7 @@ class RomSession:
 
     def flash_md5(self, offset: int, size_bytes: int) -> str:
         """MD5 over raw flash, computed by the chip; 32 lower-case hexadecimal digits. Errors as `read_flash`."""
+        self._require_readable("hashing flash")
         with self._vendor("hashing flash"):
             self._over_the_wire(_nothing)
             return self._md5(offset, size_bytes)
@@ -312,6 +314,14 @@ class RomSession:
 
     # Inside
 
+    def _require_readable(self, what: str) -> None:
+        if self.secure_download:
+            raise BoardError(
+                f"{what}: the chip is in Secure Download Mode, where nothing can be read",
+                board=self.board,
+                todo="have its firmware read it",
+            )
+
     def _fuses(self) -> FuseBurner:
         if self._burner is None:
             self._burner = FuseBurner(self._esp, self.chip)
@@ -322,6 +332,11 @@ class RomSession:
         if self.stub_running:
             raise LabError(
                 "eFuses are burned through the ROM, and the flasher stub is running", board=self.board
+            )
+        if self.secure_download:
+            raise BoardError(
+                f"{what}: the chip is in Secure Download Mode, where eFuses are out of reach",
+                board=self.board,
             )
         with self._vendor(what):
             burner = self._fuses()
@@ -413,7 +428,7 @@ class RomSession:
             raise BoardError(
                 f"{what}: the vendor tool gave up (exit status {error.code})", board=self.board
             ) from error
-        except (serial.SerialException, OSError) as error:
+        except PORT_ERRORS as error:
             raise LabError(
                 f"{what}: the port failed: {redact(str(error))}",
                 board=self.board,
@@ -455,7 +470,7 @@ def _restore_port(port: Any, timeout_s: float | None) -> None:
         if port.baudrate != ROM_BAUD:
             port.baudrate = ROM_BAUD
         port.timeout = timeout_s
-    except (serial.SerialException, OSError):
+    except PORT_ERRORS:
         # The port has gone; whoever uses it next says so with its name.
         return
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from wired_twin import Start, WiredLab, entry_of
+from wired_twin import Start, WiredLab, entry_of, provisioned
 
 from harness.errors import BoardError, RefusedError
 from harness.links.link import BootMode
@@ -81,20 +79,6 @@ def test_an_identified_board_goes_the_whole_way_without_a_fuse(start: Start, wir
     assert board.confirm().ok
     with pytest.raises(RefusedError, match="burns eFuses for good"):
         board.command("lock", mode="download-off")
-
-
-def provisioned(start: Start, wired: WiredLab, lock: Lock) -> Any:
-    """A release board with `lock`, made as a virtual one; now it is taken for a physical one."""
-    from harness.inventory.entry import TwinEntry
-    from harness.inventory.inventory import Inventory
-    from harness.lab import Lab
-
-    state = wired.folder / "state"
-    entry = TwinEntry(chip="esp32c3", state=str(state))
-    with Lab(wired.home, Inventory(None, {"twin": entry}), wired.folder / "made", wired.secret) as lab:
-        prepare(lab.open("twin"), Demand(Profile.RELEASE, lock), Consent(entry), wired.home, say=QUIET)
-    wired.adopt(state)
-    return start()
 
 
 def test_a_board_in_secure_download_mode_is_identified_by_its_firmware(start: Start, wired: WiredLab):

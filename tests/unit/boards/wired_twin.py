@@ -13,9 +13,12 @@ from typing import Any
 
 from harness.board import Board
 from harness.home import Home
-from harness.inventory.entry import Rfc2217Entry
+from harness.inventory.entry import Rfc2217Entry, TwinEntry
 from harness.inventory.inventory import Inventory
 from harness.lab import Lab
+from harness.preparation import Consent, Demand, prepare
+from harness.provision.profile import Lock, Profile
+from harness.say import Say
 from harness.vault import KeyFile, Vault
 from harness.vault.secret import Secret
 
@@ -107,3 +110,24 @@ class WiredLab:
 
 
 Start = Callable[..., WiredTwin]
+
+
+def provisioned(
+    start: Start,
+    wired: WiredLab,
+    lock: Lock,
+    *,
+    profile: Profile = Profile.RELEASE,
+    chip: str = "esp32c3",
+    then: Callable[[Board], None] | None = None,
+) -> WiredTwin:
+    """A provisioned board, made as a virtual one (and changed by `then`); now it is taken for a physical one."""
+    state = wired.folder / "state"
+    entry = TwinEntry(chip=chip, state=str(state))
+    with Lab(wired.home, Inventory(None, {"twin": entry}), wired.folder / "made", wired.secret) as lab:
+        board = lab.open("twin")
+        prepare(board, Demand(profile, lock), Consent(entry), wired.home, say=Say(quiet=True))
+        if then is not None:
+            then(board)
+    wired.adopt(state)
+    return start(chip=chip)

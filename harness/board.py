@@ -26,6 +26,7 @@ from harness.errors import BoardError, NotApplicableError, RefusedError, UsageEr
 from harness.formats.flash_encryption import decrypt, encrypt
 from harness.formats.otadata import OTADATA_SIZE_BYTES, OtaData
 from harness.formats.partition_table import Partition, PartitionTable
+from harness.links.flash_log import END_OF_FLASH_LOG, FlashChange, merged
 from harness.links.link import BootMode, Link
 from harness.network.update_path import Proof, UpdatePath
 from harness.ota.diagnosis import Diagnosis, diagnose
@@ -650,6 +651,17 @@ class Board:
         how many operations still succeed, ``count`` how many fail.
         """
         self.link.inject(kind, **arguments)
+
+    @contextmanager
+    def watching_flash(self) -> Iterator[list[FlashChange]]:
+        """Gives a list that holds, once the block has ended, what was changed in flash within it, in normal form.
+
+        Only where the link records it (capability ``flash-log``).
+        """
+        found: list[FlashChange] = []
+        _, start = self.link.flash_log(END_OF_FLASH_LOG)
+        yield found
+        found += merged(self.link.flash_log(start)[0])
 
     def settle(self) -> Running | None:
         """Brings the board where every scenario starts: firmware up, version confirmed, otadata in step.

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from harness.errors import UsageError
+from harness.links.flash_log import FlashChange
 
 
 class BootMode(str, Enum):
@@ -102,6 +103,16 @@ class Link(ABC):
             UsageError: this link cannot.
         """
         raise UsageError(f"a {self.kind} link cannot make flash operations fail ({kind})")
+
+    def flash_log(self, since: int) -> tuple[tuple[FlashChange, ...], int]:  # noqa: ARG002 - as above
+        """Changes of flash from number `since` on, oldest first, and the number of the next one.
+
+        Only links with the capability ``flash-log`` keep a log of them.
+
+        Raises:
+            UsageError: this link does not.
+        """
+        raise UsageError(f"a {self.kind} link does not record flash operations")
 
     @abstractmethod
     def close(self) -> None:

@@ -19,6 +19,7 @@ import harness
 from harness.errors import LabError
 from harness.links.counting import CountingPort
 from harness.links.emulator_state import keep_sdkconfig
+from harness.links.flash_log import FLASH_KINDS, FlashChange
 from harness.links.link import BootMode, Link
 
 START_TIMEOUT_S = 20.0
@@ -151,6 +152,15 @@ class TwinLink(Link):
 
     def inject(self, kind: str, **arguments: int) -> None:
         self.control("fault", kind=kind, **arguments)
+
+    def flash_log(self, since: int) -> tuple[tuple[FlashChange, ...], int]:
+        reply = self.control("flash-log", since=since)
+        changes = (
+            FlashChange(int(boot), str(who), str(kind), int(offset), int(length))
+            for _number, kind, offset, length, who, boot in reply["ops"]
+            if kind in FLASH_KINDS
+        )
+        return tuple(changes), int(reply["next"])
 
     def close(self) -> None:
         if self._control is not None:

@@ -13,4 +13,8 @@ Known differences from silicon, none of which makes the twin accept what a chip 
 - With encryption forbidden by fuse, what an enciphered write leaves in flash is a guess; esptool refuses it before.
 - A C3 whose counter is set without a key reads noise that is not bit-exact.
 - The second-stage bootloader, ``esp_ota_*`` and the HTTP client are models of ESP-IDF v5.5; the handler is the real one.
+  What bootloader and ``esp_ota_*`` do to flash is held against recordings (``tests/data/flash``), of ESP32-C3 only.
+- One call of the flash driver is one operation: block erases and page programs that it is cut into are not told apart.
+- ESP32 enciphers rows of 32 bytes: ESP-IDF writes the other half of a row again, as it was; the twin writes what it was
+  given.
 """

@@ -132,7 +132,7 @@ class Control:
         operations = self._machine.operations
         since = _number(request, "since", default=0)
         ops = operations.since(since)
-        rows = [[op.number, op.kind, op.offset, op.length, op.who] for op in ops]
+        rows = [[op.number, op.kind, op.offset, op.length, op.who, op.boot] for op in ops]
         return {"ops": rows, "next": ops[-1].number + 1 if ops else operations.next_number}
 
     def _stop(self, _request: dict[str, Any]) -> Answer:

@@ -267,6 +267,7 @@ class Machine:
         downloads = self._strap is Boot.DOWNLOAD
         with self._changed:
             self._boots += 1
+            self.operations.boot = self._boots
             self._printed_at_boot = self.uart.account.tx_bytes
             self._rom_is_done = False
             self._state = BoardState.DOWNLOAD if downloads else BoardState.BOOTLOADER

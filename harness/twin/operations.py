@@ -35,7 +35,7 @@ class Operation:
     """One change of flash or eFuses, or one failed attempt.
 
     `kind` is ``write``, ``write-encrypted``, ``erase`` or ``burn``; `offset` is a flash address, for ``burn``
-    the block number; `who` is ``rom``, ``stub``, ``bootloader`` or ``app``.
+    the block number; `who` is ``rom``, ``stub``, ``bootloader`` or ``app``; `boot` counts the board's boots.
     """
 
     number: int
@@ -43,6 +43,7 @@ class Operation:
     offset: int
     length: int
     who: str
+    boot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class OperationLog:
         self._faults: list[_Fault] = []
         self._cut: PowerCut | None = None
         self._dead = False
+        self.boot = 0
+        """The boot that operations are logged under; the machine counts it."""
         self.on_power_lost: Callable[[], None] = lambda: None
 
     @property
@@ -145,7 +148,7 @@ class OperationLog:
                 raise PowerLost
             number = self._next
             self._next += 1
-            self._log.append(Operation(number, kind, offset, length, who))
+            self._log.append(Operation(number, kind, offset, length, who, self.boot))
             self._strike(kind, who)
             cut = self._cut if self._cut is not None and self._cut.at_op == number else None
             if cut is None:

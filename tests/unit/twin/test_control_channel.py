@@ -142,15 +142,16 @@ def write_a_block(line):
     line.sendall(block(0x03, NOISE[:0x400], 0))
 
 
-def test_operations_are_told_with_number_place_and_who(twin, line):
+def test_operations_are_told_with_number_place_who_and_boot(twin, line):
     twin.tell("reset", boot="download")
+    boot = twin.tell("status")["boots"]
     start = twin.tell("flash-log", since=0)["next"]
     write_a_block(line)
     read_until(line, b"\x03\x04\x00")
     log = twin.tell("flash-log", since=start)
     assert log["ops"] == [
-        [start, "erase", 0x8000, 0x1000, "rom"],
-        [start + 1, "write", 0x8000, 0x400, "rom"],
+        [start, "erase", 0x8000, 0x1000, "rom", boot],
+        [start + 1, "write", 0x8000, 0x400, "rom", boot],
     ]
     assert log["next"] == start + 2
     assert twin.tell("flash-log", since=log["next"])["ops"] == []

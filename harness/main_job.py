@@ -71,11 +71,15 @@ def _provisioned(board: Board, demand: Demand) -> list[Claim]:
         if board.runs_app
         else Claim.of("the bootloader loads the app", boot.outcome is Outcome.LOADED, boot.summary()),
         Claim.of(
-            "the bootloader says the encryption that the profile has",
+            "the log says the encryption that build and profile have",
             boot.encryption in _spoken(board, wanted),
-            f"log: {boot.encryption}, profile: {wanted}",
+            f"log: {boot.encryption}, build: {_built_for(board)}, profile: {wanted}",
         ),
     ]
+
+
+def _built_for(board: Board) -> str:
+    return (board.app.encryption if board.app is not None else None) or "unknown"
 
 
 def _spoken(board: Board, encryption: str) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ ROM_TIMEOUT_S = 3.0
 """esptool's default for one answer."""
 
 
-READING_COMMANDS = frozenset({"status", "reboot", "otadata", "hash", "probe", "net", "wifi", "crash"})
+READING_COMMANDS = frozenset({"status", "reboot", "otadata", "hash", "probe", "net", "crash"})
 """Commands of the firmware that leave its flash and eFuses alone."""
 
 
@@ -208,8 +208,8 @@ class Board:
 
         Nothing is secret there, and a first look at a board must not begin with making a vault.
         """
-        if self._bench_vault is not None and profile is Profile.OPEN:
-            self._opened_vault = self._bench_vault()
+        if self._bench_vault is not None:
+            self._opened_vault = self._bench_vault() if profile is Profile.OPEN else None
 
     @property
     def log_path(self) -> Path:
@@ -244,8 +244,14 @@ class Board:
         return self._known_table().find(label)
 
     def other_slot(self, label: str) -> Partition:
-        """The slot that an update would go to while `label` runs."""
+        """The slot after `label`, in the order in which updates go round.
+
+        Raises:
+            UsageError: `label` is no OTA slot.
+        """
         slots = self.slots
+        if self.slot(label) not in slots:
+            raise UsageError(f"{label} is no OTA slot", board=self.name)
         return slots[(slots.index(self.slot(label)) + 1) % len(slots)]
 
     def _known_table(self) -> PartitionTable:
@@ -548,7 +554,7 @@ class Board:
 
     def package(self, release: Release, slot: Partition | None = None) -> bytes:
         """The signed OTA package of `release`, for `slot` or for the slot that is free now."""
-        slot = slot or self.other_slot(self.status().slot)
+        slot = slot or self.slot(self.status().next_slot)
         sign = signer(self.vault.signing_key())
         return make_package(
             release, chip=self.chip, mac=self._known_mac(), key=self._key(), slot=slot, sign=sign
@@ -556,7 +562,7 @@ class Board:
 
     def body(self, release: Release, slot: Partition | None = None) -> bytes:
         """The bare ciphertext of `release` for a slot: what lies in flash after the update."""
-        slot = slot or self.other_slot(self.status().slot)
+        slot = slot or self.slot(self.status().next_slot)
         return make_body(release, chip=self.chip, key=self._key(), slot=slot)
 
     def reach_updates(self) -> Proof:

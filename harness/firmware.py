@@ -122,11 +122,27 @@ def judge(board: Board, app: AppDirectory, profile: Profile, lock: Lock) -> tupl
             board=board.name,
             todo="build it with CONFIG_SECURE_INSECURE_ALLOW_DL_MODE=y, or demand lock secure-download",
         )
+    off = (app.sdkconfig or {}).get("CONFIG_SECURE_DISABLE_ROM_DL_MODE") == "y"
+    if off and lock is not Lock.DOWNLOAD_OFF and app.kind == "target":
+        raise UsageError(
+            f"the app in {app.dir} burns {board.chip.fuses.download_off} at every start: no cable would ever write to "
+            "this board again",
+            board=board.name,
+            todo="build it with CONFIG_SECURE_INSECURE_ALLOW_DL_MODE=y, or demand lock download-off, which is FINAL",
+        )
+    if app.kind == "target" and not app.is_companion:
+        remarks.append(
+            f"what the configuration of {app.project} makes it burn is listed; its own code was not looked at"
+        )
     if app.speaks and board.vault.signing_public_key() not in app.release.image and app.kind == "target":
         what = f"the app in {app.dir} does not hold the public key of this board's vault: it refuses our packages"
         if app.is_companion:
             raise UsageError(
-                what, board=board.name, todo=f"build it with: harness build --board {board.name} --out DIR"
+                what,
+                board=board.name,
+                todo=f"build it with: harness build --board {board.name} --profile {profile.value} --out DIR; on another "
+                f"machine with --sign-key FILE, where FILE is what this one prints with: "
+                f"harness vault public-key --board {board.name} --profile {profile.value}",
             )
         remarks.append(what)
     if not app.speaks:

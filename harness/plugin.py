@@ -316,6 +316,10 @@ def _prepare(bench: Bench, board: Board, target: Target, lab: Lab, config: pytes
     try:
         prepare(board, demand, consent, lab.home, say=say)
     except RefusedError as error:
+        # That a virtual board has gone too far for a profile is a matter of course. What a physical one is refused for
+        # (another chip, no consent, another vault) a person asked for and must hear of.
+        if board.link.physical:
+            raise
         bench.refused = str(error)
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.board import Board, Running
 from harness.build.app_dir import AppDirectory
 from harness.build.flash_layout import lay_out
+from harness.build.fuses_burned import SelfBurns
 from harness.errors import BoardError, HarnessError, RefusedError
 from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.network.update_path import NO_NETWORK
-from harness.provision.chip_state import ChipState, unreachable_state
+from harness.provision.chip_state import ChipState, Download, unreachable_state
 from harness.provision.consent import check_consent
 from harness.provision.device_record import DeviceRecord
 from harness.provision.execute import StepEvent, carry_out
@@ -136,6 +137,8 @@ class Planned:
     regions: tuple[FlashRegion, ...]
     state: ChipState
     app: AppDirectory
+    burns: SelfBurns
+    """What the firmware burns by itself, also that which the board is only updated to."""
 
 
 def make_plan(
@@ -170,11 +173,17 @@ def make_plan(
         board.firmware = firmware_for(
             board, demand.profile, lock, home, apps=demand.apps, idf=demand.idf, say=say
         )
-        app = board.firmware.first(demand.version)
-        remarks = judge(board, app, demand.profile, lock)
+        apps = board.firmware.all(demand.version)
+        remarks = tuple(
+            dict.fromkeys(remark for each in apps for remark in judge(board, each, demand.profile, lock))
+        )
+    app = apps[0]
     board.app = app
     board.table = app.partition_table
-    burns = burned_by_itself(app, state, demand.profile, lock)
+    # What the board may be updated to burns its fuses as well as what is flashed.
+    burns = SelfBurns(())
+    for each in apps:
+        burns = burns.together_with(burned_by_itself(each, state, demand.profile, lock))
     layout = lay_out(
         app,
         encrypts=demand.profile is not Profile.OPEN,
@@ -197,7 +206,7 @@ def make_plan(
         )
     (board.folder / "plan.txt").write_text(plan.text() + "\n", encoding="utf-8")
     (board.folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
-    return Planned(plan, regions, state, app)
+    return Planned(plan, regions, state, app, burns)
 
 
 @contextmanager
@@ -283,19 +292,14 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
     plan = planned.plan
     if plan.empty:
         board.identity.require()
+        if planned.burns.steps():
+            # Nothing is flashed now, but updates will bring firmware that burns.
+            steps, furthest = planned.burns.steps(), planned.burns.up_to()
+            _require_consent(board, replace(plan, steps=steps, burns_up_to=furthest), consent)
         return
-    entry = consent.entry
-    check_consent(
-        board_name=board.name,
-        physical=board.link.physical,
-        mac_declared=entry.mac,
-        mac_found=board.identity.found,
-        burn_up_to=entry.burn_up_to if isinstance(entry, PhysicalEntry) else None,
-        burn_names=consent.burn,
-        plan=plan,
-        unknown_burns_accepted=consent.unknown_burns,
-    )
+    _require_consent(board, plan, consent)
     _require_runnable(board, planned)
+    _require_flash_size(board, planned)
     if board.link.physical:
         board.network.require_credentials()
     if board.link.physical and plan.writes:
@@ -322,6 +326,38 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
         )
     for remark in outcome.remarks:
         say.detail(remark)
+
+
+def _require_consent(board: Board, plan: Plan, consent: Consent) -> None:
+    entry = consent.entry
+    check_consent(
+        board_name=board.name,
+        physical=board.link.physical,
+        mac_declared=entry.mac,
+        mac_found=board.identity.found,
+        burn_up_to=entry.burn_up_to if isinstance(entry, PhysicalEntry) else None,
+        burn_names=consent.burn,
+        plan=plan,
+        unknown_burns_accepted=consent.unknown_burns,
+    )
+
+
+def _require_flash_size(board: Board, planned: Planned) -> None:
+    """A build for a larger flash chip would be found out by its own start-up code, when all fuses are burned."""
+    if not planned.plan.writes or planned.state.download is not Download.OPEN:
+        return
+    with board.rom(writes_flash=False) as session:
+        there = session.flash_size_bytes()
+    wanted = max(
+        [planned.app.flash_size_bytes, *(each.end for each in planned.app.partition_table.partitions)]
+    )
+    if wanted > there:
+        raise RefusedError(
+            f"its flash chip has {there >> 20} MiB, the build in {planned.app.dir} is for "
+            f"{-(-wanted // (1 << 20))} MiB. Nothing was written",
+            board=board.name,
+            todo="build it for this size (CONFIG_ESPTOOLPY_FLASHSIZE, partition table), or use another board",
+        )
 
 
 def _save_flash(board: Board, planned: Planned, home: Home, *, say: Say) -> None:

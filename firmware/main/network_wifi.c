@@ -6,7 +6,6 @@
 #include "esp_event.h"
 #include "esp_wifi.h"
 #include "network_driver.h"
-#include "nvs_flash.h"
 
 static const char *TAG = "wifi";
 
@@ -30,21 +29,9 @@ static void on_wifi_event(void *context, esp_event_base_t base, int32_t id, void
     }
 }
 
-/* The Wi-Fi driver keeps radio calibration in NVS; an NVS of another layout is made anew. */
-static esp_err_t start_nvs(void)
-{
-    esp_err_t err = nvs_flash_init();
-    if (err == ESP_ERR_NVS_NO_FREE_PAGES || err == ESP_ERR_NVS_NEW_VERSION_FOUND) {
-        ESP_RETURN_ON_ERROR(nvs_flash_erase(), TAG, "nvs_flash_erase");
-        err = nvs_flash_init();
-    }
-    return err;
-}
-
 esp_err_t network_driver_start(bool *waits)
 {
     *waits = false;
-    ESP_RETURN_ON_ERROR(start_nvs(), TAG, "nvs_flash_init");
     ESP_RETURN_ON_FALSE(esp_netif_create_default_wifi_sta() != NULL, ESP_ERR_NO_MEM, TAG, "no memory");
     const wifi_init_config_t config = WIFI_INIT_CONFIG_DEFAULT();
     ESP_RETURN_ON_ERROR(esp_wifi_init(&config), TAG, "esp_wifi_init");

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from harness.build.app_dir import AppDirectory, read_app_dir
+from harness.build.app_dir import AppDirectory, is_signed, read_app_dir
 from harness.build.artefacts import Artefacts
 from harness.build.build_output import Progress
 from harness.build.companion import Companion
@@ -32,6 +32,9 @@ class FirmwareSource(Protocol):
 
     def first(self, version: str) -> AppDirectory:
         """What is flashed over the UART: `version` where versions are made here, else what was given."""
+
+    def all(self, version: str) -> Sequence[AppDirectory]:
+        """`first`, and every build that a board may be updated to."""
 
     @property
     def any_version(self) -> bool:
@@ -66,6 +69,10 @@ class NativeFirmware:
     def first(self, version: str) -> AppDirectory:
         """Built with this host's compiler."""
         return read_app_dir(self.companion.artefacts(version).dir)
+
+    def all(self, version: str) -> Sequence[AppDirectory]:
+        """The first: versions differ in nothing else."""
+        return (self.first(version),)
 
     def release(self, version: str, *, secure_version: int = 0) -> Release:
         """Built with this host's compiler; each version is a program of its own."""
@@ -122,6 +129,10 @@ class TargetFirmware:
     def first(self, version: str) -> AppDirectory:
         """Built with ESP-IDF."""
         return read_app_dir(self.artefacts(version).dir, chip=self.chip)
+
+    def all(self, version: str) -> Sequence[AppDirectory]:
+        """The first: versions differ in nothing else."""
+        return (self.first(version),)
 
     def release(self, version: str, *, secure_version: int = 0) -> Release:
         """What was built first, as `version`."""
@@ -183,13 +194,18 @@ class GivenFirmware:
     def any_version(self) -> bool:
         """Every version can be had: the app is this project's own, and reads its version from its image.
 
-        A program for this host has it compiled in.
+        A program for this host has it compiled in; a signed image must be built and signed anew.
         """
-        return self.apps[0].is_companion and self.kind == "target"
+        first = self.apps[0]
+        return first.is_companion and self.kind == "target" and not is_signed(first.release.image)
 
     def first(self, version: str) -> AppDirectory:  # noqa: ARG002 - what was given has the version that it has
         """The first folder."""
         return self.apps[0]
+
+    def all(self, version: str) -> Sequence[AppDirectory]:  # noqa: ARG002 - as above
+        """Every folder."""
+        return self.apps
 
     def release(self, version: str, *, secure_version: int = 0) -> Release:
         """The given app of that version; of the companion any version.

@@ -105,6 +105,10 @@ class SelfBurns:
     burns: tuple[SelfBurn, ...]
     known: bool = True
 
+    def together_with(self, other: SelfBurns) -> SelfBurns:
+        """What either of two builds burns."""
+        return SelfBurns(tuple(dict.fromkeys((*self.burns, *other.burns))), self.known and other.known)
+
     def up_to(self, by: str | None = None) -> Profile | None:
         """The furthest profile that the bootloader, the app or (None) either burns for; None: they burn nothing."""
         if not self.known:

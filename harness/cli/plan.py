@@ -77,7 +77,8 @@ def plan(
         _keep(lab.home, opened, planned.plan, wanted)
     click.echo(planned.plan.to_json() if as_json else planned.plan.text())
     if not as_json and not planned.plan.empty:
-        click.echo(f"\nTo carry it out:  {_command(board, boards_file, planned.plan, opened)}", err=True)
+        command = _command(board, boards_file, planned.plan, opened, vault_key_file, vault_passphrase_fd)
+        click.echo(f"\nTo carry it out:  {command}", err=True)
 
 
 @click.command(
@@ -203,11 +204,22 @@ class _Wanted:
         )
 
 
-def _command(board: str, boards_file: Path | None, plan: Plan, opened: Board) -> str:
+def _command(
+    board: str,
+    boards_file: Path | None,
+    plan: Plan,
+    opened: Board,
+    key_file: str | None,
+    passphrase_fd: int | None,
+) -> str:
     """What a person pastes to have the plan carried out."""
     words = ["harness", "provision", "--board", board, "--plan", plan.id]
     words += ["--boards", str(boards_file)] if boards_file else []
-    words += ["--burn", board] if opened.link.physical and plan.burns_up_to is not None else []
+    words += ["--vault-key-file", key_file] if key_file else []
+    words += ["--vault-passphrase-fd", str(passphrase_fd)] if passphrase_fd is not None else []
+    if opened.link.physical:
+        words += ["--burn", board] if plan.burns_up_to is not None else []
+        words += ["--accept-unknown-burns", board] if plan.unknown_burns else []
     return shlex.join(words)
 
 

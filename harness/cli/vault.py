@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 import click
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from harness.cli.options import secret_options, vault_secret
+from harness.cli.options import boards_option, secret_options, vault_secret
 from harness.errors import HarnessError, UsageError
 from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import read_inventory
-from harness.lab import own_vault, state_folder
+from harness.lab import open_vault, own_vault, state_folder
+from harness.provision.profile import Profile
 from harness.vault import copies
 from harness.vault.secret import KeyFile, Passphrase, Secret
 from harness.vault.vault import Vault
@@ -76,6 +79,39 @@ def create(vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
     click.echo(
         f"{made.path}: ready. Before the first burn of a board it needs a copy: harness vault backup DIR"
     )
+
+
+@vault.command("public-key")
+@click.option(
+    "--board", required=True, metavar="NAME", help="Board of boards.yaml whose packages are signed."
+)
+@click.option(
+    "--profile",
+    type=click.Choice([Profile.OPEN.value, Profile.DEVELOPMENT.value, Profile.RELEASE.value]),
+    default=Profile.RELEASE.value,
+    show_default=True,
+    help="In open, packages for physical boards are signed with a key of this bench, not of the vault.",
+)
+@boards_option
+@secret_options
+def public_key(
+    board: str,
+    profile: str,
+    boards_file: Path | None,
+    vault_key_file: str | None,
+    vault_passphrase_fd: int | None,
+) -> None:
+    """Print the public key (PEM) that a firmware for BOARD must hold to take packages from here.
+
+    For a build on another machine: harness build --sign-key FILE.
+    """
+    home, inventory = Home.of_user(), read_inventory(boards_file)
+    entry = inventory.named(board)
+    secret = vault_secret(vault_key_file, vault_passphrase_fd)
+    opened = open_vault(home, inventory.path, board, entry, secret, profile=Profile(profile))
+    key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), opened.signing_public_key())
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    click.echo(pem.decode(), nl=False)
 
 
 @vault.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -110,3 +111,63 @@ def test_a_build_without_sdkconfig_plans_unknown_burns(bench: Path) -> None:
     assert planned.returncode == 0, planned.stderr
     assert "! UNKNOWN burns by the firmware itself" in planned.stdout
     assert "nobody can tell which eFuses this firmware burns by itself" in planned.stdout
+
+
+def configured(folder: Path, **options: object) -> Path:
+    """The build folder with other options in its sdkconfig, as if it had been built so."""
+    path = folder / "config" / "sdkconfig.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **options}))
+    return folder
+
+
+def test_what_a_build_burns_that_the_board_is_only_updated_to_is_in_the_plan(bench: Path) -> None:
+    write_idf_folder(bench / "one")
+    second = configured(
+        write_idf_folder(bench / "two"),
+        BOOTLOADER_APP_ANTI_ROLLBACK=True,
+        BOOTLOADER_APP_SECURE_VERSION=2,
+    )
+    (second / "otaapp.bin").write_bytes(app_image("1.1.0"))
+    planned = harness(
+        bench, "plan", "--board", "virtual", "--profile", "release", "--app", "one", "--app", "two"
+    )
+    assert planned.returncode == 0, planned.stderr
+    assert "! the app burns by itself, when it confirms itself" in planned.stdout
+    assert "SECURE_VERSION up to 2" in planned.stdout
+
+
+def test_a_build_that_would_switch_uart_download_off_needs_that_lock_by_name(bench: Path) -> None:
+    configured(
+        write_idf_folder(bench / "theirs"),
+        SECURE_DISABLE_ROM_DL_MODE=True,
+        SECURE_ENABLE_SECURE_ROM_DL_MODE=False,
+    )
+    command = ("plan", "--board", "virtual", "--profile", "release", "--app", "theirs")
+    done = harness(bench, *command)
+    assert done.returncode == 2
+    assert "burns DIS_DOWNLOAD_MODE at every start: no cable would ever write" in done.stderr
+    asked = harness(bench, *command, "--lock", "download-off")
+    assert asked.returncode == 0, asked.stderr
+    assert "FINAL: burn DIS_DOWNLOAD_MODE" in asked.stdout
+
+
+def test_a_build_for_a_larger_flash_chip_is_refused_before_any_fuse_is_burned(bench: Path) -> None:
+    configured(write_idf_folder(bench / "theirs"), ESPTOOLPY_FLASHSIZE="16MB")
+    done = harness(bench, "provision", "--board", "virtual", "--profile", "release", "--app", "theirs")
+    assert done.returncode == 4, done.stderr
+    assert "its flash chip has 4 MiB, the build in" in done.stderr
+    assert "is for 16 MiB. Nothing was written" in done.stderr
+    again = harness(bench, "plan", "--board", "virtual", "--profile", "open", "--json", "--app", "theirs")
+    assert "encrypts the flash by itself" in again.stderr
+    key_block = (bench / "state" / "efuse.bin").read_bytes()[0x70:0x90]
+    assert not any(key_block), "a key was burned"
+
+
+def test_the_public_key_that_a_build_elsewhere_needs_is_printed(bench: Path) -> None:
+    done = harness(bench, "vault", "public-key", "--board", "virtual")
+    assert done.returncode == 0, done.stderr
+    (bench / "key.pem").write_text(done.stdout)
+    built = harness(bench, "build", "--chip", "esp32c3", "--native", "--sign-key", "key.pem", "--out", "set")
+    assert built.returncode == 0, built.stderr
+    ran = harness(bench, "run", "--board", "virtual", "--app", "set", "--profile", "release")
+    assert ran.returncode == 0, ran.stdout + ran.stderr

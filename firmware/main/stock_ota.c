@@ -6,6 +6,7 @@
 #include "esp_http_client.h"
 #include "esp_log.h"
 #include "esp_ota_ops.h"
+#include "idle_turn.h"
 #include "sdkconfig.h"
 
 static const char *TAG = "stock_ota";
@@ -57,6 +58,7 @@ static raw_ota_err_t copy(esp_http_client_handle_t client, esp_ota_handle_t hand
                           stock_ota_result_t *result)
 {
     static char s_piece[1024]; /* belongs to the holder of the lock */
+    int64_t rested_us = 0;
     for (;;) {
         const int got = esp_http_client_read(client, s_piece, sizeof(s_piece));
         if (got == -ESP_ERR_HTTP_EAGAIN) {
@@ -73,6 +75,7 @@ static raw_ota_err_t copy(esp_http_client_handle_t client, esp_ota_handle_t hand
             return fail_esp(result, written, "esp_ota_write");
         }
         result->bytes += (uint32_t)got;
+        idle_turn(&rested_us);
     }
 }
 

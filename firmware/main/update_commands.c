@@ -10,6 +10,7 @@
 #include "freertos/FreeRTOS.h"
 #include "freertos/task.h"
 #include "idf_compat.h"
+#include "idle_turn.h"
 #include "psa/crypto.h"
 #include "sdkconfig.h"
 #include "stock_ota.h"
@@ -182,8 +183,9 @@ void command_rollback(const command_line_t *command, command_outcome_t *outcome)
 static psa_status_t hash_raw(const esp_partition_t *partition, uint32_t size, uint8_t sha256[32],
                              esp_err_t *read)
 {
-    static uint8_t s_piece[1024]; /* `hash` is carried out one at a time: see command_hash */
+    static uint8_t s_piece[4096]; /* `hash` is carried out one at a time: see command_hash */
     psa_hash_operation_t hash = PSA_HASH_OPERATION_INIT;
+    int64_t rested_us = 0;
     psa_status_t status = psa_crypto_init();
     if (status == PSA_SUCCESS) {
         status = psa_hash_setup(&hash, PSA_ALG_SHA_256);
@@ -194,9 +196,7 @@ static psa_status_t hash_raw(const esp_partition_t *partition, uint32_t size, ui
         if (*read == ESP_OK) {
             status = psa_hash_update(&hash, s_piece, piece);
         }
-        if ((at + piece) % (128 * 1024) == 0) {
-            vTaskDelay(1); /* the idle task's turn, else its watchdog would end this */
-        }
+        idle_turn(&rested_us);
         at += piece;
     }
     size_t hash_size = 0;

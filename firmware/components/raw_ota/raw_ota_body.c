@@ -6,6 +6,7 @@
 #include "esp_app_desc.h"
 #include "esp_app_format.h"
 #include "esp_log.h"
+#include "esp_timer.h"
 #include "freertos/FreeRTOS.h"
 #include "freertos/task.h"
 #include "psa/crypto.h"
@@ -57,12 +58,14 @@ raw_ota_err_t raw_ota_fill(const raw_ota_job_t *job, uint8_t *buffer, size_t siz
 }
 
 /* Sleeps for a tick now and then: a task that writes or hashes a whole slot without a pause would starve the
- * idle task, and the task watchdog would end it. The slowest flash takes some 100 KB a second. */
-static void rest_after(uint32_t at, size_t size)
+ * idle task, and the task watchdog would end it. By time, since flash may be slow. */
+static void rest_now_and_then(void)
 {
-    const uint32_t step = 128 * 1024;
-    if (at / step != (at + size) / step) {
+    static int64_t s_rested_us; /* of the holder of the lock */
+    const int64_t now_us = esp_timer_get_time();
+    if (now_us - s_rested_us > 500 * 1000) {
         vTaskDelay(1);
+        s_rested_us = now_us;
     }
 }
 
@@ -217,7 +220,7 @@ static raw_ota_err_t write_pieces(const raw_ota_job_t *job, psa_hash_operation_t
         if (err != RAW_OTA_OK) {
             return err;
         }
-        rest_after(at, size);
+        rest_now_and_then();
         at += (uint32_t)size;
         if (at - reported >= CONFIG_RAW_OTA_PROGRESS_STEP || at == job->body_size) {
             raw_ota_report(job, RAW_OTA_PHASE_WRITE, at);
@@ -271,7 +274,7 @@ static raw_ota_err_t hash_slot(const raw_ota_job_t *job,
             return raw_ota_fail_esp(job->result, err, "reading the slot back");
         }
         status = psa_hash_update(&hash, s_buffer, piece);
-        rest_after(at, piece);
+        rest_now_and_then();
         at += piece;
     }
     size_t hash_size = 0;

@@ -48,7 +48,7 @@ def wired(tmp_path: Path, home: Home) -> Iterator[WiredLab]:
     lab.close()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def runs_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind these links is a twin: what is built for twins runs there."""
     monkeypatch.setattr("harness.links.rfc2217.Rfc2217Link.runs_native", True)

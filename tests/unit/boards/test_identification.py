@@ -28,7 +28,7 @@ def test_without_a_mac_in_its_entry_a_board_is_only_read(start: Start, wired: Wi
     with pytest.raises(
         RefusedError, match=rf'desk: its entry has no .mac:.*\n.*add to its entry:  mac: "{twin.mac}"'
     ):
-        carry_out_plan(board, planned, Consent(entry), say=QUIET)
+        carry_out_plan(board, planned, Consent(entry), wired.home, say=QUIET)
     for write in (
         lambda: board.overwrite(0x10000, b"x"),
         lambda: board.take(b"x"),
@@ -47,7 +47,7 @@ def test_two_swapped_cables_are_found_before_anything_is_written(start: Start, w
     planned = make_plan(board, OPEN, wired.home, say=QUIET)
     said = f"boards.yaml says {left.mac}, the chip says {right.mac}"
     with pytest.raises(RefusedError, match=said):
-        carry_out_plan(board, planned, Consent(entry), say=QUIET)
+        carry_out_plan(board, planned, Consent(entry), wired.home, say=QUIET)
     with pytest.raises(RefusedError, match=said):
         board.overwrite(0x10000, b"x")
     assert set(right.flash) == set(left.flash) == {0xFF}
@@ -65,7 +65,6 @@ def test_cables_that_are_swapped_after_the_plan_was_made_are_found_too(start: St
     assert set(twin.flash) == {0xFF}
 
 
-@pytest.mark.usefixtures("runs_native")
 def test_an_identified_board_goes_the_whole_way_without_a_fuse(start: Start, wired: WiredLab):
     twin = start()
     wired.vault()
@@ -89,11 +88,10 @@ def test_a_board_in_secure_download_mode_is_identified_by_its_firmware(start: St
     assert (planned.state.mac, board.identity.found) == (None, twin.mac)
     before = twin.flash
     with pytest.raises(RefusedError, match=f"boards.yaml says {OTHER}, the chip says {twin.mac}"):
-        carry_out_plan(board, planned, Consent(entry), say=QUIET)
+        carry_out_plan(board, planned, Consent(entry), wired.home, say=QUIET)
     assert twin.flash == before
 
 
-@pytest.mark.usefixtures("runs_native")
 def test_once_identified_it_can_be_saved_when_its_firmware_no_longer_runs(start: Start, wired: WiredLab):
     twin = provisioned(start, wired, Lock.SECURE_DOWNLOAD)
     entry = entry_of(twin, mac=twin.mac)
@@ -101,7 +99,7 @@ def test_once_identified_it_can_be_saved_when_its_firmware_no_longer_runs(start:
     prepare(board, Demand(Profile.RELEASE), Consent(entry), wired.home, say=QUIET)
     board.overwrite(board.slots[0].offset, b"\xaa" * 4096)
     again = make_plan(board, Demand(Profile.RELEASE), wired.home, say=QUIET, reflash=True)
-    carry_out_plan(board, again, Consent(entry), say=QUIET)
+    carry_out_plan(board, again, Consent(entry), wired.home, say=QUIET)
     assert board.restart().slot == "ota_0"
 
 

@@ -22,7 +22,6 @@ def takes_an_update(board: Board) -> None:
     assert (board.reboot().slot, board.confirm().ok) == (before.next_slot, True)
 
 
-@pytest.mark.usefixtures("runs_native")
 @pytest.mark.parametrize("chip", ["esp32c3", "esp32"])
 def test_a_board_without_uart_download_is_known_by_its_firmware_and_updated_over_the_air(
     start: Start, wired: WiredLab, chip: str
@@ -51,7 +50,6 @@ def test_a_board_that_lost_its_download_mode_elsewhere_is_recognised_too(start: 
     assert board.identity.found == twin.mac
 
 
-@pytest.mark.usefixtures("runs_native")
 def test_a_board_in_secure_download_mode_takes_updates_and_ciphertext_but_tells_nothing(
     start: Start, wired: WiredLab
 ):
@@ -72,7 +70,6 @@ def test_a_board_in_secure_download_mode_takes_updates_and_ciphertext_but_tells_
     assert reflash(board, RELEASE, Consent(entry), wired.home, say=QUIET).running.slot == "ota_0"
 
 
-@pytest.mark.usefixtures("runs_native")
 def test_a_board_that_no_longer_enciphers_is_used_as_it_is(start: Start, wired: WiredLab):
     def half_lock(board: Board) -> None:
         with board.rom() as session:

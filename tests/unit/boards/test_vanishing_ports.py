@@ -159,7 +159,6 @@ def killed_in(twin: WiredTwin, board: Board) -> None:
     board.on_rom_output = lambda text: twin.kill() if "Flash will be erased" in text else None
 
 
-@pytest.mark.usefixtures("runs_native")
 def test_a_run_goes_on_after_its_port_went_while_it_was_flashing(start: Start, wired: WiredLab):
     twin = start()
     wired.vault()
@@ -168,7 +167,7 @@ def test_a_run_goes_on_after_its_port_went_while_it_was_flashing(start: Start, w
     planned = make_plan(board, OPEN, wired.home, say=QUIET)
     killed_in(twin, board)
     with pytest.raises(LabError, match=r"board desk: writing flash: the port failed.*\n.*check the cable"):
-        carry_out_plan(board, planned, Consent(entry), say=QUIET)
+        carry_out_plan(board, planned, Consent(entry), wired.home, say=QUIET)
     with pytest.raises(LabError, match=r"port has gone|nothing can be sent to it"):
         board.status()
     wired.close()
@@ -178,7 +177,6 @@ def test_a_run_goes_on_after_its_port_went_while_it_was_flashing(start: Start, w
     assert prepared.running.slot == "ota_0"
 
 
-@pytest.mark.usefixtures("runs_native")
 def test_a_run_goes_on_after_its_port_went_during_an_update(start: Start, wired: WiredLab):
     twin = start()
     wired.vault()

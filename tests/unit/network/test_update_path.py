@@ -21,7 +21,7 @@ from harness.inventory.inventory import parse_inventory
 from harness.lab import Lab
 from harness.ota.faults import Fault
 from harness.preparation import Demand, Planned, settle_after
-from harness.provision.profile import Profile
+from harness.provision.profile import Lock, Profile
 from harness.say import Say
 
 MAC = "7c:df:a1:00:00:01"
@@ -53,6 +53,7 @@ def opens(tmp_path: Path) -> Iterator[Opens]:
             board = lab.open("desk")
             wire, _ = server.accept()
         closing.extend([lab, wire])
+        board.identity.told(MAC)
         board.mac = MAC
         there = ScriptedDevice(wire, **{"password": PASSWORD, **device}).start()
         mark = board.console.mark()
@@ -178,7 +179,9 @@ def test_a_network_that_is_not_joined_is_one_error_with_the_ssid_and_not_the_pas
 
 
 def test_firmware_without_a_network_is_one_error(opens: Opens) -> None:
-    assert "its firmware has no network" in refused(*opens(kind="none"), BoardError)
+    board, _ = opens(kind="none")
+    with pytest.raises(BoardError, match="its firmware has no network"):
+        board.reach_updates()
 
 
 def test_a_missing_password_file_is_one_error(opens: Opens, tmp_path: Path) -> None:
@@ -260,7 +263,7 @@ def test_after_the_first_boot_of_a_physical_board_the_way_is_proven(
 ) -> None:
     board, there = opens()
     monkeypatch.setattr(board, "settle", lambda: running(net))
-    planned = cast(Planned, SimpleNamespace(plan=None))
+    planned = cast(Planned, SimpleNamespace(plan=SimpleNamespace(lock=Lock.NONE)))
     settle_after(board, planned, Demand(Profile.OPEN), say=Say(quiet=True))
     assert there.commands == proven
 
@@ -270,7 +273,7 @@ def test_a_first_boot_without_a_way_to_updates_ends_preparation(
 ) -> None:
     board, _ = opens(fetches=no_connection)
     monkeypatch.setattr(board, "settle", lambda: running("wifi"))
-    planned = cast(Planned, SimpleNamespace(plan=None))
+    planned = cast(Planned, SimpleNamespace(plan=SimpleNamespace(lock=Lock.NONE)))
     with pytest.raises(LabError, match="does not reach its updates"):
         settle_after(board, planned, Demand(Profile.OPEN), say=Say(quiet=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from harness.chips import chip_named
@@ -185,11 +186,22 @@ def power_of(entry: AnyEntry, link: Link, home: Home, name: str) -> Power | None
     return None
 
 
-def _plugged_in(link: Link, name: str) -> tuple[str, int]:
-    """USB hub and port of a serial board, from where its own port is."""
+def burn_guard(link: Link, home: Home, name: str) -> AbstractContextManager[None]:
+    """Held while eFuses of a board are burned: nobody on this machine cuts the USB hub that it hangs on."""
+    found = _hub_of(link) if link.physical else None
+    return HubGuard(home.locks / "hubs").burning(found[0], name) if found is not None else nullcontext()
+
+
+def _hub_of(link: Link) -> tuple[str, int] | None:
+    """USB hub and port of what `link` is plugged in at; None when that is no hub's."""
     path = os.path.realpath(link.description)
     port = next((p for p in serial_ports() if os.path.realpath(p.device) == path), None)
-    found = hub_and_port(port.usb_location or "") if port else None
+    return hub_and_port(port.usb_location or "") if port else None
+
+
+def _plugged_in(link: Link, name: str) -> tuple[str, int]:
+    """USB hub and port of a serial board, from where its own port is."""
+    found = _hub_of(link)
     if found is None:
         raise LabError(
             f"{link.description} is at no USB hub", board=name, todo="give 'hub' and 'port' under 'power'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from harness.board import Board, Running
 from harness.build.app_dir import AppDirectory
 from harness.build.flash_layout import lay_out
 from harness.build.fuses_burned import SelfBurns
+from harness.connection import burn_guard
 from harness.errors import BoardError, HarnessError, RefusedError
 from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
@@ -314,7 +315,8 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
             what = re.split(r"[;(:]", event.step.text(), maxsplit=1)[0].strip()
             say.detail(f"{event.number:2d}/{event.total}  {what}")
 
-    with say.phase("provision", lambda: board.uart_bytes), _called_by_name(board):
+    guard = burn_guard(board.link, home, board.name) if plan.burns else nullcontext()
+    with say.phase("provision", lambda: board.uart_bytes), _called_by_name(board), guard:
         outcome = carry_out(
             plan,
             board.rom,

@@ -102,8 +102,8 @@ def build(
     home = Home.of_user()
     keys = [_public_key(path) for path in sign_key]
     of_board: tuple[str, ...] = ("net.wifi",)
+    inventory = read_inventory(boards_file)
     if board is not None:
-        inventory = read_inventory(boards_file)
         entry = inventory.named(board)
         if chip is not None and chip != entry.chip:
             raise UsageError(f"board {board} is {entry.chip}, not {chip}", todo="leave --chip out")
@@ -134,7 +134,7 @@ def build(
             work=home.builds,
         )
     else:
-        found = find_esp_idf(idf)
+        found = find_esp_idf(idf or inventory.esp_idf)
         say.step(
             f"building {app_version} for {row.title} with ESP-IDF {found.version}: {', '.join(fragments)}"
         )

@@ -184,7 +184,8 @@ def find_esp_idf(given: Path | None = None) -> EspIdf:
         )
     text = f"v{'.'.join(map(str, version))}"
     environment = _environment(path, version)
-    python = _interpreter(Path(environment["IDF_PYTHON_ENV_PATH"]))
+    own = environment.get("IDF_PYTHON_ENV_PATH")
+    python = _interpreter(Path(own)) if own is not None else Path(str(_python_of_shell(path, environment)))
     if not python.exists():
         raise _not_installed(path, f"its Python environment lacks {python}")
     environment["PATH"] = os.pathsep.join([str(python.parent), environment.get("PATH", "")])
@@ -222,12 +223,10 @@ def _environment(path: Path, version: tuple[int, int, int]) -> dict[str, str]:
     environment = child_environment(_KEPT)
     # Ours could point anywhere; nothing that idf.py runs may look for modules of this environment.
     environment["IDF_PATH"] = str(path)
-    exported = os.environ.get("IDF_PATH")
-    if (
-        "IDF_PYTHON_ENV_PATH" not in environment
-        or exported is None
-        or Path(exported).absolute() != path.absolute()
-    ):
+    named = os.environ.get("IDF_PATH")
+    exported = named is not None and Path(named).absolute() == path.absolute()
+    by_hand = exported and "IDF_PYTHON_ENV_PATH" not in environment and _python_of_shell(path, environment)
+    if not by_hand and not (exported and "IDF_PYTHON_ENV_PATH" in environment):
         environment.pop("IDF_PYTHON_ENV_PATH", None)
         environment.update(_exported(path, version, environment))
     # The firmware needs no component from the registry: nothing is fetched, nothing is written into its sources.
@@ -236,6 +235,15 @@ def _environment(path: Path, version: tuple[int, int, int]) -> dict[str, str]:
     if shutil.which("ccache", path=environment.get("PATH")):
         environment.setdefault("IDF_CCACHE_ENABLE", "1")
     return environment
+
+
+def _python_of_shell(path: Path, environment: Mapping[str, str]) -> str | None:
+    """The interpreter of a shell that somebody has set up without ESP-IDF's scripts: its ``idf.py`` is this one's."""
+    places = environment.get("PATH")
+    tool = shutil.which("idf.py", path=places)
+    if tool is None or Path(tool).resolve().parent != (path / "tools").resolve():
+        return None
+    return shutil.which("python", path=places) or shutil.which("python3", path=places)
 
 
 def _exported(path: Path, version: tuple[int, int, int], environment: Mapping[str, str]) -> dict[str, str]:

@@ -90,6 +90,19 @@ def test_it_is_found_by_the_exported_shell_or_where_it_is_said_to_be(idf: Path) 
     assert found.python.parent.parent.name == "python_env"
 
 
+def test_a_shell_that_was_set_up_by_hand_is_taken_with_its_own_python(
+    idf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IDF_PYTHON_ENV_PATH")
+    monkeypatch.setenv("IDF_TOOLS_PATH", str(tmp_path / "nothing"))
+    with pytest.raises(LabError, match="there is no Python environment for it"):
+        find_esp_idf()
+    (idf / "tools" / "idf.py").chmod(0o755)
+    python = tmp_path / "python_env" / "bin"
+    monkeypatch.setenv("PATH", f"{idf / 'tools'}:{python}", prepend=":")
+    assert find_esp_idf().python == python / "python"
+
+
 def test_without_any_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IDF_PATH", raising=False)
     with pytest.raises(LabError, match="ESP-IDF is needed") as caught:

@@ -27,6 +27,7 @@ from harness.inventory.entry import (
     VirtualEntry,
 )
 from harness.inventory.inventory import Inventory
+from harness.links.emulator_port import EMULATOR_GONE
 from harness.links.link import Link
 from harness.links.twin import TwinLink
 from harness.locks import BoardLock
@@ -98,6 +99,8 @@ class Lab:
 
     def _blame_twin(self, error: HarnessError) -> None:
         """A virtual board has no cable: what looks like a pulled one is the end of its process."""
+        if EMULATOR_GONE in error.message:
+            error.todo = "run it again, the next run goes on from here"
         for name, link in self._twins:
             how = link.ended if error.board == name else None
             if how is not None:

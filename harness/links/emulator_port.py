@@ -26,6 +26,9 @@ _SLICE_S = 0.05
 
 _PEEK_BYTES = 1 << 16
 
+EMULATOR_GONE = "the emulator has gone"
+"""In every error of a port whose emulator ended by itself; what becomes of the process follows."""
+
 
 class EmulatorPort(serial.SerialBase):
     """pyserial's interface on whatever connection is attached at the moment.
@@ -201,7 +204,7 @@ class EmulatorPort(serial.SerialBase):
                 return self._connections[0]
             if self._parked or not self.is_open:
                 return None
-        raise serial.SerialException(f"{self.port}: the emulator has gone: {self._why_gone()}")
+        raise serial.SerialException(f"{self.port}: {EMULATOR_GONE}: {self._why_gone()}")
 
     def _live(self) -> socket.socket | None:
         """The connection to write to; None while the port is parked."""
@@ -210,7 +213,7 @@ class EmulatorPort(serial.SerialBase):
                 return None
             if self._connections:
                 return self._connections[-1]
-        raise serial.SerialException(f"{self.port}: the emulator has gone: {self._why_gone()}")
+        raise serial.SerialException(f"{self.port}: {EMULATOR_GONE}: {self._why_gone()}")
 
     def _drop(self, connection: socket.socket) -> None:
         """Forgets a connection that has ended."""
@@ -224,7 +227,7 @@ class EmulatorPort(serial.SerialBase):
         with self._changed:
             if self._parked or connection not in self._connections:
                 return
-        raise serial.SerialException(f"{self.port}: the emulator has gone: {self._why_gone()}")
+        raise serial.SerialException(f"{self.port}: {EMULATOR_GONE}: {self._why_gone()}")
 
     def _require_open(self) -> None:
         if not self.is_open:

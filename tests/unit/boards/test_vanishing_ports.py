@@ -237,3 +237,20 @@ def test_an_emulator_that_is_killed_is_one_error_and_the_next_run_works(
         board = lab.open("desk")
         board.reset(BootMode.RUN)
         board.console.wait_for("boot 1", 10, since=0)
+
+
+def test_whoever_lost_an_emulator_is_not_sent_to_look_at_a_cable(
+    emulated: QemuEntry, home: Home, tmp_path: Path
+) -> None:
+    def lose_it() -> None:
+        with lab_with(home, tmp_path, emulated) as lab:
+            board = lab.open("desk")
+            board.reset(BootMode.RUN)
+            board.console.wait_for("boot 1", 10, since=0)
+            subprocess.run(["kill", "-KILL", str(board.link.pid)], check=True)  # type: ignore[attr-defined]
+            board.console.wait_for("never said", 10, since=0)
+
+    with pytest.raises(LabError) as told:
+        lose_it()
+    assert "run it again, the next run goes on from here" in str(told.value)
+    assert "cable" not in str(told.value)

@@ -291,12 +291,15 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
         RefusedError: the board is not identified, or consent is missing; the plan is printed with the refusal.
     """
     plan = planned.plan
+    board.identity.require()
+    if not plan.writes and planned.burns.steps():
+        # Nothing is flashed now, so the plan does not say it; but updates will bring firmware that burns.
+        furthest = max(
+            filter(None, (plan.burns_up_to, planned.burns.up_to())), key=lambda each: each.distance
+        )
+        steps = (*plan.steps, *planned.burns.steps())
+        _require_consent(board, replace(plan, steps=steps, burns_up_to=furthest), consent)
     if plan.empty:
-        board.identity.require()
-        if planned.burns.steps():
-            # Nothing is flashed now, but updates will bring firmware that burns.
-            steps, furthest = planned.burns.steps(), planned.burns.up_to()
-            _require_consent(board, replace(plan, steps=steps, burns_up_to=furthest), consent)
         return
     _require_consent(board, plan, consent)
     _require_runnable(board, planned)

@@ -232,7 +232,7 @@ class Board:
     @property
     def encrypts(self) -> bool:
         """Whether flash is encrypted in the profile it was prepared in."""
-        return self.profile is not None and self.profile is not Profile.OPEN
+        return self.profile is not None and self.profile.encrypts
 
     @property
     def slots(self) -> tuple[Partition, ...]:

@@ -41,7 +41,7 @@ def firmware_for(
     """
     chip = board.chip
     if apps:
-        encryption = "off" if profile is Profile.OPEN else profile.built_as.value
+        encryption = profile.built_as.value if profile.encrypts else "off"
         return GivenFirmware.read(apps, chip=chip, encryption=encryption)
     locked = Lock.SECURE_DOWNLOAD if lock is Lock.SECURE_DOWNLOAD else Lock.NONE
     fragments = (f"profile.{profile.built_as.value}", f"lock.{locked.value}", TEST_FRAGMENT)
@@ -87,15 +87,15 @@ def burned_by_itself(app: AppDirectory, state: ChipState, profile: Profile, lock
         return SelfBurns(())
     fuses = state.chip.fuses
     burned = [name for name, value in state.fuses.items() if value]
-    if profile is not Profile.OPEN:
+    if profile.encrypts:
         burned += [name for name, _ in fuses.key_config]
-    if profile is Profile.RELEASE:
+    if profile.encryption is Profile.RELEASE:
         burned += [*fuses.release, fuses.counter, f"WR_DIS of {fuses.counter}"]
     if lock is Lock.SECURE_DOWNLOAD and fuses.secure_download is not None:
         burned.append(fuses.secure_download)
     if lock is Lock.DOWNLOAD_OFF:
         burned.append(fuses.download_off)
-    return self_burns(app.sdkconfig, app.chip.name, encrypted=profile is not Profile.OPEN, burned=burned)
+    return self_burns(app.sdkconfig, app.chip.name, encrypted=profile.encrypts, burned=burned)
 
 
 def judge(board: Board, app: AppDirectory, profile: Profile, lock: Lock) -> tuple[str, ...]:
@@ -105,14 +105,14 @@ def judge(board: Board, app: AppDirectory, profile: Profile, lock: Lock) -> tupl
         UsageError: it does not; nothing has been written.
     """
     remarks = list(app.remarks)
-    if profile is Profile.OPEN and app.encryption in ("development", "release"):
+    if not profile.encrypts and app.encryption in ("development", "release"):
         raise UsageError(
             f"the build in {app.dir} encrypts the flash by itself at its first start ({app.encryption} mode): with a "
             "key that it makes, no update from here could ever be enciphered",
             board=board.name,
             todo=f"give a build without flash encryption, or demand profile {app.encryption}",
         )
-    if profile is not Profile.OPEN and app.encryption not in (None, profile.built_as.value):
+    if profile.encrypts and app.encryption not in (None, profile.built_as.value):
         made_for = f"{app.encryption} mode" if app.encryption != "off" else "a chip without flash encryption"
         remarks.append(f"the build in {app.dir} was made for {made_for}, the board becomes {profile.value}")
     locks = (app.sdkconfig or {}).get("CONFIG_SECURE_ENABLE_SECURE_ROM_DL_MODE") == "y"

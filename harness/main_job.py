@@ -145,7 +145,7 @@ def _confessed(board: Board, running: Running, demand: Demand) -> list[Claim]:
             f"log: {boot.encryption}, firmware: {running.encryption}",
         ),
     ]
-    if demand.profile is Profile.RELEASE:
+    if demand.profile.encryption is Profile.RELEASE:
         claims.append(
             Claim.of(
                 "ESP-IDF's own release check passes",

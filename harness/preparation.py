@@ -187,7 +187,7 @@ def make_plan(
         burns = burns.together_with(burned_by_itself(each, state, demand.profile, lock))
     layout = lay_out(
         app,
-        encrypts=demand.profile is not Profile.OPEN,
+        encrypts=demand.profile.encrypts,
         burns=burns,
         write=demand.write,
         erase=demand.erase,
@@ -294,9 +294,7 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
     board.identity.require()
     if not plan.writes and planned.burns.steps():
         # Nothing is flashed now, so the plan does not say it; but updates will bring firmware that burns.
-        furthest = max(
-            filter(None, (plan.burns_up_to, planned.burns.up_to())), key=lambda each: each.distance
-        )
+        furthest = Profile.together(filter(None, (plan.burns_up_to, planned.burns.up_to())))
         steps = (*plan.steps, *planned.burns.steps())
         _require_consent(board, replace(plan, steps=steps, burns_up_to=furthest), consent)
     if plan.empty:

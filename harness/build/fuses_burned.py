@@ -112,9 +112,8 @@ class SelfBurns:
     def up_to(self, by: str | None = None) -> Profile | None:
         """The furthest profile that the bootloader, the app or (None) either burns for; None: they burn nothing."""
         if not self.known:
-            return Profile.RELEASE
-        profiles = [burn.profile for burn in self.burns if by in (None, burn.by)]
-        return max(profiles, key=lambda each: each.distance, default=None)
+            return Profile.RELEASE_SBV2
+        return Profile.together(burn.profile for burn in self.burns if by in (None, burn.by))
 
     def steps(self) -> tuple[FirmwareBurns, ...]:
         """For a plan: one step for all that is burned at one occasion, none when nothing is burned."""

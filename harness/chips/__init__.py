@@ -1,6 +1,6 @@
 """The per-chip table of facts: another chip is another file here and another row in `CHIPS`."""
 
-from harness.chips.chip import Chip, Cipher, FuseNames
+from harness.chips.chip import Chip, Cipher, FuseNames, SecureBootFuses, SigningScheme
 from harness.chips.esp32 import ESP32
 from harness.chips.esp32c3 import ESP32C3
 from harness.errors import UsageError
@@ -25,4 +25,13 @@ def chip_with_id(chip_id: int) -> Chip | None:
     return next((chip for chip in CHIPS.values() if chip.chip_id == chip_id), None)
 
 
-__all__ = ["CHIPS", "Chip", "Cipher", "FuseNames", "chip_named", "chip_with_id"]
+__all__ = [
+    "CHIPS",
+    "Chip",
+    "Cipher",
+    "FuseNames",
+    "SecureBootFuses",
+    "SigningScheme",
+    "chip_named",
+    "chip_with_id",
+]

@@ -12,16 +12,31 @@ class Cipher(str, Enum):
     ESP32_AES = "esp32-aes"
     XTS_AES_128 = "xts-aes-128"
     XTS_AES_256 = "xts-aes-256"
+    XTS_AES_128_DERIVED = "xts-aes-128-derived"
+    """ESP32-C2: 16 bytes in eFuse; the cipher's key is their SHA-256."""
 
     @property
     def key_size_bytes(self) -> int:
-        """Length of the key file: 32 bytes, or 64 for XTS-AES-256."""
-        return 64 if self is Cipher.XTS_AES_256 else 32
+        """Length of the key file: 32 bytes, 64 for XTS-AES-256, 16 for the derived key."""
+        return {Cipher.XTS_AES_256: 64, Cipher.XTS_AES_128_DERIVED: 16}.get(self, 32)
 
     @property
     def number(self) -> int:
         """The number that stands for this cipher in an OTA package header (firmware/README.md)."""
-        return {Cipher.ESP32_AES: 1, Cipher.XTS_AES_128: 2, Cipher.XTS_AES_256: 3}[self]
+        return list(Cipher).index(self) + 1
+
+
+class SigningScheme(str, Enum):
+    """Secure boot v2 signatures; the value is espsecure's word (``generate-signing-key --scheme``)."""
+
+    RSA_3072 = "rsa3072"
+    ECDSA_P192 = "ecdsa192"
+    ECDSA_P256 = "ecdsa256"
+    ECDSA_P384 = "ecdsa384"
+
+    @property
+    def is_rsa(self) -> bool:
+        return self is SigningScheme.RSA_3072
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +50,11 @@ class FuseNames:
     key_block: str
     """What ``burn-key`` is given. On ESP32 it must be ``flash_encryption``: ``BLOCK1`` burns unreversed."""
     key_purpose: str | None
+    """What ``burn-key`` is told; ``XTS_AES_256_KEY`` stands for two blocks. None on ESP32."""
+    key_purposes: tuple[str, ...]
+    """What the purpose fields say afterwards, one per block that the key takes; empty where there are no such fields."""
     key_purpose_field: str | None
-    """eFuse field that holds the purpose of ``key_block``; None on ESP32, whose block 1 has a fixed purpose."""
+    """eFuse field that holds the purpose of ``key_block``; None where the purpose is fixed (ESP32, ESP32-C2)."""
     key_storage_block: str
     """The block as ``espefuse summary`` names it."""
     key_config: tuple[tuple[str, int], ...]
@@ -44,10 +62,10 @@ class FuseNames:
     counter: str
     counter_bits: int
     release: tuple[str, ...]
-    """One-bit fuses burned to 1 for release, manual encryption among them."""
+    """One-bit fuses burned to 1 for release, manual encryption among them. XTS_DPA_PSEUDO_LEVEL goes to 1, too."""
     manual_encrypt_disable: str
-    release_write_protect: str
-    """Write-protecting this name sets the WR_DIS bit that IDF's release check wants."""
+    release_write_protect: str | None
+    """Write-protecting this name sets the WR_DIS bit that IDF's release check wants; None: the chip has none."""
     secure_download: str | None
     """Fuse of Secure Download Mode; None where the chip has none."""
     download_off: str
@@ -56,6 +74,33 @@ class FuseNames:
     def counter_release(self) -> int:
         """All bits of the counter: encryption is permanent."""
         return (1 << self.counter_bits) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SecureBootFuses:
+    """Secure boot v2 of one chip: what it verifies with, and the fuses that turn it on, in the order of burning."""
+
+    schemes: tuple[SigningScheme, ...]
+    """What the ROM verifies; the first is what this project takes when nothing is said."""
+    signature_blocks: int
+    """How many signatures one image may carry: 3, or 1 (ESP32, ESP32-C2)."""
+    digest_block: str | None
+    """What ``burn-key`` is given where only one block will do (``secure_boot_v2``, ``BLOCK_KEY0``); None: any free."""
+    digest_purposes: tuple[str, ...]
+    """Purpose per digest slot, as ``burn-key`` is told; empty on ESP32."""
+    digest_size_bytes: int
+    """How much of the public key's SHA-256 is burned: 32, or its first 16 on ESP32-C2."""
+    enable: str
+    burned_with: tuple[tuple[str, int], ...]
+    """JTAG and direct boot off, and what else the workflow of Espressif burns with it."""
+    revoke: tuple[str, ...]
+    """One fuse per digest slot; a slot without a key is revoked. Empty where the chip has one slot only."""
+    aggressive_revoke: str | None
+    """With it the ROM revokes a key for good when a signature by it does not verify."""
+    min_chip_rev_full: int
+    """Oldest revision whose ROM verifies."""
+    write_protect: str = "RD_DIS"
+    """Frozen afterwards, so that nobody can hide the digest; no flash key can be read-protected from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +122,11 @@ class Chip:
     encrypt_needs_stub: bool
     """The ROM has no encrypted flash write (ESP32): ``write-flash --encrypt`` needs the stub."""
     fuses: FuseNames
+    secure_boot: SecureBootFuses
     usb_serial_jtag: bool = False
     """The chip is its own USB device, with a console on it."""
+    key_blocks_without_flash_keys: frozenset[str] = frozenset()
+    """Blocks that take no flash key for a fault of the hardware (BLOCK_KEY5 on the chips with the quirk)."""
 
     @property
     def encrypted_write_align_bytes(self) -> int:

@@ -1,6 +1,6 @@
 """ESP32 ("classic"), revision 3 and later where secure boot v2 or UART_DOWNLOAD_DIS matter."""
 
-from harness.chips.chip import Chip, Cipher, FuseNames
+from harness.chips.chip import Chip, Cipher, FuseNames, SecureBootFuses, SigningScheme
 
 ESP32 = Chip(
     name="esp32",
@@ -15,6 +15,7 @@ ESP32 = Chip(
     fuses=FuseNames(
         key_block="flash_encryption",
         key_purpose=None,
+        key_purposes=(),
         key_purpose_field=None,
         key_storage_block="BLOCK1",
         key_config=(("FLASH_CRYPT_CONFIG", 0xF),),
@@ -33,5 +34,17 @@ ESP32 = Chip(
         release_write_protect="DIS_CACHE",
         secure_download=None,
         download_off="UART_DOWNLOAD_DIS",
+    ),
+    secure_boot=SecureBootFuses(
+        schemes=(SigningScheme.RSA_3072,),
+        signature_blocks=1,
+        digest_block="secure_boot_v2",
+        digest_purposes=(),
+        digest_size_bytes=32,
+        enable="ABS_DONE_1",
+        burned_with=(("JTAG_DISABLE", 1), ("CONSOLE_DEBUG_DISABLE", 1)),
+        revoke=(),
+        aggressive_revoke=None,
+        min_chip_rev_full=300,
     ),
 )

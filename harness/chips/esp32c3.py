@@ -1,6 +1,6 @@
 """ESP32-C3, revision 0.3 and later."""
 
-from harness.chips.chip import Chip, Cipher, FuseNames
+from harness.chips.chip import Chip, Cipher, FuseNames, SecureBootFuses, SigningScheme
 
 ESP32C3 = Chip(
     name="esp32c3",
@@ -15,6 +15,7 @@ ESP32C3 = Chip(
     fuses=FuseNames(
         key_block="BLOCK_KEY0",
         key_purpose="XTS_AES_128_KEY",
+        key_purposes=("XTS_AES_128_KEY",),
         key_purpose_field="KEY_PURPOSE_0",
         key_storage_block="BLOCK_KEY0",
         key_config=(),
@@ -33,5 +34,18 @@ ESP32C3 = Chip(
         secure_download="ENABLE_SECURITY_DOWNLOAD",
         download_off="DIS_DOWNLOAD_MODE",
     ),
+    secure_boot=SecureBootFuses(
+        schemes=(SigningScheme.RSA_3072,),
+        signature_blocks=3,
+        digest_block=None,
+        digest_purposes=("SECURE_BOOT_DIGEST0", "SECURE_BOOT_DIGEST1", "SECURE_BOOT_DIGEST2"),
+        digest_size_bytes=32,
+        enable="SECURE_BOOT_EN",
+        burned_with=(("SOFT_DIS_JTAG", 7), ("DIS_DIRECT_BOOT", 1), ("DIS_USB_JTAG", 1), ("DIS_PAD_JTAG", 1)),
+        revoke=("SECURE_BOOT_KEY_REVOKE0", "SECURE_BOOT_KEY_REVOKE1", "SECURE_BOOT_KEY_REVOKE2"),
+        aggressive_revoke="SECURE_BOOT_AGGRESSIVE_REVOKE",
+        min_chip_rev_full=3,
+    ),
     usb_serial_jtag=True,
+    key_blocks_without_flash_keys=frozenset({"BLOCK_KEY5"}),
 )

@@ -56,7 +56,7 @@ def check_consent(
     if found is None:
         missing.append("the chip's own MAC, which it has not told")
     allowed = _profile(burn_up_to, board_name)
-    if allowed is None or allowed.distance < plan.burns_up_to.distance:
+    if allowed is None or not allowed.covers(plan.burns_up_to):
         given = f"it says {allowed.value}" if allowed else "it is absent, which means never"
         missing.append(f"'burn_up_to: {plan.burns_up_to.value}' in the entry of {board_name} ({given})")
     if board_name not in burn_names:

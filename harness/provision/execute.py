@@ -331,7 +331,7 @@ class _Run:
         ref = self.vault.key(plan.mac)
         blocks = flash_key_blocks(self._state)
         flashed = {step.name: step.sha256 for step in plan.writes}
-        encrypted = plan.profile.distance > 0
+        encrypted = plan.profile.encrypts
         self.record = DeviceRecord(
             mac=plan.mac,
             chip_name=plan.chip_name,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from harness.chips.efuses import efuse_geometry
 from harness.provision.chip_state import ChipState, KeyBlock
-from harness.provision.recognition import NOT_FOR_FLASH_KEYS, flash_key_blocks
+from harness.provision.recognition import flash_key_blocks
 from harness.provision.steps import BurnKey, MakeKey, ProtectKey, Step
 from harness.vault.intent import Intent
 from harness.vault.key_ref import KeyRef
@@ -127,7 +127,7 @@ def _candidates(state: ChipState) -> tuple[KeyBlock, ...]:
     fuses = state.chip.fuses
     if fuses.key_purpose is None:
         return tuple(block for block in state.key_blocks if block.name == fuses.key_storage_block)
-    excluded = NOT_FOR_FLASH_KEYS.get(state.chip_name, frozenset())
+    excluded = state.chip.key_blocks_without_flash_keys
     return tuple(block for block in state.key_blocks if block.name not in excluded)
 
 

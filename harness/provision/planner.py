@@ -328,7 +328,7 @@ def _burn_steps(state: ChipState, profile: Profile) -> tuple[list[Step], list[st
     if profile is Profile.RELEASE:
         burn(tuple((fuse, 1) for fuse in fuses.release if not state.is_set(fuse)), "release mode")
         guard = fuses.release_write_protect
-        if guard not in state.write_protected:
+        if guard is not None and guard not in state.write_protected:
             if "WR_DIS" in state.write_protected:
                 problems.append(f"WR_DIS is write-protected: {guard} cannot be frozen")
             steps.append(WriteProtect(guard, sharing_protection(state, guard)))
@@ -429,7 +429,7 @@ def _made(
         steps = (*steps, WriteRecord())
     by_itself = [region.burns_up_to for region in regions if region.burns_up_to is not None]
     burned = [profile] if any(step.irreversible for step in steps) else []
-    furthest = max([*by_itself, *burned], key=lambda each: each.distance, default=None)
+    furthest = Profile.together([*by_itself, *burned])
     mac = mac or state.mac
     assert mac is not None
     return Plan(

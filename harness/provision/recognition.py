@@ -29,9 +29,6 @@ class Recognition:
 
 LOCK_WORDS = {Lock.NONE: "open", Lock.SECURE_DOWNLOAD: "in secure mode", Lock.DOWNLOAD_OFF: "off"}
 
-NOT_FOR_FLASH_KEYS = {"esp32c3": frozenset({"BLOCK_KEY5"})}
-"""Key blocks that a chip cannot use for flash encryption (C3: KEY_PURPOSE_5 has no XTS, a hardware fault)."""
-
 
 def flash_key_blocks(state: ChipState) -> tuple[KeyBlock, ...]:
     """The blocks that hold a flash key, or part of one, as far as the chip shows."""
@@ -52,7 +49,7 @@ def missing_for_release(state: ChipState) -> tuple[str, ...]:
     if not state.permanent:
         missing.append(f"{fuses.counter} is {state.crypt_count:#x}, not {fuses.counter_release:#x}")
     missing += [f"{fuse} is not set" for fuse in fuses.release if not state.is_set(fuse)]
-    if fuses.release_write_protect not in state.write_protected:
+    if fuses.release_write_protect is not None and fuses.release_write_protect not in state.write_protected:
         missing.append(f"{fuses.release_write_protect} is not write-protected")
     return (*missing, *missing_for_encryption(state))
 
@@ -159,10 +156,10 @@ def disagreements(state: ChipState, profile: Profile, mac: str) -> tuple[str, ..
     info = state.security_info
     if info is None:
         return tuple(found)
-    if profile is Profile.RELEASE and info.crypt_count != state.chip.fuses.counter_release:
+    if profile.encryption is Profile.RELEASE and info.crypt_count != state.chip.fuses.counter_release:
         found.append(f"the flash encryption counter is {info.crypt_count:#x}")
     purpose = _xts_purpose_number(state.chip)
-    if profile is not Profile.OPEN and purpose is not None and purpose not in info.key_purposes:
+    if profile.encrypts and purpose is not None and purpose not in info.key_purposes:
         found.append("no key block has the purpose of a flash key")
     return tuple(found)
 

@@ -350,7 +350,8 @@ class RpcServer:
             self._burn(name, 1)
         lock = fuses.download_off if fuses.secure_download is None else fuses.secure_download
         self._burn(lock, 1)
-        bit = efuses.geometry.field(fuses.release_write_protect).write_disable
+        guard = fuses.release_write_protect
+        bit = efuses.geometry.field(guard).write_disable if guard is not None else None
         if bit is not None:
             self._burn("WR_DIS", 1 << bit)
         return 0 if encryption_mode(efuses) is EncryptionMode.RELEASE else ERR_INVALID_STATE

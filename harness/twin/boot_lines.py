@@ -83,6 +83,10 @@ class BootLog:
         self._uart.send(line)
         self.clock_ms += len(line) * _UART_MS_PER_BYTE
 
+    def spent(self, milliseconds: float) -> None:
+        """Let the clock run by what the chip was busy with, without a line."""
+        self.clock_ms += milliseconds
+
     def spent_reading(self, size_bytes: int) -> None:
         """Let the clock run by the time it takes to read and check `size_bytes` of flash."""
         self.clock_ms += size_bytes * _READ_MS_PER_BYTE

@@ -157,6 +157,8 @@ class ImageCheck:
     log: ImageLog
     load: bool
     least_secure_version: int | None = None
+    other_bootloader: int | None = None
+    """Address of a partition of type bootloader, whose image is judged as a bootloader's."""
 
     def verify(self, offset: int, partition_size: int) -> VerifiedImage:
         """Check the image at flash address `offset` in a partition of `partition_size` bytes.
@@ -306,7 +308,7 @@ class ImageCheck:
         return size_bytes
 
     def _is_bootloader(self, offset: int) -> bool:
-        return offset == self.chip.bootloader_offset
+        return offset in (self.chip.bootloader_offset, self.other_bootloader)
 
     def _error(self, text: str) -> None:
         self.log.log(Level.ERROR, _TAG, text)

@@ -116,9 +116,13 @@ def download_state(efuses: FuseReader) -> Download:
     return Download.OPEN
 
 
-def secure_version(efuses: FuseReader) -> int:
-    """Anti-rollback version: the number of ones in SECURE_VERSION (32 bits on ESP32, 16 on ESP32-C3)."""
-    return _ones(efuses.field("SECURE_VERSION"))
+def secure_version(efuses: FuseReader, bits: int = 0) -> int:
+    """Anti-rollback version: the number of ones in SECURE_VERSION, in its first `bits` where a build says so.
+
+    The field has 32 bits on ESP32, 4 on ESP32-C2, 9 on ESP32-C5, 16 on the others.
+    """
+    value = efuses.field("SECURE_VERSION")
+    return _ones(value & (1 << bits) - 1 if bits else value)
 
 
 def efuse_block_revision(efuses: FuseReader) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import boot_board
@@ -213,16 +212,6 @@ def test_a_lab_build_refuses_every_slot_of_a_chip_without_encryption(chip_name: 
         "E boot: No bootable app partitions in the partition table",
     ]
     assert isinstance(outcome, Reset)
-
-
-def test_a_build_that_would_encrypt_in_place_halts_with_one_line(tmp_path: Path) -> None:
-    board = Board.named("esp32c3", tmp_path)
-    board.provision(config=replace(boot_board.CONFIG, require_encrypted=False))
-    outcome = board.boot()
-    assert isinstance(outcome, Halted)
-    assert board.lines[-1] == (
-        "twin: this bootloader would now encrypt the flash in place, which the twin does not model"
-    )
 
 
 def test_a_build_without_encryption_says_nothing_about_it_on_an_encrypted_chip(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ class IdfBurns:
     """One-bit fuses of ``esp_flash_encryption_set_release_mode()``, between the counter and `write_protect`."""
     secure_version_bits: int
     """Default and largest CONFIG_BOOTLOADER_APP_SEC_VER_SIZE_EFUSE_FIELD."""
+    jtag_texts: tuple[tuple[str, str], ...] = ()
+    """Fuses that the release checks want burned against JTAG, and what they say where one is not."""
     digest_write_protect: str | None = "RD_DIS"
     """With secure boot, field whose WR_DIS bit the bootloader leaves to the first start with encryption."""
     release_pseudo_rounds: str | None = None
@@ -80,6 +82,9 @@ def _door(left_open_by: str, name: str, *fuses: str, closing: str | None = None)
     )
 
 
+_HARD_JTAG = "Not disabled JTAG (set HARD_DIS_JTAG->1)"
+_PAD_JTAG = ("DIS_PAD_JTAG", "Not disabled JTAG PADs (set DIS_PAD_JTAG->1)")
+_USB_JTAG = ("DIS_USB_JTAG", "Not disabled USB JTAG (set DIS_USB_JTAG->1)")
 _MANUAL = _encrypt_door("DIS_DOWNLOAD_MANUAL_ENCRYPT")
 _PAD_USB_JTAG = _door("allow_jtag", "JTAG", "DIS_PAD_JTAG", "DIS_USB_JTAG")
 _XTS_128 = {"aes128": FlashKey((4,), 32)}
@@ -102,6 +107,7 @@ def _later_chip(
     secure_version_bits: int = 16,
     counter_write_protect: bool = False,
     digest_write_protect: str | None = "RD_DIS",
+    jtag_texts: tuple[tuple[str, str], ...] = (_PAD_JTAG, _USB_JTAG),
 ) -> IdfBurns:
     return IdfBurns(
         keys=keys,
@@ -113,6 +119,7 @@ def _later_chip(
         release_mode=("DIS_DOWNLOAD_MANUAL_ENCRYPT", *release_mode),
         secure_version_bits=secure_version_bits,
         digest_write_protect=digest_write_protect,
+        jtag_texts=jtag_texts,
         release_pseudo_rounds=release_pseudo_rounds,
     )
 
@@ -150,11 +157,14 @@ _ROWS: Mapping[str, IdfBurns] = {
             _door("allow_jtag", "JTAG", "HARD_DIS_JTAG"),
         ),
         always=("DIS_BOOT_REMAP", "DIS_LEGACY_SPI_BOOT"),
+        jtag_texts=(("HARD_DIS_JTAG", _HARD_JTAG),),
         release_mode=("DIS_DOWNLOAD_ICACHE", "DIS_DOWNLOAD_DCACHE"),
     ),
     "esp32s3": _later_chip(
         keys=_XTS_OPTIONS,
         doors=(_cache_door("DIS_DOWNLOAD_DCACHE", "DIS_DOWNLOAD_ICACHE"), _PAD_USB_JTAG),
+        # espefuse's DIS_PAD_JTAG is ESP-IDF's HARD_DIS_JTAG here.
+        jtag_texts=(("DIS_PAD_JTAG", _HARD_JTAG), _USB_JTAG),
         release_mode=("DIS_DOWNLOAD_ICACHE", "DIS_DOWNLOAD_DCACHE"),
     ),
     "esp32c2": _later_chip(
@@ -164,6 +174,7 @@ _ROWS: Mapping[str, IdfBurns] = {
         },
         doors=(_cache_door("DIS_DOWNLOAD_ICACHE"), _door("allow_jtag", "JTAG", "DIS_PAD_JTAG")),
         write_protect=None,
+        jtag_texts=(_PAD_JTAG,),
         counter_write_protect=True,
         digest_write_protect=None,
         release_mode=("DIS_DOWNLOAD_ICACHE",),

@@ -14,12 +14,12 @@ import espsecure
 import pytest
 from boot_board import OTHER_KEY, Board, bootloader_image
 
-from harness.chips import CHIPS
+from harness.chips import TWINS
 from harness.formats.app_image import Segment, build_app_image
 from harness.twin import rom_boot
 from harness.twin.boot_context import Halted, LoadedApp, Reset, RomLoop
 
-CHIP_NAMES = sorted(CHIPS)
+CHIP_NAMES = sorted(TWINS)
 BANNER = {
     "esp32": ["ets Jul 29 2019 12:21:46", ""],
     "esp32c3": ["ESP-ROM:esp32c3-api1-20210207", "Build:Feb  7 2021"],

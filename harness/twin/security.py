@@ -32,6 +32,8 @@ class FuseReader(Protocol):
 
     def block_for_hardware(self, name: str) -> bytes: ...
 
+    def block_for_software(self, name: str) -> bytes: ...
+
     def read_protected(self, block: str) -> bool: ...
 
     def write_protected(self, name: str) -> bool: ...
@@ -103,7 +105,7 @@ def release_verified(efuses: FuseReader) -> bool:
 
 def secure_boot_enabled(efuses: FuseReader) -> bool:
     """True when secure boot v2 is switched on in the eFuses."""
-    return bool(efuses.field("SECURE_BOOT_EN" if has_key_purposes(efuses.chip) else "ABS_DONE_1"))
+    return bool(efuses.field(efuses.chip.secure_boot.enable))
 
 
 def download_state(efuses: FuseReader) -> Download:

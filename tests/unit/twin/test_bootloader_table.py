@@ -13,7 +13,7 @@ from boot_board import OTA_0, TABLE_OFFSET, Board, bootloader_image
 
 from harness.chips import CHIPS
 from harness.formats.partition_table import PartitionTable
-from harness.twin.boot_context import Halted, LoadedApp, Reset
+from harness.twin.boot_context import LoadedApp, Reset
 from harness.twin.boot_table import Entry, verified_entries
 
 
@@ -221,11 +221,3 @@ def test_a_build_without_encryption_says_nothing_about_it_on_an_encrypted_chip(t
     assert isinstance(outcome, LoadedApp)
     assert outcome.offset == OTA_0
     assert not any("ncryption" in line for line in board.lines)
-
-
-def test_secure_boot_is_not_pretended(tmp_path: Path) -> None:
-    board = Board.named("esp32c3", tmp_path)
-    board.provision()
-    board.efuses.burn_field("SECURE_BOOT_EN", 1)
-    assert isinstance(board.boot(), Halted)
-    assert board.lines[-1] == "twin: secure boot is on, and the twin does not model it"

@@ -38,6 +38,8 @@ class FuseReader(Protocol):
 
     def block_for_hardware(self, name: str) -> bytes: ...
 
+    def block_for_software(self, name: str) -> bytes: ...
+
     def read_protected(self, block: str) -> bool: ...
 
     def write_protected(self, name: str) -> bool: ...
@@ -109,7 +111,7 @@ def release_verified(efuses: FuseReader) -> bool:
 
 def secure_boot_enabled(efuses: FuseReader) -> bool:
     """True when secure boot v2 is switched on in the eFuses."""
-    return bool(efuses.field("SECURE_BOOT_EN" if has_key_purposes(efuses.chip) else "ABS_DONE_1"))
+    return bool(efuses.field(efuses.chip.secure_boot.enable))
 
 
 def download_state(efuses: FuseReader) -> Download:
@@ -122,9 +124,13 @@ def download_state(efuses: FuseReader) -> Download:
     return Download.OPEN
 
 
-def secure_version(efuses: FuseReader) -> int:
-    """Anti-rollback version: the number of ones in SECURE_VERSION (32 bits on ESP32, 16 on ESP32-C3)."""
-    return _ones(efuses.field("SECURE_VERSION"))
+def secure_version(efuses: FuseReader, bits: int = 0) -> int:
+    """Anti-rollback version: the number of ones in SECURE_VERSION, in its first `bits` where a build says so.
+
+    The field has 32 bits on ESP32, 4 on ESP32-C2, 9 on ESP32-C5, 16 on the others.
+    """
+    value = efuses.field("SECURE_VERSION")
+    return _ones(value & (1 << bits) - 1 if bits else value)
 
 
 def efuse_block_revision(efuses: FuseReader) -> int:

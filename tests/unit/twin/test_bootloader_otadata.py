@@ -280,6 +280,66 @@ def test_booting_a_confirmed_app_raises_the_efuse_to_its_version(chip_name: str,
     assert not any("Anti-rollback is set" in line for line in board.lines)
 
 
+@pytest.mark.parametrize(("chip_name", "bits"), [("esp32", 32), ("esp32c3", 16)])
+def test_a_version_beyond_the_fuses_boots_and_burns_nothing(
+    chip_name: str, bits: int, tmp_path: Path
+) -> None:
+    board = Board.named(chip_name, tmp_path, encrypted=True)
+    board.provision(config=ANTI, otadata=otadata(record(2, VALID), None))
+    board.put(OTA_1, app_image(board.chip, "1.1.0", secure_version=bits + 1))
+    assert isinstance(board.boot(), LoadedApp)
+    assert board.efuses.field("SECURE_VERSION") == 0
+    assert (
+        f"E efuse: Max secure version is {bits}. Given {bits + 1} version can not be written." in board.lines
+    )
+
+
+def test_a_build_that_uses_fewer_bits_counts_and_burns_only_those(tmp_path: Path) -> None:
+    board = Board.named("esp32c3", tmp_path, encrypted=True)
+    board.provision(config=replace(ANTI, secure_version_bits=4), otadata=otadata(record(2, VALID), None))
+    board.put(OTA_1, app_image(board.chip, "1.1.0", secure_version=5))
+    board.efuses.burn_field("SECURE_VERSION", 1 << 9)
+    assert isinstance(board.boot(), LoadedApp)
+    assert "I boot: Secure version (from eFuse) = 0" in board.lines
+    assert "E efuse: Max secure version is 4. Given 5 version can not be written." in board.lines
+
+
+def test_esp32_with_a_coding_scheme_cannot_raise_its_version(tmp_path: Path) -> None:
+    board = Board.named("esp32", tmp_path)
+    board.efuses.burn_field("CODING_SCHEME", 1)
+    board.provision(
+        config=replace(ANTI, flash_encryption="off", require_encrypted=False),
+        otadata=otadata(record(2, VALID), None),
+    )
+    board.put(OTA_1, app_image(board.chip, "1.1.0", secure_version=1))
+    assert isinstance(board.boot(), LoadedApp)
+    assert "E efuse: Anti rollback is not supported with any coding scheme." in board.lines
+    assert board.efuses.field("SECURE_VERSION") == 0
+
+
+def test_fuses_that_are_write_protected_stay_whatever_the_bootloader_says(tmp_path: Path) -> None:
+    board = Board.named("esp32c3", tmp_path, encrypted=True)
+    board.provision(config=ANTI, otadata=otadata(record(2, VALID), None))
+    board.put(OTA_1, app_image(board.chip, "1.1.0", secure_version=1))
+    board.efuses.burn_field("WR_DIS", 1 << 18)
+    assert isinstance(board.boot(), LoadedApp)
+    assert board.efuses.field("SECURE_VERSION") == 0
+    assert [line for line in board.lines if " efuse: " in line] == [
+        "I efuse: BURN BLOCK0",
+        "E efuse: BURN BLOCK0 - ERROR (written bits != read bits)",
+        "W efuse: BLOCK0: next retry to fix an error [1/3]...",
+        "I efuse: BURN BLOCK0",
+        "E efuse: BURN BLOCK0 - ERROR (written bits != read bits)",
+        "W efuse: BLOCK0: next retry to fix an error [2/3]...",
+        "I efuse: BURN BLOCK0",
+        "E efuse: BURN BLOCK0 - ERROR (written bits != read bits)",
+        "W efuse: BLOCK0: next retry to fix an error [3/3]...",
+        "E efuse: Written data are incorrect",
+        # What the write returned is not looked at.
+        "I efuse: Anti-rollback is set. eFuse field is updated(1).",
+    ]
+
+
 def test_an_older_app_is_not_selected_whatever_its_sequence(tmp_path: Path) -> None:
     board = Board.named("esp32c3", tmp_path, encrypted=True)
     board.provision(config=ANTI, otadata=otadata(record(2, VALID), record(3, VALID)))
@@ -297,9 +357,11 @@ def test_a_fallback_to_an_app_that_is_too_old_is_refused(tmp_path: Path) -> None
     board.efuses.burn_field("SECURE_VERSION", 1)
     outcome = board.boot()
     assert isinstance(outcome, Reset)
-    assert board.boot_lines[-4:] == [
+    assert board.boot_lines[-5:] == [
         GARBAGE,
         "E OTA app partition slot 0 is not bootable",
         "E OTA app partition slot 1 is not bootable",
+        # The test app that there is not: ESP_ERR_INVALID_ARG.
+        "E Failed to get partition description 258",
         "E No bootable app partitions in the partition table",
     ]

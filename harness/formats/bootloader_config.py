@@ -25,6 +25,7 @@ DESCRIPTION_BYTES = 80
 DESCRIPTION_MAGIC = 0x50
 FLASH_ENCRYPTION_MODES = ("off", "development", "release")
 FLASH_KEYS = ("aes128", "aes256", "derived")
+SIGNING_SCHEMES = ("rsa3072", "ecdsa192", "ecdsa256", "ecdsa384")
 _DESCRIPTION = struct.Struct("<B2sBI32s24s16s")
 _LENGTH = struct.Struct("<I")
 _BLOB_MAX_BYTES = 4096
@@ -106,6 +107,10 @@ class BootloaderConfig:
     """CONFIG_SECURE_FLASH_REQUIRE_ALREADY_ENABLED: refuse to boot a chip whose encryption is still off."""
     idf_version: str = "v5.5.5"
     compile_time: str = ""
+    secure_boot: bool = False
+    """CONFIG_SECURE_BOOT_V2_ENABLED: apps must be signed, and secure boot is enabled at first boot where it is off."""
+    secure_boot_scheme: str = ""
+    """espsecure's word (``rsa3072``, ``ecdsa256``); empty: the first that the chip verifies."""
 
     # What the first start burns and encrypts where encryption is still off (`flash_encryption`, not
     # `require_encrypted`).
@@ -153,6 +158,8 @@ class BootloaderConfig:
             raise _field_error("pseudo_rounds", self.pseudo_rounds, "0..3")
         if not 0 <= self.secure_version_bits <= 32:
             raise _field_error("secure_version_bits", self.secure_version_bits, "0..32")
+        if self.secure_boot_scheme and self.secure_boot_scheme not in SIGNING_SCHEMES:
+            raise _field_error("secure_boot_scheme", self.secure_boot_scheme, ", ".join(SIGNING_SCHEMES))
 
     def to_blob(self) -> bytes:
         """Magic, 32-bit little-endian length, and that many bytes of JSON with ``"format": 1``.
@@ -252,6 +259,8 @@ class BootloaderConfig:
             flash_encryption=encryption,
             require_encrypted=options.get("CONFIG_SECURE_FLASH_REQUIRE_ALREADY_ENABLED") == "y",
             idf_version=f"v{version.lstrip('v')}" if version else "",
+            secure_boot=options.get("CONFIG_SECURE_BOOT_V2_ENABLED") == "y",
+            secure_boot_scheme=_signing_scheme(options),
             **_first_start_options(text, options),
         )
 
@@ -308,6 +317,18 @@ def _first_start_options(text: str, options: Mapping[str, str]) -> dict[str, Any
         ),
         "secure_version_bits": _option_number(options, bits) if bits in options else 0,
     }
+
+
+def _signing_scheme(options: Mapping[str, str]) -> str:
+    """The scheme that a build with secure boot verifies; empty where it says none."""
+    if options.get("CONFIG_SECURE_BOOT_V2_ENABLED") != "y":
+        return ""
+    if options.get("CONFIG_SECURE_SIGNED_APPS_ECDSA_V2_SCHEME") == "y":
+        sizes = (
+            bits for bits in (192, 384) if options.get(f"CONFIG_SECURE_BOOT_ECDSA_KEY_LEN_{bits}_BITS") == "y"
+        )
+        return f"ecdsa{next(sizes, 256)}"
+    return "rsa3072" if options.get("CONFIG_SECURE_SIGNED_APPS_RSA_SCHEME") == "y" else ""
 
 
 def _option_number(options: Mapping[str, str], name: str) -> int:

@@ -83,6 +83,12 @@ class BootLog:
         self._uart.send(line)
         self.clock_ms += len(line) * _UART_MS_PER_BYTE
 
+    def say(self, text: str) -> None:
+        """Print a line of the ROM's, whose routines the bootloader calls: no stamp, whatever the level."""
+        line = text.encode("utf-8", "replace") + b"\r\n"
+        self._uart.send(line)
+        self.clock_ms += len(line) * _UART_MS_PER_BYTE
+
     def spent(self, milliseconds: float) -> None:
         """Let the clock run by what the chip was busy with, without a line."""
         self.clock_ms += milliseconds

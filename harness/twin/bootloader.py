@@ -1,8 +1,7 @@
 """ESP-IDF's second-stage bootloader: partition table, choice of slot, image check, flash encryption state.
 
 Order, wording and stored effects are those of v5.5 at the log level that the build was given. The first start
-with encryption still off is in `harness.twin.first_boot`. Left out: secure boot, deep sleep, factory reset and test
-pins.
+with encryption still off is in `harness.twin.first_boot`. Left out: deep sleep, factory reset and test pins.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from harness.twin.boot_lines import BootLog
 from harness.twin.boot_table import FACTORY, TABLE_BYTES, BootState, Entry, TableRejected, verified_entries
 from harness.twin.efuse_driver import EfuseDriver
 from harness.twin.first_boot import FirstBoot
+from harness.twin.image_signature import BootloaderSignature, signing_scheme
 from harness.twin.image_verify import (
     ERR_FAIL,
     ERR_INVALID_ARG,
@@ -43,6 +43,7 @@ from harness.twin.security import (
     flash_encryption_enabled,
     has_key_purposes,
     plaintext_flashes_left,
+    secure_boot_enabled,
     secure_version,
 )
 
@@ -382,6 +383,16 @@ class _Bootloader:
             log=self._log,
             load=load,
             least_secure_version=self._least_secure_version if self._config.anti_rollback else None,
+            signature=self._signature,
+        )
+
+    @property
+    def _signature(self) -> BootloaderSignature | None:
+        """What this build checks of an app's signature: nothing, unless it was built with secure boot."""
+        if not self._config.secure_boot:
+            return None
+        return BootloaderSignature(
+            self._ctx.efuses, signing_scheme(self._ctx.chip, self._config.secure_boot_scheme)
         )
 
     def _write_actual_sequence(self, index: int) -> None:
@@ -395,6 +406,13 @@ class _Bootloader:
 
     def _start(self, entry: Entry, image: VerifiedImage) -> Outcome | None:
         """Hand over to the app; None when the build refuses to start anything on this chip."""
+        if self._config.secure_boot:
+            self._log.info("secure_boot_v2", "enabling secure boot v2...")
+            if not secure_boot_enabled(self._ctx.efuses):
+                return self._halt(
+                    "this bootloader would now enable secure boot, which the twin does not model"
+                )
+            self._log.info("secure_boot_v2", "secure boot v2 is already enabled, continuing..")
         if self._config.flash_encryption != "off":
             self._log.info(_TAG, "Checking flash encryption...")
             if flash_encryption_enabled(self._ctx.efuses):

@@ -115,6 +115,9 @@ class CollectedLog:
     def log(self, level: Level, tag: str, text: str) -> None:
         self.lines.append(f"{_LETTERS[level]} {tag}: {text}\n")
 
+    def say(self, text: str) -> None:
+        """An application calls no routine of the ROM's that prints."""
+
     def spent_reading(self, size_bytes: int) -> None:
         """The application stamps its lines by its own clock."""
 

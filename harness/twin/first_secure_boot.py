@@ -10,16 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
+from harness.chips import KEY_PURPOSE_NUMBERS
 from harness.chips.idf_burns import idf_burns
 from harness.formats.bootloader_config import BootloaderConfig
 from harness.twin.boot_context import BootContext
 from harness.twin.boot_lines import BootLog
 from harness.twin.efuse_driver import ERR_NOT_SUPPORTED, FAIL, OK, EfuseDriver
 from harness.twin.image_verify import ImageCheck, ImageRejected, VerifiedImage
-from harness.twin.security import KEY_BLOCKS, flash_encryption_enabled, secure_boot_enabled
+from harness.twin.security import (
+    KEY_BLOCKS,
+    block_with_purpose,
+    flash_encryption_enabled,
+    secure_boot_enabled,
+)
 from harness.twin.signature import (
     MAGIC,
-    PURPOSE_SECURE_BOOT_DIGEST0,
     SECTOR_BYTES,
     ImageDigest,
     SignatureBlock,
@@ -236,15 +241,12 @@ class FirstSecureBoot:
         only = self._only_place
         if only is not None:
             return [None if self._is_unused(only.block) else only]
-        return [
-            self._place_with(PURPOSE_SECURE_BOOT_DIGEST0 + slot) for slot in range(len(self._fuses.revoke))
-        ]
+        return [self._place_with(purpose) for purpose in self._fuses.digest_purposes]
 
-    def _place_with(self, purpose: int) -> DigestPlace | None:
-        for number in range(KEY_BLOCKS):
-            if self._efuses.field(f"KEY_PURPOSE_{number}") == purpose:
-                return DigestPlace(f"BLOCK_KEY{number}", number, purpose, 0)
-        return None
+    def _place_with(self, purpose: str) -> DigestPlace | None:
+        number = KEY_PURPOSE_NUMBERS[purpose]
+        block = block_with_purpose(self._efuses, number)
+        return None if block is None else DigestPlace(block, int(block[-1]), number, 0)
 
     def _is_unused(self, block: str) -> bool:
         """``esp_efuse_key_block_unused``."""
@@ -309,8 +311,8 @@ class FirstSecureBoot:
                 driver.cancel()
                 return _ERR_NOT_ENOUGH_KEY_BLOCKS
             places = [
-                DigestPlace(f"BLOCK_KEY{number}", number, PURPOSE_SECURE_BOOT_DIGEST0 + slot, 0)
-                for slot, number in enumerate(free)
+                DigestPlace(f"BLOCK_KEY{number}", number, KEY_PURPOSE_NUMBERS[purpose], 0)
+                for number, purpose in zip(free, self._fuses.digest_purposes, strict=False)
             ]
         for place, digest in zip(places, digests, strict=False):
             name = f"EFUSE_BLK_KEY{place.number}"

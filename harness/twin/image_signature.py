@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from harness.chips import Chip
-from harness.chips.chip import SigningScheme
+from harness.chips import Chip, SigningScheme
 from harness.twin.boot_lines import Level
 from harness.twin.security import FuseReader, secure_boot_enabled
 from harness.twin.signature import (

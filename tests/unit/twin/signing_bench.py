@@ -28,12 +28,12 @@ def _folder() -> Path:
     return folder
 
 
-@lru_cache
 def key_file(index: int = 0, scheme: SigningScheme = SigningScheme.RSA_3072) -> Path:
     """PEM of key number `index`; made once per test process."""
     path = _folder() / f"{scheme.value}-{index}.pem"
-    with contextlib.redirect_stdout(io.StringIO()):
-        espsecure.generate_signing_key("2", scheme.value, str(path))
+    if not path.exists():
+        with contextlib.redirect_stdout(io.StringIO()):
+            espsecure.generate_signing_key("2", scheme.value, str(path))
     return path
 
 

@@ -66,11 +66,16 @@ def _signed(image: bytes, indices: tuple[int, ...], scheme: SigningScheme) -> by
 def damaged(image: bytes, at: int, *, block: int = 0, bit: int = 0, sealed: bool = False) -> bytes:
     """A signed image with one bit of a signature block the other way; `sealed`: its CRC made anew."""
     changed = bytearray(image)
+    changed[len(image) - SECTOR_BYTES + block * BLOCK_BYTES + at] ^= 1 << bit
+    return resealed(changed, block=block) if sealed else bytes(changed)
+
+
+def resealed(image: bytes | bytearray, *, block: int = 0) -> bytes:
+    """A signed image, or its signature sector alone, with the CRC of one block made anew."""
+    changed = bytearray(image)
     start = len(image) - SECTOR_BYTES + block * BLOCK_BYTES
-    changed[start + at] ^= 1 << bit
-    if sealed:
-        crc = zlib.crc32(changed[start : start + CRC_AT])
-        changed[start + CRC_AT : start + CRC_AT + 4] = crc.to_bytes(4, "little")
+    crc = zlib.crc32(changed[start : start + CRC_AT])
+    changed[start + CRC_AT : start + CRC_AT + 4] = crc.to_bytes(4, "little")
     return bytes(changed)
 
 

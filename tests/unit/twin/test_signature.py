@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
-import zlib
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,16 @@ import pytest
 from boot_board import Board
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from signing_bench import BLOCK_BYTES, CRC_AT, SECTOR_BYTES, burn_digest, key_digest, key_file, signed
+from signing_bench import (
+    BLOCK_BYTES,
+    CRC_AT,
+    SECTOR_BYTES,
+    burn_digest,
+    key_digest,
+    key_file,
+    resealed,
+    signed,
+)
 
 from harness.chips import CHIPS, Chip, SigningScheme
 from harness.twin.signature import ImageDigest, RomVerdict, blocks_of, trusted_digests, verify_as_rom
@@ -63,12 +71,6 @@ def flipped(sector: bytes, at: int, bit: int, *, sealed: bool = False) -> bytes:
     changed = bytearray(sector)
     changed[at] ^= 1 << bit
     return resealed(changed) if sealed else bytes(changed)
-
-
-def resealed(sector: bytes | bytearray) -> bytes:
-    """With the CRC of the first block made anew."""
-    crc = zlib.crc32(sector[:CRC_AT]).to_bytes(4, "little")
-    return bytes(sector[:CRC_AT]) + crc + bytes(sector[CRC_AT + 4 :])
 
 
 # Schemes

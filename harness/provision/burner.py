@@ -29,6 +29,10 @@ class ChipFellSilentError(esptool.FatalError):  # type: ignore[misc]
     """The chip stopped answering register accesses in the middle of a burn: what a lock fuse is for."""
 
 
+SECURE_VERSION = "SECURE_VERSION"
+"""The one number of interest outside of BLOCK0, on ESP32: it lies in BLOCK3 there."""
+
+
 class FuseBurner:
     """The eFuses of one connected chip. Methods raise what espefuse raises; `rom` makes our errors of it."""
 
@@ -57,7 +61,7 @@ class FuseBurner:
         fields = [
             field
             for field in self._efuses
-            if field.block == 0
+            if (field.block == 0 or field.name == SECURE_VERSION)
             and not field.is_field_calculated()
             and field.efuse_type.startswith(("int", "uint", "bool"))
         ]

@@ -25,6 +25,7 @@ def firmware_for(
     home: Home,
     *,
     apps: Sequence[Path] = (),
+    fragments: Sequence[str] = (),
     idf: Path | None = None,
     say: Say,
 ) -> FirmwareSource:
@@ -34,6 +35,7 @@ def firmware_for(
 
     Args:
         apps: folders of builds to take instead.
+        fragments: sdkconfig fragments that win over those of profile and lock.
         idf: ESP-IDF's folder; None: the environment's.
 
     Raises:
@@ -44,7 +46,12 @@ def firmware_for(
         encryption = profile.built_as.value if profile.encrypts else "off"
         return GivenFirmware.read(apps, chip=chip, encryption=encryption)
     locked = Lock.SECURE_DOWNLOAD if lock is Lock.SECURE_DOWNLOAD else Lock.NONE
-    fragments = (f"profile.{profile.built_as.value}", f"lock.{locked.value}", TEST_FRAGMENT)
+    fragments = (
+        f"profile.{profile.built_as.value}",
+        f"lock.{locked.value}",
+        TEST_FRAGMENT,
+        *fragments,
+    )
     keys = (board.vault.signing_public_key(),)
     if board.link.runs_native:
         return NativeFirmware(
@@ -82,9 +89,6 @@ def _build_progress(say: Say) -> Callable[[Progress], None]:
 
 def burned_by_itself(app: AppDirectory, state: ChipState, profile: Profile, lock: Lock) -> SelfBurns:
     """What `app` burns when it first runs on a board that has been brought into `profile` and `lock` by then."""
-    if app.kind == "native":
-        # The twin's port burns nothing at start-up; its fuses are the plan's alone.
-        return SelfBurns(())
     fuses = state.chip.fuses
     burned = [name for name, value in state.fuses.items() if value]
     if profile.encrypts:

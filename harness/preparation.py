@@ -50,6 +50,8 @@ class Demand:
     """Partitions whose image is written although they would be kept."""
     erase: tuple[str, ...] = ()
     """Partitions that are left blank."""
+    fragments: tuple[str, ...] = ()
+    """More sdkconfig fragments for a companion firmware that is built here (``rollback.anti``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,14 @@ def make_plan(
     lock = demand.lock or _kept_lock(board, state, record, demand.profile)
     with say.phase("build", lambda: board.uart_bytes), _called_by_name(board):
         board.firmware = firmware_for(
-            board, demand.profile, lock, home, apps=demand.apps, idf=demand.idf, say=say
+            board,
+            demand.profile,
+            lock,
+            home,
+            apps=demand.apps,
+            fragments=demand.fragments,
+            idf=demand.idf,
+            say=say,
         )
         apps = board.firmware.all(demand.version)
         remarks = tuple(

@@ -30,7 +30,7 @@ from harness.chips import Chip
 from harness.errors import LabError, RefusedError
 from harness.vault.errors import DamagedError, NoVaultError, VaultBusyError, WrongSecretError
 from harness.vault.intent import Intent
-from harness.vault.key_ref import KEY_STATE_TEST_ONLY, KeyRef, key_id, plain_mac
+from harness.vault.key_ref import KEY_STATE_TEST_ONLY, KeyRef, key_id, part_ids, plain_mac
 from harness.vault.record_file import (
     TEMPORARY_SUFFIX,
     make_private_folder,
@@ -132,7 +132,7 @@ class Vault:
                 self.flash_key(mac)
                 return existing
             key = secrets.token_bytes(chip.cipher.key_size_bytes)
-            ref = KeyRef(mac, chip.name, key_id(key))
+            ref = KeyRef(mac, chip.name, key_id(key), part_ids=part_ids(key))
             fields = {
                 "format": FORMAT,
                 "purpose": "flash-key",
@@ -141,6 +141,7 @@ class Vault:
                 "key_id": ref.key_id,
                 "key_state": KEY_STATE_TEST_ONLY,
                 "made": now_utc(),
+                **({"part_ids": list(ref.part_ids)} if ref.part_ids else {}),
             }
             make_private_folder(self.path / KEYS_FOLDER)
             self._write_sealed(self._key_file(mac), fields, key)
@@ -392,6 +393,12 @@ def _open_head(path: Path, secret: Secret) -> tuple[str, bytes]:
 
 def _ref_of(fields: dict[str, Any]) -> KeyRef:
     try:
-        return KeyRef(plain_mac(fields["mac"]), fields["chip"], fields["key_id"], fields["key_state"])
+        return KeyRef(
+            plain_mac(fields["mac"]),
+            fields["chip"],
+            fields["key_id"],
+            fields["key_state"],
+            tuple(fields.get("part_ids", ())),
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"a key record is damaged: it has no {error}") from error

@@ -31,6 +31,10 @@ class ChipFellSilentError(esptool.FatalError):  # type: ignore[misc]
     """The chip stopped answering register accesses in the middle of a burn: what a lock fuse is for."""
 
 
+SECURE_VERSION = "SECURE_VERSION"
+"""The one number of interest outside of BLOCK0, on ESP32: it lies in BLOCK3 there."""
+
+
 class FuseBurner:
     """The eFuses of one connected chip. Methods raise what espefuse raises; `rom` makes our errors of it."""
 
@@ -59,7 +63,7 @@ class FuseBurner:
         fields = [
             field
             for field in self._efuses
-            if field.block == 0
+            if (field.block == 0 or field.name == SECURE_VERSION)
             and not field.is_field_calculated()
             and field.efuse_type.startswith(("int", "uint", "bool"))
         ]
@@ -97,7 +101,7 @@ class FuseBurner:
         """
         if shares_one_block(self.chip):
             # One bit of read protection per half; write protection is the block's.
-            block = f"{block}_LOW_128" if block == self.chip.fuses.key_storage_block else block
+            block = str(self.chip.fuses.key_part) if block == self.chip.fuses.key_storage_block else block
         field = self._efuses[block]
         if read and field.is_readable():
             field.disable_read()
@@ -128,7 +132,7 @@ class FuseBurner:
         if shares_one_block(chip):
             block = by_name[flash]
             return (
-                self._half(block, flash, f"{flash}_LOW_128", holds_digest=False),
+                self._half(block, flash, str(chip.fuses.key_part), holds_digest=False),
                 self._half(block, str(digest), str(digest), holds_digest=True),
             )
         return tuple(

@@ -86,7 +86,7 @@ class ChipState:
     revision: int | None
     """major * 100 + minor."""
     fuses: Mapping[str, int]
-    """Every number in BLOCK0 by espefuse's name."""
+    """Every number in BLOCK0 by espefuse's name, and SECURE_VERSION, which ESP32 has elsewhere."""
     write_protected: frozenset[str]
     """Fields of BLOCK0 that take no more bits."""
     hidden: frozenset[str]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.provision.chip_state import Download
-from harness.provision.device_record import KEY_STATE_DEVICE_MADE
 from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
 from harness.provision.recognition import Recognition, lock_of
 from harness.provision.request import Request
 from harness.provision.secure_boot_state import secure_boot_is_on, trusted_slots
 from harness.provision.steps import BurnKey, FirmwareCommand, LockDownload, Step, WriteFlash, WriteRecord
+from harness.vault.key_ref import KeyState
 
 
 def made(
@@ -56,7 +56,7 @@ def made(
         digests=tuple((each.slot, each.digest.hex(), each.name) for each in request.digests)
         if profile.secure_boot
         else (),
-        key_state=KEY_STATE_DEVICE_MADE if request.keyless else None,
+        key_state=KeyState.DEVICE_MADE.value if request.keyless else None,
     )
 
 

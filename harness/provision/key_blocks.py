@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from harness.chips import Chip, Cipher
+from harness.chips import Chip
 from harness.chips.efuses import efuse_geometry
 from harness.provision.boot_keys import BootDigest
 from harness.provision.chip_state import ChipState, KeyBlock
 from harness.vault.key_ref import KeyRef, key_id
-
-PURPOSE_NUMBERS = {
-    "XTS_AES_256_KEY_1": 2,
-    "XTS_AES_256_KEY_2": 3,
-    "XTS_AES_128_KEY": 4,
-    "SECURE_BOOT_DIGEST0": 9,
-    "SECURE_BOOT_DIGEST1": 10,
-    "SECURE_BOOT_DIGEST2": 11,
-}
-"""What a KEY_PURPOSE field and GET_SECURITY_INFO say for them; the same on every chip that has such fields."""
 
 FLASH_PURPOSES = frozenset({"XTS_AES_128_KEY", "XTS_AES_256_KEY_1", "XTS_AES_256_KEY_2"})
 """Of blocks that hold a flash key or half of one, whoever burned it."""
@@ -59,17 +49,16 @@ def has_purposes(chip: Chip) -> bool:
 
 
 def shares_one_block(chip: Chip) -> bool:
-    """Flash key and digest are halves of one block, which is burned in one go or not at all (ESP32-C2)."""
-    return chip.cipher is Cipher.XTS_AES_128_DERIVED
+    """Flash key and digest are parts of one block, which is burned in one go or not at all (ESP32-C2)."""
+    return chip.fuses.key_part is not None
 
 
 def digest_block_name(chip: Chip) -> str | None:
-    """The one block (or half) that a digest lies in; None where any free block will do."""
-    given = chip.secure_boot.digest_block
-    if given is None:
+    """The one block (or part of it) that a digest lies in; None where any free block will do."""
+    boot = chip.secure_boot
+    if boot.digest_block is None:
         return None
-    name = efuse_geometry(chip.name).block(given).name
-    return f"{name}_HI_128" if shares_one_block(chip) else name
+    return boot.digest_part or efuse_geometry(chip.name).block(boot.digest_block).name
 
 
 def flash_key_blocks(state: ChipState) -> tuple[KeyBlock, ...]:
@@ -177,12 +166,7 @@ def write_disable_bit(state: ChipState, fuse: str) -> str:
 
 def sharing_protection(chip: Chip, fuse: str) -> tuple[str, ...]:
     """The other fields of BLOCK0 that the write-protection bit of `fuse` freezes."""
-    bit = _write_disable(chip, fuse)
-    return tuple(
-        row.name
-        for row in efuse_geometry(chip.name).fields
-        if row.block == 0 and row.write_disable == bit and row.name != fuse and bit is not None
-    )
+    return tuple(name for name in efuse_geometry(chip.name).frozen_with(fuse) if name != fuse)
 
 
 def _write_disable(chip: Chip, fuse: str) -> int | None:

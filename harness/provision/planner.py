@@ -56,7 +56,7 @@ from harness.provision.recognition import Recognition, profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.request import Request, SignersOf, check_request
 from harness.provision.secure_boot_state import secure_boot_is_on
-from harness.provision.secure_boot_steps import BootSteps, secure_boot_steps
+from harness.provision.secure_boot_steps import BootSteps, secure_boot_steps, still_to_freeze
 from harness.provision.steps import BurnFuses, FirmwareBurns, FirmwareCommand, Step
 from harness.vault.intent import Intent
 from harness.vault.key_ref import KeyRef
@@ -192,6 +192,8 @@ def _by_the_host(request: Request, now: Recognition) -> Plan:
             burned_with_key=joint is not None,
             aggressive_revoke=request.aggressive_revoke,
         )
+    elif target.secure_boot:
+        boot = still_to_freeze(state_after(state, encryption.burns), target)
     locking, lock_problems = lock_steps(state, lock)
     refuse(
         [*problems, *keyed.problems, *encryption.problems, *boot.problems, *lock_problems],

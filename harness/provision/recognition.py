@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from harness.chips import KEY_PURPOSE_NUMBERS
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord
-from harness.provision.key_blocks import PURPOSE_NUMBERS, flash_key_blocks, has_purposes, purpose_sets
+from harness.provision.key_blocks import flash_key_blocks, has_purposes, purpose_sets
 from harness.provision.profile import Lock, Profile
 from harness.provision.secure_boot_state import (
     locked_disagreements,
@@ -178,7 +179,7 @@ def disagreements(
     if state.encrypted != profile.encrypts:
         found.append(f"flash encryption is {'on' if state.encrypted else 'off'} in the chip")
     if profile.encrypts and has_purposes(state.chip):
-        wholes = ({PURPOSE_NUMBERS[name] for name in whole} for whole in purpose_sets(state.chip))
+        wholes = ({KEY_PURPOSE_NUMBERS[name] for name in whole} for whole in purpose_sets(state.chip))
         if not any(whole <= set(info.key_purposes) for whole in wholes):
             found.append("no key block has the purpose of a flash key")
     found += locked_disagreements(state, digests or {}, on=profile.secure_boot)

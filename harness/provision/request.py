@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from harness.errors import UsageError
 from harness.provision.boot_keys import BootDigest, check_digests
 from harness.provision.chip_state import ChipState, Download
-from harness.provision.device_record import KEY_STATE_DEVICE_MADE, DeviceRecord
+from harness.provision.device_record import DeviceRecord
 from harness.provision.key_blocks import flash_key_blocks
 from harness.provision.profile import Lock, Profile
 from harness.provision.region import FlashRegion, check_regions
 from harness.vault.intent import Intent
-from harness.vault.key_ref import KeyRef
+from harness.vault.key_ref import KeyRef, KeyState
 
 SignersOf = Callable[[bytes], tuple[bytes, ...]]
 """Digests (32 bytes) of the keys whose signatures on an image are right, in the order of their blocks."""
@@ -44,7 +44,7 @@ class Request:
         """The flash key is one that only the device knows."""
         if not self.profile.encrypts or self.key is not None:
             return self.device_key
-        told = self.record is not None and self.record.key_state == KEY_STATE_DEVICE_MADE
+        told = self.record is not None and self.record.key_state == KeyState.DEVICE_MADE.value
         shown = (
             self.intent is None
             and self.state.encrypted

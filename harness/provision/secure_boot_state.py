@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from harness.chips import KEY_PURPOSE_NUMBERS
 from harness.provision.chip_state import ChipState
-from harness.provision.key_blocks import PURPOSE_NUMBERS, DigestSlot, digest_slots, has_purposes
+from harness.provision.key_blocks import DigestSlot, digest_slots, has_purposes, sharing_protection
 
 SPARED = ("SOFT_DIS_JTAG",)
 """Not missed where it is frozen by now: the hard switch of JTAG is burned with it, and goes further."""
@@ -67,8 +68,12 @@ def missing_for_secure_boot(state: ChipState) -> tuple[str, ...]:
         for fuse, value in boot.burned_with
         if state.fuses.get(fuse, 0) != value and not (fuse in SPARED and fuse in state.write_protected)
     ]
-    if boot.write_protect not in state.write_protected:
-        missing.append(f"{boot.write_protect} is not write-protected")
+    needed = {fuse for fuse in state.chip.fuses.release if not state.is_set(fuse)}
+    missing += [
+        f"{fuse} is not write-protected"
+        for fuse in (*boot.also_write_protect, boot.write_protect)
+        if fuse not in state.write_protected and not needed & set(sharing_protection(state.chip, fuse))
+    ]
     missing += [
         f"{fuse} is not set: digest slot {slot.number} is unused and open"
         for slot, fuse in zip(slots, boot.revoke, strict=False)
@@ -96,6 +101,6 @@ def locked_disagreements(state: ChipState, digests: Mapping[str, str], *, on: bo
         found += [
             f"no key block has the purpose {name}"
             for name in sorted(state.chip.secure_boot.digest_purposes[int(slot)] for slot in digests)
-            if PURPOSE_NUMBERS[name] not in info.key_purposes
+            if KEY_PURPOSE_NUMBERS[name] not in info.key_purposes
         ]
     return tuple(found)

@@ -24,6 +24,7 @@ from harness.provision.key_blocks import (
     sharing_protection,
     write_disable_bit,
 )
+from harness.provision.profile import Profile
 from harness.provision.secure_boot_state import SPARED, secure_boot_is_on
 from harness.provision.steps import BurnDigest, BurnFuses, ProtectKey, Step, WriteProtect
 from harness.vault.intent import Intent
@@ -79,6 +80,9 @@ def secure_boot_steps(
     burned = [] if secure_boot_is_on(state) else [(boot.enable, 1)]
     with_it, spared = _burned_with(state)
     remarks += spared
+    sha384 = boot.sha384_enable
+    if sha384 is not None and any(each.sha384 for each in digests) and not state.is_set(sha384):
+        with_it.insert(0, (sha384, 1))
     if aggressive_revoke:
         if boot.aggressive_revoke is None:
             problems.append(f"{chip.title} has no aggressive revocation: it has one digest slot")
@@ -98,10 +102,14 @@ def secure_boot_steps(
     if with_it:
         enable.append(BurnFuses(tuple(with_it), "no way round secure boot"))
     closing: list[Step] = []
-    if boot.write_protect not in state.write_protected:
+    freezing, left_open = freezes(state, boot.also_write_protect)
+    remarks += left_open
+    for fuse in (*freezing, boot.write_protect):
+        if fuse in state.write_protected:
+            continue
         if "WR_DIS" in state.write_protected:
-            problems.append(f"WR_DIS is write-protected: {boot.write_protect} cannot be frozen")
-        closing.append(WriteProtect(boot.write_protect, sharing_protection(chip, boot.write_protect)))
+            problems.append(f"WR_DIS is write-protected: {fuse} cannot be frozen")
+        closing.append(WriteProtect(fuse, sharing_protection(chip, fuse)))
     if revoked:
         closing.append(BurnFuses(tuple(revoked), "digest slots without a key"))
     return BootSteps(
@@ -112,6 +120,38 @@ def secure_boot_steps(
         tuple(dict.fromkeys(remarks)),
         tuple(placed.blocks),
     )
+
+
+def freezes(state: ChipState, fuses: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Which of `fuses` may be write-protected now, and remarks on those that would freeze what release still needs."""
+    freezing, remarks = [], []
+    for fuse in fuses:
+        needed = [
+            other
+            for other in sharing_protection(state.chip, fuse)
+            if other in state.chip.fuses.release and not state.is_set(other)
+        ]
+        if needed:
+            remarks.append(
+                f"{fuse} is not write-protected: its bit would also freeze {', '.join(needed)}, which release burns"
+            )
+        else:
+            freezing.append(fuse)
+    return freezing, remarks
+
+
+def still_to_freeze(state: ChipState, profile: Profile) -> BootSteps:
+    """What could not be frozen when secure boot was turned on, because release still needed it; then it is burned now."""
+    chip = state.chip
+    if profile.encryption is not Profile.RELEASE:
+        return BootSteps()
+    freezing = [
+        fuse
+        for fuse in freezes(state, chip.secure_boot.also_write_protect)[0]
+        if fuse not in state.write_protected
+        and any(other in chip.fuses.release for other in sharing_protection(chip, fuse))
+    ]
+    return BootSteps(closing=tuple(WriteProtect(fuse, sharing_protection(chip, fuse)) for fuse in freezing))
 
 
 @dataclass(frozen=True, slots=True)

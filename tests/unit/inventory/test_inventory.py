@@ -44,6 +44,14 @@ def test_consent_to_burn_is_absent_unless_written() -> None:
     assert board.burn_up_to is None
 
 
+def test_nothing_may_be_used_up_unless_the_entry_says_how_much() -> None:
+    text = GOOD.replace("tags: [desk, c3]", "budget: {secure_version: 4}")
+    for written, bits in ((GOOD, 0), (text, 4)):
+        board = parse_inventory(written, FILE).named("desk-c3")
+        assert isinstance(board, SerialEntry)
+        assert (board.budget.secure_version, board.budget.revocations) == (bits, 0)
+
+
 def test_boards_are_chosen_by_name_or_tag_each_once() -> None:
     inventory = parse_inventory(GOOD, FILE)
     assert list(inventory.select(["desk", "twin-esp32"])) == ["desk-c3", "twin-esp32"]
@@ -76,6 +84,14 @@ def test_boards_are_chosen_by_name_or_tag_each_once() -> None:
         (
             "version: 1\nboards:\n  a:\n    chip: esp32\n    link: serial\n",
             r"boards\.a: name the port in one way",
+        ),
+        (
+            GOOD.replace("burn_up_to: release", "budget: {luck: 1}"),
+            r":8: boards\.desk-c3\.budget\.luck: there is no",
+        ),
+        (
+            GOOD.replace("burn_up_to: release", "budget: {revocations: 3}"),
+            r":8: boards\.desk-c3\.budget\.revocations: .*less than or equal to 2",
         ),
         (GOOD.replace("burn_up_to: release", "burn_up_to: all"), r":8: boards\.desk-c3\.burn_up_to: "),
         (GOOD.replace("7C-DF-A1-00-00-01", "7C-DF-A1"), r":7: boards\.desk-c3\.mac: '7C-DF-A1' is not a MAC"),

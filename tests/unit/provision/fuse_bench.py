@@ -15,7 +15,7 @@ from typing import Any
 from espefuse import get_esp
 from esptool.util import FatalError
 
-from harness.chips import CHIPS, Chip
+from harness.chips import CHIPS, KEY_PURPOSE_NUMBERS, Chip
 from harness.chips.efuses import efuse_geometry
 from harness.errors import BoardError
 from harness.formats.flash_encryption import encrypt
@@ -37,7 +37,7 @@ from harness.provision import (
 from harness.provision.boot_keys import BootDigest
 from harness.provision.burner import ChipFellSilentError, FuseBurner
 from harness.provision.fuse_definitions import parse_once
-from harness.provision.key_blocks import PURPOSE_NUMBERS, shares_one_block
+from harness.provision.key_blocks import shares_one_block
 from harness.provision.session import KeyToBurn
 from harness.provision.steps import BurnDigest, BurnFuses, BurnKey, LockDownload, WriteProtect
 from harness.provision.vendor_log import listening, vendor_log_installed
@@ -204,7 +204,7 @@ class VirtualBoard:
         fuses = self.chip.fuses
         if fuses.key_purpose_field is None:
             return [fuses.key_storage_block]
-        numbers = [PURPOSE_NUMBERS[purpose] for purpose in fuses.key_purposes]
+        numbers = [KEY_PURPOSE_NUMBERS[purpose] for purpose in fuses.key_purposes]
         return [
             next(
                 (f"BLOCK_KEY{n}" for n in range(6) if self.raw(f"KEY_PURPOSE_{n}") == number),

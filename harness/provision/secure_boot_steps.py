@@ -203,6 +203,8 @@ def _foreign(
         )
     if _may_go_on(state, slot, intent):
         return None
+    if intent is not None and block.name in intent.all_blocks and block.coding_errors:
+        return f"{block.name} was half burned and is the only one: this board is sacrificed"
     given = next((each for each in digests if each.slot == slot.number), None)
     other = f"not that of {given.name}" if given is not None else "for which no key was given"
     digest = f" {block.digest[:16]}…" if block.digest else ""

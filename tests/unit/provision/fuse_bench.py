@@ -127,7 +127,9 @@ class VirtualBoard:
                 content = memory.read_block(block.id).bytes
                 if block.id and any(content):
                     # Most significant byte first: the byte order of a key file.
-                    self._truth[block.name] = content
+                    # A part that was hidden meanwhile reads as zeros.
+                    before = self._truth.get(block.name, bytes(len(content)))
+                    self._truth[block.name] = bytes(a | b for a, b in zip(before, content, strict=True))
             hide()
 
         memory.copy_blocks_wr_regs_to_rd_regs = copied

@@ -337,7 +337,7 @@ class _Run:
     def confirm_fuses(self, step: ConfirmFuses) -> None:
         # Over the stub, if it runs: registers are registers. The chip has been reset since the last burn.
         self._state = self.board.for_flash().state()
-        wrong = broken_promises(step, self._state)
+        wrong = tuple(str(each) for each in broken_promises(step, self._state))
         found = profile_of(self._state)
         if found.profile is not step.profile:
             missing = found.missing or found.reasons

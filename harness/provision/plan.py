@@ -67,6 +67,16 @@ class Plan:
         return tuple(step for step in self.steps if isinstance(step, WriteFlash))
 
     @property
+    def by_itself(self) -> bool:
+        """The firmware burns something by itself when it runs."""
+        return any(isinstance(step, FirmwareBurns) for step in self.steps)
+
+    @property
+    def final(self) -> bool:
+        """After it no tool reaches the ROM over the UART ever again."""
+        return any(getattr(step, "final", False) for step in self.steps)
+
+    @property
     def unknown_burns(self) -> bool:
         """The firmware may burn eFuses of which nobody can tell."""
         return any(isinstance(step, FirmwareBurns) and step.unknown for step in self.steps)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from harness.chips import Chip
 from harness.chips.efuses import efuse_geometry
 from harness.provision.chip_state import ChipState, KeyBlock
 from harness.provision.key_blocks import digest_block_name, has_purposes, sharing_protection
+from harness.provision.plan import Plan
 from harness.provision.profile import Profile
 from harness.provision.steps import (
     BurnDigest,
     BurnFuses,
     BurnKey,
     ConfirmFuses,
+    FirmwareCommand,
+    LockDownload,
     ProtectKey,
     Step,
     WriteProtect,
 )
 
+_PROTECTION = "WR_DIS of "
 _BY_NAME = ("WR_DIS", "RD_DIS")
 """Protections are compared by what they protect, and purposes by the block that has them."""
 
@@ -47,23 +52,79 @@ def state_after(state: ChipState, steps: Sequence[Step]) -> ChipState:
     return state
 
 
-def broken_promises(step: ConfirmFuses, found: ChipState) -> tuple[str, ...]:
-    """Every way in which `found` is not what `step` promises, in words; empty when it is."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One way in which a chip is not what was promised."""
+
+    words: str
+    is_more: bool
+    """Something is burned over and above what was promised; nothing of it is missing."""
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def last_promise(plan: Plan) -> ConfirmFuses | None:
+    """What the eFuses must say when all of `plan` is done, with its lock and what the firmware is told to burn."""
+    promise: ConfirmFuses | None = None
+    for step in plan.steps:
+        if isinstance(step, ConfirmFuses):
+            promise = step
+        elif promise is not None and isinstance(step, LockDownload):
+            promise = _with_values(promise, {step.fuse: 1})
+        elif promise is not None and isinstance(step, FirmwareCommand):
+            promise = _with_told(promise, step, plan.state.chip)
+    return promise
+
+
+def _with_told(promise: ConfirmFuses, step: FirmwareCommand, chip: Chip) -> ConfirmFuses:
+    """After the firmware's own burns, as `FirmwareCommand` words them: ``NAME``, ``NAME = 0x7``, ``WR_DIS of NAME``."""
+    frozen: set[str] = set()
+    values: dict[str, int] = {}
+    for words in step.fuses:
+        if words.startswith(_PROTECTION):
+            fuse = words.removeprefix(_PROTECTION)
+            frozen |= {fuse, *sharing_protection(chip, fuse)}
+            continue
+        name, _, value = words.partition(" = ")
+        values[name] = int(value, 0) if value else 1
+    known = {name for name, _ in promise.fuses}
+    protected = tuple(sorted({*promise.write_protected, *(frozen & {*known, *_BY_NAME})}))
+    return replace(_with_values(promise, values), write_protected=protected)
+
+
+def _with_values(promise: ConfirmFuses, values: Mapping[str, int]) -> ConfirmFuses:
+    return replace(promise, fuses=tuple((name, value | values.get(name, 0)) for name, value in promise.fuses))
+
+
+def broken_promises(step: ConfirmFuses, found: ChipState) -> tuple[Difference, ...]:
+    """Every way in which `found` is not what `step` promises; empty when it is.
+
+    Fields that `found` does not tell are passed over: a firmware does not know all that espefuse does.
+    """
     wrong = [
-        f"{name} is {found.fuses.get(name)}, not {value}"
+        Difference(
+            f"{name} is {found.fuses[name]}, not {value}", found.fuses[name] | value == found.fuses[name]
+        )
         for name, value in step.fuses
-        if found.fuses.get(name) != value
+        if found.fuses.get(name, value) != value
     ]
-    if step.fuses:
-        # espefuse knows fields of other revisions that share a bit, and which no plan can tell of.
-        known = efuse_geometry(found.chip_name)
-        protected = {
-            name for name in found.write_protected if known.has_field(name) and not _is_purpose(name)
-        }
-        wrong += [f"{name} is not write-protected" for name in step.write_protected if name not in protected]
-        wrong += [f"{name} is write-protected" for name in sorted(protected - set(step.write_protected))]
-        blocks = {described(block) for block in found.key_blocks}
-        wrong += [f"not so: {block}" for block in step.blocks if block not in blocks]
+    if not step.fuses:
+        return tuple(wrong)
+    # espefuse knows fields of other revisions that share a bit, and which no plan can tell of.
+    known = efuse_geometry(found.chip_name)
+    protected = {name for name in found.write_protected if known.has_field(name) and not _is_purpose(name)}
+    wrong += [
+        Difference(f"{name} is not write-protected", False)
+        for name in step.write_protected
+        if name not in protected
+    ]
+    wrong += [
+        Difference(f"{name} is write-protected", True)
+        for name in sorted(protected - set(step.write_protected))
+    ]
+    blocks = {described(block) for block in found.key_blocks}
+    wrong += [Difference(f"not so: {block}", False) for block in step.blocks if block not in blocks]
     return tuple(wrong)
 
 

@@ -287,6 +287,19 @@ class Budget(BaseModel):
     device_keys: Annotated[int, Field(ge=0, le=1)] = 0
 
 
+ProfileName = Literal[
+    "open",
+    "development",
+    "ciphertext-only",
+    "release",
+    "open+sbv2",
+    "development+sbv2",
+    "ciphertext-only+sbv2",
+    "release+sbv2",
+]
+"""`harness.provision.profile.Profile`'s words."""
+
+
 class PhysicalEntry(Entry):
     """What every physical board's entry may say."""
 
@@ -294,7 +307,7 @@ class PhysicalEntry(Entry):
     console_baud: Annotated[int, Field(ge=9600, le=4_000_000)] = 115_200
     mac: str | None = None
     """Base MAC; must match the chip before anything is written."""
-    burn_up_to: Literal["development", "release"] | None = None
+    burn_up_to: ProfileName | None = None
     """Consent in writing: the furthest profile whose fuses may be burned. Absent: never."""
     budget: Budget = Budget()
     """What scenarios may use up for good, with ``--consume NAME``. Absent: nothing."""

@@ -8,6 +8,7 @@ import pytest
 
 from harness.board import Board
 from harness.ota.release import Release
+from harness.provision.device_record import ROLLBACK
 
 pytestmark = pytest.mark.profiles("release", "development")
 
@@ -70,6 +71,7 @@ def test_an_unconfirmed_version_gives_way_to_the_old_one_and_the_record_says_tha
     back = board.restart()
     assert (back.slot, back.version) == (start.slot, start.version)
     assert any("rollback" in note and "inferred" in note for note in back.inferred), back.inferred
+    board.note_proof(ROLLBACK, version=start.version)
 
 
 @pytest.mark.parametrize("kind", ["abort", "wdt"])

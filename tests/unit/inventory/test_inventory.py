@@ -2,14 +2,16 @@
 
 import contextlib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.inventory.entry import SerialEntry, TwinEntry
+from harness.inventory.entry import ProfileName, SerialEntry, TwinEntry
 from harness.inventory.inventory import parse_inventory, read_inventory
+from harness.provision.profile import Profile
 
 FILE = Path("boards.yaml")
 
@@ -216,3 +218,7 @@ def test_a_console_that_the_chip_has_not_is_refused(console: str) -> None:
     text = f"version: 1\nboards:\n  a: {{chip: esp32, link: serial, port: COM5, console: {console}}}\n"
     with pytest.raises(UsageError, match=r"boards\.yaml:3: boards\.a.*console|uart0"):
         parse_inventory(text, FILE)
+
+
+def test_consent_knows_every_profile_by_its_word():
+    assert get_args(ProfileName) == tuple(profile.value for profile in Profile)

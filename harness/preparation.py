@@ -25,6 +25,7 @@ from harness.provision.execute import StepEvent, carry_out
 from harness.provision.plan import Plan
 from harness.provision.planner import FlashedFirmware, plan_for
 from harness.provision.profile import Lock, Profile, default_lock
+from harness.provision.proven import require_key, saying_what_became_of, with_key_notes
 from harness.provision.recognition import profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.saved_flash import FOLDER as SAVED_FOLDER
@@ -193,7 +194,8 @@ def make_plan(
         erase=demand.erase,
     )
     regions = layout.regions
-    with _called_by_name(board):
+    key = board.vault.key_record(mac)
+    with _called_by_name(board), saying_what_became_of(key):
         plan = plan_for(
             state,
             profile=demand.profile,
@@ -205,6 +207,8 @@ def make_plan(
             reflash=reflash,
             firmware=FlashedFirmware(burns.steps(), layout.lines(), remarks),
         )
+        plan = with_key_notes(plan, key, board.vault.key_source)
+        require_key(plan, key)
     (board.folder / "plan.txt").write_text(plan.text() + "\n", encoding="utf-8")
     (board.folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
     return Planned(plan, regions, state, app, burns)

@@ -84,6 +84,7 @@ COMPLAINTS = (
     ("pass", "has 0 bytes"),
     ("out.write(KEY[:16])", "has 16 bytes, xts-aes-128 takes 32"),
     ("out.write(KEY + b'\\n')", "has 33 bytes"),
+    ("out.write(KEY[:16].hex().encode())", "it is 32 hexadecimal digits, which are 16 bytes"),
     ("out.write(bytes(32))", "all its bytes are the same"),
     ("print('ff' * 32)", "all its bytes are the same"),
     ("out.write(KEY); out.flush(); time.sleep(60)", r"did not end within 1\.5 s"),

@@ -27,7 +27,7 @@ from harness.provision.plan import Plan
 from harness.provision.planner import FlashedFirmware, plan_for
 from harness.provision.profile import Lock, Profile, default_lock
 from harness.provision.promise import Difference, broken_promises, last_promise
-from harness.provision.proven import require_key, with_key_notes
+from harness.provision.proven import require_key, saying_what_became_of, with_key_notes
 from harness.provision.recognition import profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.saved_flash import FOLDER as SAVED_FOLDER
@@ -272,7 +272,8 @@ def make_plan(
         erase=demand.erase,
     )
     regions = layout.regions
-    with _called_by_name(board):
+    key = board.vault.key_record(mac)
+    with _called_by_name(board), saying_what_became_of(key):
         plan = plan_for(
             state,
             profile=demand.profile,
@@ -287,9 +288,8 @@ def make_plan(
             device_key=demand.device_key,
             aggressive_revoke=demand.aggressive_revoke,
         )
-        key = board.vault.key_record(mac)
+        plan = with_key_notes(plan, key, board.vault.key_source)
         require_key(plan, key)
-        plan = with_key_notes(plan, key)
     (board.folder / "plan.txt").write_text(plan.text() + "\n", encoding="utf-8")
     (board.folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
     return Planned(plan, regions, state, app, burns)

@@ -15,6 +15,9 @@ from harness.vault.key_ref import key_id
 BOOTLOADER_READ_BYTES = 0x10000
 """More than any bootloader has, one with a signature behind it, too."""
 
+KEY_BLOCK_BYTES = 32
+"""Of one key block; a key of another size shares one, or takes two."""
+
 
 def can_read_flash(state: ChipState) -> bool:
     """Whether raw flash can be read, and is ciphertext."""
@@ -22,9 +25,9 @@ def can_read_flash(state: ChipState) -> bool:
 
 
 def proof_by_key_block(state: ChipState, key: bytes) -> KeyProof | None:
-    """By the key block itself, where it can still be read. None: it cannot, or holds nothing."""
+    """By the key block itself, where it can still be read. None: it cannot, or holds nothing, or not a key alone."""
     blocks = [block for block in flash_key_blocks(state) if block.readable and block.key_id is not None]
-    if not blocks:
+    if len(blocks) != 1 or state.chip.cipher.key_size_bytes != KEY_BLOCK_BYTES:
         return None
     for block in blocks:
         part = next((part for part in key_parts(state.chip) if part.purpose == block.purpose), None)

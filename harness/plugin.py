@@ -19,7 +19,7 @@ import pytest
 
 from harness.board import Board
 from harness.build.app_dir import read_app_dir
-from harness.chips import CHIPS
+from harness.chips import CHIPS, TWINS
 from harness.console.boot_record import BootRecord
 from harness.console.log_file import BOARD_SIGN, MARK_SIGN
 from harness.consumption import Consumption
@@ -77,7 +77,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             {
                 "action": "append",
                 "metavar": "CHIP",
-                "help": f"chips of the throwaway twins: {', '.join(CHIPS)}",
+                "help": f"chips of the throwaway twins: {', '.join(TWINS)}",
             },
         ),
         (
@@ -261,8 +261,9 @@ def _twin_name(chip: str) -> str:
 
 def _chip(word: str) -> str:
     name = word.lower().replace("-", "")
-    if name not in CHIPS:
-        raise UsageError(f"chip '{word}' is not supported", todo=f"use one of: {', '.join(CHIPS)}")
+    if name not in TWINS:
+        problem = "has no twin" if name in CHIPS else "is not supported"
+        raise UsageError(f"chip '{word}' {problem}", todo=f"use one of: {', '.join(TWINS)}")
     return name
 
 

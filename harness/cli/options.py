@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from harness.chips import CHIPS
+from harness.chips import TWINS
 from harness.errors import UsageError
 from harness.home import Home
 from harness.inventory.inventory import Inventory, read_inventory
@@ -158,7 +158,7 @@ def chip_option(function: F) -> F:
     """``--chip``."""
     return click.option(
         "--chip",
-        type=click.Choice(list(CHIPS)),
+        type=click.Choice(list(TWINS)),
         default="esp32c3",
         show_default=True,
         help="Chip of the twin.",

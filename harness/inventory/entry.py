@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.chips import CHIPS
+from harness.chips import CHIPS, TWINS
 
 FORMAT_VERSION = 1
 """Version of boards.yaml that this code writes and reads; newer files are refused."""
@@ -189,6 +189,13 @@ class TwinEntry(Entry):
         return ("net.openeth",)
 
     _mac = field_validator("mac")(lambda value: _checked_mac(value))
+
+    @field_validator("chip")
+    @classmethod
+    def _has_a_twin(cls, name: str) -> str:
+        if name not in TWINS:
+            raise ValueError(f"chip '{name}' has no twin; there are twins of: {', '.join(TWINS)}")
+        return name
 
 
 class UhubctlEntry(BaseModel):

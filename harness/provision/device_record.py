@@ -6,15 +6,17 @@ It is what remains to know of a board whose download mode tells nothing any more
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import LabError
 from harness.provision.profile import Lock, Profile
 from harness.vault.errors import DamagedError
-from harness.vault.key_ref import KEY_STATE_TEST_ONLY, plain_mac
+from harness.vault.key_record import KeyRecord
+from harness.vault.key_ref import DO_NOT_SHIP, KeyState, plain_mac
 from harness.vault.record_file import make_private_folder, read_record, write_record
+from harness.vault.vault import now_utc
 
 FORMAT = 1
 
@@ -30,7 +32,7 @@ class DeviceRecord:
     key_id: str | None
     """Key id of its flash key; None for ``open``."""
     key_state: str | None
-    """``test-only``: the key is kept by its owner, so the device must not be shipped."""
+    """`KeyState`'s word when this was written, e.g. ``test-only``: then the device must not be shipped."""
     key_block: str | None
     fuses: Mapping[str, int]
     """Snapshot of BLOCK0 after provisioning."""
@@ -50,6 +52,7 @@ class DeviceRecord:
             "lock": self.lock.value,
             "key_id": self.key_id,
             "key_state": self.key_state,
+            "ship": DO_NOT_SHIP if not self.shippable else "nothing known speaks against it",
             "key_block": self.key_block,
             "fuses": dict(sorted(self.fuses.items())),
             "flashed": dict(sorted(self.flashed.items())),
@@ -60,7 +63,7 @@ class DeviceRecord:
     @property
     def shippable(self) -> bool:
         """Whether nothing known here speaks against shipping the device."""
-        return self.key_state != KEY_STATE_TEST_ONLY
+        return self.key_state is None or KeyState(self.key_state).shippable
 
 
 class DeviceRecords:
@@ -87,7 +90,7 @@ class DeviceRecords:
                 profile=Profile(fields["profile"]),
                 lock=Lock(fields["lock"]),
                 key_id=fields["key_id"],
-                key_state=fields["key_state"],
+                key_state=None if fields["key_state"] is None else KeyState(fields["key_state"]).value,
                 key_block=fields["key_block"],
                 fuses={str(name): int(value) for name, value in fields["fuses"].items()},
                 flashed={str(name): str(value) for name, value in fields["flashed"].items()},
@@ -117,6 +120,20 @@ class DeviceRecords:
                 file.rename(file.with_suffix(".damaged"))
         make_private_folder(self.folder)
         write_record(file, record.to_fields())
+
+    def note_key(self, key: KeyRecord) -> DeviceRecord | None:
+        """Brings the state of the key in the device's record up to date; None: there is no record, or it has no key.
+
+        Raises:
+            as `read` and `write`.
+        """
+        record = self.read(key.mac)
+        if record is None or record.key_id != (key.key_id or None):
+            return None
+        if record.key_state != key.state.value:
+            record = replace(record, key_state=key.state.value, updated=now_utc())
+            self.write(record)
+        return record
 
     def all(self) -> tuple[DeviceRecord, ...]:
         """Every record that can be read, by MAC; a damaged one raises."""

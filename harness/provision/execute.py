@@ -18,8 +18,10 @@ from harness.formats.flash_encryption import encrypt, pad_to_block
 from harness.provision.canary import check_deciphers, sing
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord, DeviceRecords
+from harness.provision.key_proof import proof_by_bootloader
 from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
+from harness.provision.proven import require_proven
 from harness.provision.recognition import flash_key_blocks, profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.session import Session, SessionFactory
@@ -41,7 +43,9 @@ from harness.provision.steps import (
 )
 from harness.vault.copies import refresh
 from harness.vault.intent import Intent
-from harness.vault.key_ref import KeyRef, key_id
+from harness.vault.key_life import mark_proven
+from harness.vault.key_proof import ProofResult
+from harness.vault.key_ref import KeyRef, KeyState, key_id
 from harness.vault.place import require_safe_place
 from harness.vault.vault import Vault, now_utc
 
@@ -233,7 +237,7 @@ class _Run:
 
     def _key(self) -> bytes:
         ref = self._key_ref()
-        key = self.vault.flash_key(self.plan.mac)
+        key = self.vault.stored_key(self.plan.mac)
         if ref is None or key_id(key) != ref.key_id:
             raise RefusedError("the vault's key for this board does not open", board=self.plan.mac)
         return key
@@ -242,6 +246,7 @@ class _Run:
         self.vault.make_flash_key(self.plan.mac, self.chip)
 
     def burn_key(self, step: BurnKey) -> None:
+        require_proven(self._key_ref(), step)
         self.board.for_burning().burn_key(step.burn_as, step.purpose, self._key())
 
     def protect_key(self, step: ProtectKey) -> None:
@@ -257,11 +262,20 @@ class _Run:
 
     def canary(self, step: Canary) -> None:
         sing(self.board.for_flash(), self.chip, self.plan.mac, self._key(), step.address)
+        mark_proven(self.vault, self.plan.mac, "the chip enciphered a canary to the same bytes")
 
     def decipher_check(self, step: DecipherCheck) -> None:
-        check_deciphers(self.board.for_flash(), self.chip, self.plan.mac, self._key(), step.address)
+        session = self.board.for_flash()
+        check_deciphers(session, self.chip, self.plan.mac, self._key(), step.address)
+        ref = self._key_ref()
+        if ref is not None and ref.state is KeyState.UNPROVEN:
+            # An image's head is enough to go on with a key of our own, not to make one ours.
+            proof = proof_by_bootloader(session, self.chip, self._key())
+            if proof.result is ProofResult.PROVEN:
+                mark_proven(self.vault, self.plan.mac, proof.how)
 
     def write_flash(self, step: WriteFlash) -> None:
+        require_proven(self._key_ref(), step)
         self.board.for_flash().write_flash(
             [(step.offset, self._in_flash(step))], force=step.enciphered, skip_identical=True
         )
@@ -338,7 +352,7 @@ class _Run:
             profile=plan.profile,
             lock=lock,
             key_id=ref.key_id if encrypted and ref is not None else None,
-            key_state=ref.state if encrypted and ref is not None else None,
+            key_state=ref.state.value if encrypted and ref is not None else None,
             key_block=blocks[0].name if blocks else (earlier.key_block if earlier is not None else None),
             fuses=self._state.fuses or (earlier.fuses if earlier is not None else {}),
             flashed=flashed or (earlier.flashed if earlier is not None else {}),

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import RefusedError, UsageError
+from harness.provision.boot_keys import BootDigest, check_digests
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord
 from harness.provision.key_steps import KeySteps, key_steps, sharing_protection, write_disable_bit
@@ -65,6 +66,7 @@ def plan_for(
     record: DeviceRecord | None = None,
     reflash: bool = False,
     firmware: FlashedFirmware | None = None,
+    digests: Sequence[BootDigest] = (),
 ) -> Plan:
     """The plan that brings a board from `state` to `profile`.
 
@@ -77,11 +79,13 @@ def plan_for(
         record: the board's device record; needed where the chip no longer tells.
         reflash: write `regions` even when the board is in the profile already.
         firmware: what is known of the firmware that `regions` hold.
+        digests: the boot keys that a profile with secure boot is to know; one of them signed what `regions` hold.
 
     Raises:
         RefusedError: the state cannot reach the profile; names every fuse that is in the way.
         UsageError: the request makes no sense (regions overlap, a lock without release or that the chip lacks).
     """
+    check_digests(state.chip, tuple(digests))
     plan = _plan(
         state,
         profile,

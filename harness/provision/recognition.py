@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.chips import Chip
+from harness.chips import KEY_PURPOSE_NUMBERS, Chip
 from harness.provision.chip_state import ChipState, Download, KeyBlock
 from harness.provision.device_record import DeviceRecord
 from harness.provision.profile import Lock, Profile
@@ -158,12 +158,11 @@ def disagreements(state: ChipState, profile: Profile, mac: str) -> tuple[str, ..
         return tuple(found)
     if profile.encryption is Profile.RELEASE and info.crypt_count != state.chip.fuses.counter_release:
         found.append(f"the flash encryption counter is {info.crypt_count:#x}")
-    purpose = _xts_purpose_number(state.chip)
-    if profile.encrypts and purpose is not None and purpose not in info.key_purposes:
+    if profile.encrypts and not _xts_purpose_numbers(state.chip).issubset(info.key_purposes):
         found.append("no key block has the purpose of a flash key")
     return tuple(found)
 
 
-def _xts_purpose_number(chip: Chip) -> int | None:
-    """KEY_PURPOSE value of a flash key as GET_SECURITY_INFO shows it."""
-    return {"XTS_AES_128_KEY": 4}.get(chip.fuses.key_purpose or "")
+def _xts_purpose_numbers(chip: Chip) -> frozenset[int]:
+    """KEY_PURPOSE values of a flash key as GET_SECURITY_INFO shows them; none where blocks carry no purpose."""
+    return frozenset(KEY_PURPOSE_NUMBERS[purpose] for purpose in chip.fuses.key_purposes)

@@ -11,6 +11,7 @@
 #include "esp_ota_ops.h"
 #include "otadata.h"
 #include "sdkconfig.h"
+#include "twin_lines.h"
 #include "twin_rpc.h"
 
 static const char *TAG = "esp_ota_ops";
@@ -59,23 +60,6 @@ static entry_t *find_entry(esp_ota_handle_t handle)
     return NULL;
 }
 
-/* Prints the lines that the verification produced: "<level letter> <tag>: <text>\n" each. */
-static void print_lines(char *lines)
-{
-    char *rest = lines;
-    for (char *line = strtok_r(lines, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
-        char *colon = strstr(line, ": ");
-        if (colon == NULL || line[0] == '\0' || line[1] != ' ') {
-            continue;
-        }
-        *colon = '\0';
-        const esp_log_level_t level = line[0] == 'E'   ? ESP_LOG_ERROR
-                                      : line[0] == 'W' ? ESP_LOG_WARN
-                                                       : ESP_LOG_INFO;
-        ESP_LOG_LEVEL(level, line + 2, "%s", colon + 2);
-    }
-}
-
 esp_err_t ota_image_verify(const esp_partition_t *partition, bool silent)
 {
     static char s_lines[8192];
@@ -86,7 +70,7 @@ esp_err_t ota_image_verify(const esp_partition_t *partition, bool silent)
                                      sizeof(s_lines) - 1, &size, NULL);
     s_lines[size] = '\0';
     if (!silent) {
-        print_lines(s_lines);
+        twin_lines_print(s_lines);
     }
     pthread_mutex_unlock(&s_lines_mutex);
     return status == ESP_OK ? ESP_OK : ESP_ERR_OTA_VALIDATE_FAILED;

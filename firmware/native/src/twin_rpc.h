@@ -25,6 +25,7 @@ typedef enum {
     TWIN_VERIFY_HASH = 12,
     TWIN_RESTART = 13,
     TWIN_EFUSE = 14,
+    TWIN_EFUSE_READ = 20, /**< of a block as software may read it */
 } twin_op_t;
 
 /** First argument of TWIN_RESTART. */
@@ -34,11 +35,15 @@ typedef enum {
     TWIN_RESTART_TASK_WATCHDOG = 2,
 } twin_restart_t;
 
-/** First argument of TWIN_EFUSE. */
+/** First argument of TWIN_EFUSE; the reply's data are the lines that ESP-IDF logs meanwhile. */
 typedef enum {
     TWIN_EFUSE_DOWNLOAD_OFF = 1,
     TWIN_EFUSE_SECURE_DOWNLOAD = 2,
     TWIN_EFUSE_RELEASE_MODE = 3,
+    TWIN_EFUSE_SECURE_VERSION = 4, /**< second argument: up to which; data: u32 size of the field in bits */
+    TWIN_EFUSE_VERIFY_ENCRYPTION = 5, /**< burns nothing; value: whether all is as in release mode */
+    TWIN_EFUSE_VERIFY_SECURE_BOOT =
+        6, /**< the same; second argument: whether aggressive revocation is wanted */
 } twin_efuse_t;
 
 /** Reply to TWIN_INFO. */

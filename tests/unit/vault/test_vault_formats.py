@@ -87,7 +87,7 @@ def test_one_newer_record_is_refused_alone(released):
     vault = Vault.open(released, Passphrase(WORDS))
     file = released / "keys" / "02-00-00-00-00-01.json"
     fields = read_record(file, newest=1, what="record")
-    write_record(file, {**fields, "format": 2})
+    write_record(file, {**fields, "format": 3})
     before = contents(released)
     with pytest.raises(NewerFormatError, match="Nothing was changed"):
         vault.flash_key(C3_MAC)
@@ -96,7 +96,7 @@ def test_one_newer_record_is_refused_alone(released):
     assert vault.flash_key(ESP32_MAC)
     found = verify(vault)
     assert len(found.problems) == 1
-    assert "format 2" in found.problems[0]
+    assert "format 3" in found.problems[0]
     assert {name: data for name, data in contents(released).items() if name != ".lock"} == before
 
 

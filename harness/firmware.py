@@ -82,9 +82,6 @@ def _build_progress(say: Say) -> Callable[[Progress], None]:
 
 def burned_by_itself(app: AppDirectory, state: ChipState, profile: Profile, lock: Lock) -> SelfBurns:
     """What `app` burns when it first runs on a board that has been brought into `profile` and `lock` by then."""
-    if app.kind == "native":
-        # The twin's port burns nothing at start-up; its fuses are the plan's alone.
-        return SelfBurns(())
     fuses = state.chip.fuses
     burned = [name for name, value in state.fuses.items() if value]
     if profile.encrypts:

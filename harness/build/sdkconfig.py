@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from harness.build.kconfig import settled
 from harness.chips import CHIPS, Chip
 from harness.errors import FormatError, UsageError
 
@@ -18,7 +19,7 @@ OWN_PREFIXES = ("CONFIG_RAW_OTA_", "CONFIG_COMPANION_")
 """Options of this project; a fragment that sets one that no Kconfig file defines has a misspelt name."""
 
 KCONFIG_FILES = ("components/raw_ota/Kconfig", "main/Kconfig.projbuild")
-GROUPS = ("profile", "lock", "boot", "scheme", "net", "console", "layout")
+GROUPS = ("profile", "lock", "boot", "scheme", "net", "console", "layout", "key", "rollback")
 """What fragments are about: ``sdkconfig.<group>.<name>``."""
 
 _OPTION = re.compile(r"(CONFIG_[A-Za-z0-9_]+)=(.*)")
@@ -114,6 +115,7 @@ def native_options(firmware: Path, chip: Chip, fragments: Iterable[str]) -> dict
                     todo="correct the name",
                 )
         options.update(found)
+    options = settled(options, chip)
     options.update(_chip_options(chip))
     options["CONFIG_LOG_DEFAULT_LEVEL"] = _level(options, "CONFIG_LOG_DEFAULT_LEVEL")
     options["CONFIG_BOOTLOADER_LOG_LEVEL"] = _level(options, "CONFIG_BOOTLOADER_LOG_LEVEL")

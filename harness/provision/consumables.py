@@ -15,7 +15,7 @@ from harness.chips.efuses import efuse_geometry
 from harness.errors import UsageError
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord
-from harness.provision.recognition import flash_key_blocks
+from harness.provision.key_blocks import flash_key_blocks
 
 SECURE_VERSION_FUSE = "SECURE_VERSION"
 _DIGEST = "SECURE_BOOT_DIGEST"

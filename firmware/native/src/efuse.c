@@ -83,6 +83,17 @@ esp_err_t esp_efuse_read_field_blob(const esp_efuse_desc_t *field[], void *dst, 
     return ESP_OK;
 }
 
+esp_err_t esp_efuse_read_block(esp_efuse_block_t blk, void *dst_key, size_t offset_in_bits, size_t size_bits)
+{
+    /* ESP-IDF refuses the block of the fuses here. */
+    if (blk == EFUSE_BLK0 || dst_key == NULL || size_bits == 0 || offset_in_bits > UINT8_MAX) {
+        return ESP_ERR_INVALID_ARG;
+    }
+    const esp_efuse_desc_t description = {blk, (uint8_t)offset_in_bits, (uint16_t)size_bits};
+    const esp_efuse_desc_t *field[] = {&description, NULL};
+    return esp_efuse_read_field_blob(field, dst_key, size_bits);
+}
+
 esp_err_t esp_efuse_read_field_cnt(const esp_efuse_desc_t *field[], size_t *out_cnt)
 {
     uint8_t bytes[BLOCK_BYTES] = {0};

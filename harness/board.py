@@ -382,6 +382,14 @@ class Board:
             raise BoardError(f"refuses to reboot: {answer.error}", board=self.name)
         return self._await_firmware(mark, timeout_s)
 
+    def await_boot(self, since: int, *, timeout_s: float = BOOT_TIMEOUT_S) -> BootRecord:
+        """Waits until the firmware is up in a boot of its own accord, after the mark `since` (``console.mark()``).
+
+        Raises:
+            BoardError: as `restart`.
+        """
+        return self._await_firmware(since, timeout_s)
+
     def watch_boot(
         self, *, until: Callable[[BootRecord], bool] | None = None, timeout_s: float = BOOT_TIMEOUT_S
     ) -> BootRecord:

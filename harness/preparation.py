@@ -215,6 +215,7 @@ def make_plan(
     say: Say,
     reflash: bool = False,
     to_carry_out: bool = False,
+    state: ChipState | None = None,
 ) -> Planned:
     """Identifies the board, reads its eFuses, builds the firmware, plans. Nothing on the board changes.
 
@@ -222,12 +223,14 @@ def make_plan(
         reflash: write the flash again, although the board is in the profile already.
         to_carry_out: what would be refused in the end for want of the board's name is refused before a build of
             minutes.
+        state: the board as it was read and identified before; None: that is done here.
 
     Raises:
         RefusedError: the state cannot reach the profile; names the fuse in the way.
     """
-    with say.phase("read", lambda: board.uart_bytes):
-        state = identify(board)
+    if state is None:
+        with say.phase("read", lambda: board.uart_bytes):
+            state = identify(board)
     if to_carry_out:
         board.identity.require()
     mac = board.mac
@@ -290,9 +293,14 @@ def make_plan(
         )
         plan = with_key_notes(plan, key, board.vault.key_source)
         require_key(plan, key)
+    keep_plan(board, plan)
+    return Planned(plan, regions, state, app, burns)
+
+
+def keep_plan(board: Board, plan: Plan) -> None:
+    """Leaves `plan` among the artefacts of this run."""
     (board.folder / "plan.txt").write_text(plan.text() + "\n", encoding="utf-8")
     (board.folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
-    return Planned(plan, regions, state, app, burns)
 
 
 @contextmanager
@@ -335,7 +343,7 @@ def identify(board: Board) -> ChipState:
         BoardError: nothing answers, or nothing tells its MAC.
     """
     off = _was_off(board) and board.says_download_is_off()
-    state = unreachable_state(board.chip, None) if off else _read_state(board)
+    state = unreachable_state(board.chip, None) if off else ask_rom(board)
     board.mac = state.mac or _told_otherwise(board)
     return state
 
@@ -347,7 +355,12 @@ def _was_off(board: Board) -> bool:
     return record is not None and record.lock is Lock.DOWNLOAD_OFF
 
 
-def _read_state(board: Board) -> ChipState:
+def ask_rom(board: Board) -> ChipState:
+    """What the ROM tells of the chip; of a board without UART download only that it has none.
+
+    Raises:
+        BoardError: nothing answers.
+    """
     try:
         return board.read_state()
     except BoardError:

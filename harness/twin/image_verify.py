@@ -99,6 +99,8 @@ class ImageHeader:
     spi_size: int
     entry_point: int
     wp_pin: int
+    pin_drive: bytes
+    """Three bytes, two pins each, the lower half first: clock, q, d, cs0, hd, wp."""
     chip_id: int
     min_chip_rev_full: int
     max_chip_rev_full: int
@@ -116,6 +118,7 @@ class ImageHeader:
             spi_size=f[3] >> 4,
             entry_point=f[4],
             wp_pin=f[5],
+            pin_drive=bytes(f[6:9]),
             chip_id=f[9],
             min_chip_rev_full=f[11],
             max_chip_rev_full=f[12],

@@ -45,6 +45,7 @@ __all__ = ["BootContext", "Halted", "LoadedApp", "Outcome", "Reset", "RomLoop", 
 
 _BURST_S = 0.02
 _SPI_MODES = ("QIO", "QOUT", "DIO", "DOUT", "FAST_RD", "SLOW_RD", "OPI_STR", "OPI_DTR", "OOUT_STR", "OIO_STR")
+_PINS = ("clk", "q", "d", "cs0", "hd", "wp")
 _PLAUSIBLE_SEGMENTS = 32
 """A header with more is none; up to here the count is only too large."""
 _CLOCK_DIVIDERS = {0: 2, 1: 3, 2: 4, 0xF: 1}
@@ -271,11 +272,12 @@ class _Rom:
                 # Another print-out than without secure boot: the number.
                 mode = str(header.spi_mode)
             self._lines.say(f"configsip: 0, SPIWP:0x{header.wp_pin:02x}")
-            self._lines.say(
-                "clk_drv:0x00,q_drv:0x00,d_drv:0x00,cs0_drv:0x00,hd_drv:0x00,wp_drv:0x00",
-            )
         else:
             self._lines.say(f"SPIWP:0x{header.wp_pin:02x}")
+        if self._is_esp32 or any(header.pin_drive):
+            halves = [half for byte in header.pin_drive for half in (byte & 0xF, byte >> 4)]
+            drives = zip(_PINS, halves, strict=True)
+            self._lines.say(",".join(f"{pin}_drv:0x{value:02x}" for pin, value in drives))
         self._lines.say(f"mode:{mode}, clock div:{_CLOCK_DIVIDERS.get(header.spi_speed, 1)}")
 
     def _load_segments(self, header: ImageHeader) -> bytes:

@@ -300,6 +300,27 @@ def test_an_sdkconfig_with_secure_boot_v1_halts_with_one_line(tmp_path: Path) ->
     assert "secure boot v1" in board.lines[-1]
 
 
+@pytest.mark.parametrize(
+    ("drive", "line"),
+    [
+        (bytes.fromhex("123456"), "clk_drv:0x02,q_drv:0x01,d_drv:0x04,cs0_drv:0x03,hd_drv:0x06,wp_drv:0x05"),
+        (bytes.fromhex("100000"), "clk_drv:0x00,q_drv:0x01,d_drv:0x00,cs0_drv:0x00,hd_drv:0x00,wp_drv:0x00"),
+    ],
+)
+def test_the_pins_drive_of_the_header_is_printed_where_there_is_one(
+    chip_name: str, drive: bytes, line: str, tmp_path: Path
+) -> None:
+    board = Board.named(chip_name, tmp_path)
+    image = bytearray(bootloader_image(board.chip, boot_board.PLAIN_CONFIG))
+    board.put(board.chip.bootloader_offset, bytes(image))
+    board.boot()
+    assert any("_drv:" in shown for shown in board.lines) == (chip_name == "esp32")
+    image[9:12] = drive
+    board.put(board.chip.bootloader_offset, bytes(image))
+    board.boot()
+    assert line in board.lines
+
+
 def put_real_bootloader(board: Board) -> None:
     from harness.formats.bootloader_config import BootloaderDescription
 

@@ -54,6 +54,7 @@ class FakeChip:
     key: bytes = b"the key of this device"
     encrypted: bool = True
     mode: int = 2
+    secure_boot: bool = False
     secure_version_fuse: int = 0
     reset_reason: int = 1
     restart_hint: int = 0
@@ -163,7 +164,8 @@ class FakeChip:
             "<9I6s6B",
             *(1, self.chip.chip_id, FLASH_SIZE, self.boot_offset, self.table_offset, self.reset_reason),
             *(self.chip.min_chip_rev_full, self.secure_version_fuse, 500, self.mac),
-            *(self.encrypted, self.mode if self.encrypted else 0, 0, 0, 0, self.restart_hint),
+            *(self.encrypted, self.mode if self.encrypted else 0),
+            *(self.secure_boot, 0, 0, self.restart_hint),
         )
 
     def _verify(self, offset: int, size: int) -> tuple[int, int, bytes]:

@@ -12,6 +12,8 @@ from fake_server import FakeServer
 from firmware_builds import TEST_FRAGMENTS, Builds
 from sample_packages import other_slot, package_for
 
+from harness.chips import chip_named
+
 CHECK_SECURE_BOOT = 7
 SECURE_BOOT = "CONFIG_SECURE_BOOT=y\nCONFIG_SECURE_BOOT_V2_ENABLED=y\n"
 RSA = "CONFIG_SECURE_SIGNED_APPS_RSA_SCHEME=y\n"
@@ -53,3 +55,23 @@ def test_the_build_decides_which_signature_an_update_must_have(
     assert [check for check in board.chip.checks if check[0] == VERIFY] == [
         (VERIFY, slot.offset, slot.size, bytes([signature]))
     ]
+
+
+@pytest.mark.parametrize(
+    ("chip", "options", "told"),
+    [("esp32", "", False), ("esp32", SECURE_BOOT + RSA, True), ("esp32c3", "", True)],
+)
+def test_an_esp32_tells_of_secure_boot_only_in_a_build_that_has_it(
+    chip: str,
+    options: str,
+    told: bool,
+    make_board: Callable[..., FakeBoard],
+    builds: Builds,
+    tmp_path: Path,
+) -> None:
+    """``esp_secure_boot_enabled()`` of ESP-IDF: on ESP32 its answer is compiled in."""
+    fragment = tmp_path / "sdkconfig.boot"
+    fragment.write_text(options)
+    artefacts = builds("1.0.0", chip=chip_named(chip), fragments=(*TEST_FRAGMENTS, str(fragment)))
+    board = make_board(artefacts, secure_boot=True)
+    assert board.boot()["sb"] is told

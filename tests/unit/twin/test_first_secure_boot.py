@@ -177,6 +177,15 @@ def test_a_build_can_leave_read_protection_open(tmp_path: Path) -> None:
     assert "W secure_boot: Allowing read disabling of additional efuses - SECURITY COMPROMISED" in board.lines
 
 
+def test_bits_that_were_set_before_make_a_line_and_no_difference(tmp_path: Path) -> None:
+    board = blank_board("esp32c3", tmp_path)
+    board.efuses.burn_field("SOFT_DIS_JTAG", 3)
+    assert isinstance(board.boot(), LoadedApp)
+    assert "E efuse: The required number of bits can not be set. [Not set 2]" in board.lines
+    assert board.efuses.field("SOFT_DIS_JTAG") == 7
+    assert board.efuses.field("SECURE_BOOT_EN") == 1
+
+
 def test_every_key_of_the_bootloader_gets_a_block_and_a_slot(tmp_path: Path) -> None:
     board = blank_board("esp32c3", tmp_path, keys=(0, 1), app_keys=(1,))
     board.efuses.burn_block("BLOCK_KEY0", bytes(range(32)))

@@ -16,6 +16,7 @@ from harness.formats.otadata import OtaData, OtaRecord, OtaState, Verdict
 from harness.twin.boot_context import (
     RESET_SOFTWARE_SYSTEM,
     BootContext,
+    Halted,
     LoadedApp,
     Outcome,
     Reset,
@@ -448,3 +449,7 @@ class _Bootloader:
 
     def _reset(self) -> Reset:
         return Reset(RESET_SOFTWARE_SYSTEM, (self._log.clock_ms - self._start_ms) / 1000)
+
+    def _halt(self, why: str) -> Halted:
+        self._ctx.uart.send(f"twin: {why}\r\n".encode())
+        return Halted(why)

@@ -29,7 +29,7 @@ from harness.twin.boot_table import (
 from harness.twin.efuse_driver import ERR_NOT_SUPPORTED, FAIL, OK, EfuseDriver
 from harness.twin.image_verify import ImageCheck, ImageRejected
 from harness.twin.operations import FlashFault
-from harness.twin.security import KEY_BLOCKS, flash_encryption_enabled
+from harness.twin.security import flash_encryption_enabled, key_purpose
 
 SECTOR_BYTES = 0x1000
 WHO = "bootloader"
@@ -170,27 +170,25 @@ class FirstBoot:
         return True
 
     @property
-    def _has_purposes(self) -> bool:
-        return self._efuses.has_field("KEY_PURPOSE_0")
-
-    @property
     def _key_blocks(self) -> tuple[str, ...]:
-        if not self._has_purposes:
-            return (self._ctx.chip.fuses.key_storage_block,)
-        return tuple(f"BLOCK_KEY{index}" for index in range(KEY_BLOCKS))
+        """Where a key may go; on ESP32 its one block."""
+        blocks = tuple(block.name for block in self._efuses.geometry.key_blocks)
+        return blocks or (self._ctx.chip.fuses.key_storage_block,)
+
+    def _purpose_fields(self, block: str) -> tuple[str, ...]:
+        return self._efuses.geometry.purpose_fields(block)
 
     def _block_with(self, purpose: int) -> str | None:
         """``esp_efuse_find_purpose``; without purpose fields the one block that there is."""
-        for index, block in enumerate(self._key_blocks):
-            if not self._has_purposes or self._efuses.field(f"KEY_PURPOSE_{index}") == purpose:
+        for block in self._key_blocks:
+            if not self._purpose_fields(block) or key_purpose(self._efuses, block) == purpose:
                 return block
         return None
 
     def _is_unused(self, block: str) -> bool:
         """``esp_efuse_key_block_unused``."""
-        if self._has_purposes:
-            purpose = f"KEY_PURPOSE_{block[-1]}"
-            if self._efuses.field(purpose) or self._efuses.write_protected(purpose):
+        for field in self._purpose_fields(block):
+            if self._efuses.field(field) or self._efuses.write_protected(field):
                 return False
         return not (
             self._efuses.read_protected(block)
@@ -201,8 +199,7 @@ class FirstBoot:
     def _is_well_protected(self, block: str, kind: FlashKey) -> bool:
         bits = self._read_disable(block, kind)
         hidden = all(self._efuses.field("RD_DIS") >> bit & 1 for bit in bits)
-        purpose = f"KEY_PURPOSE_{block[-1]}"
-        kept = not self._has_purposes or self._efuses.write_protected(purpose)
+        kept = all(self._efuses.write_protected(field) for field in self._purpose_fields(block))
         return hidden and kept and self._efuses.write_protected(block)
 
     def _read_disable(self, block: str, kind: FlashKey) -> tuple[int, ...]:
@@ -216,7 +213,7 @@ class FirstBoot:
         driver, free = self._driver, [block for block in self._key_blocks if self._is_unused(block)]
         driver.begin()
         if len(free) < len(kind.purposes):
-            if self._has_purposes:
+            if self._purpose_fields(self._key_blocks[0]):
                 self._log.error(
                     "efuse",
                     f"Not enough unused key blocks available. Required {len(kind.purposes)}, was {len(free)}",
@@ -257,9 +254,11 @@ class FirstBoot:
             return ERR_NOT_SUPPORTED
         for bit in self._read_disable(block, kind):
             driver.set_protection_bit("RD_DIS", bit)
-        if self._has_purposes:
-            driver.write(f"KEY_PURPOSE_{block[-1]}", purpose)
-            driver.protect_writing(f"KEY_PURPOSE_{block[-1]}")
+        shift = 0
+        for field in self._purpose_fields(block):
+            driver.write(field, purpose >> shift)
+            driver.protect_writing(field)
+            shift += self._efuses.geometry.field(field).bits
         for name in kind.burned_with:
             driver.set_bit(name)
         return driver.commit()
@@ -301,7 +300,7 @@ class FirstBoot:
 
     def _note_hidden_digests(self) -> None:
         """With secure boot RD_DIS is frozen only now: before, the flash key could not have been hidden."""
-        if getattr(self._config, "secure_boot", False) and self._burns.digest_write_protect is not None:
+        if self._config.secure_boot and self._burns.digest_write_protect is not None:
             self._driver.protect_writing(self._burns.digest_write_protect)
 
     # Flash

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.chips.idf_burns import idf_burns
 from harness.twin.efuses import Efuses
-from harness.twin.security import KEY_BLOCKS, secure_boot_enabled
+from harness.twin.security import block_with_purpose, secure_boot_enabled
 
 _DIGEST_PURPOSES = (9, 10, 11)
 _HMAC_JTAG_PURPOSES = (5, 6)
@@ -82,8 +82,7 @@ def _jtag(efuses: Efuses) -> Iterator[SecureBootFinding]:
     if efuses.has_field("SOFT_DIS_JTAG"):
         row = efuses.geometry.field("SOFT_DIS_JTAG")
         if efuses.field("SOFT_DIS_JTAG") == (1 << row.bits) - 1:
-            purposes = {efuses.field(f"KEY_PURPOSE_{index}") for index in range(KEY_BLOCKS)}
-            if purposes.intersection(_HMAC_JTAG_PURPOSES):
+            if any(block_with_purpose(efuses, purpose) for purpose in _HMAC_JTAG_PURPOSES):
                 return
             yield SecureBootFinding(
                 "SOFT_DIS_JTAG is set but HMAC key with respective purpose not found", fails=False
@@ -95,7 +94,7 @@ def _jtag(efuses: Efuses) -> Iterator[SecureBootFinding]:
 
 def _keys(efuses: Efuses) -> Iterator[SecureBootFinding]:
     found = 0
-    for slot, block, purpose in _digest_blocks(efuses):
+    for slot, block in _digest_blocks(efuses):
         if efuses.has_field(f"SECURE_BOOT_KEY_REVOKE{slot}") and efuses.field(
             f"SECURE_BOOT_KEY_REVOKE{slot}"
         ):
@@ -111,7 +110,7 @@ def _keys(efuses: Efuses) -> Iterator[SecureBootFinding]:
             yield SecureBootFinding(
                 f"Not write-protected secure boot key in BLOCK{number} (set WR_DIS_KEY{index}->1)"
             )
-        if purpose is not None and not efuses.write_protected(purpose):
+        if not all(efuses.write_protected(field) for field in efuses.geometry.purpose_fields(block)):
             yield SecureBootFinding(
                 f"Not write-protected KEY_PURPOSE for BLOCK{number} (set WR_DIS_KEY_PURPOSE{index}->1)"
             )
@@ -119,21 +118,20 @@ def _keys(efuses: Efuses) -> Iterator[SecureBootFinding]:
         yield SecureBootFinding("No secure boot key found", is_error=True)
 
 
-def _digest_blocks(efuses: Efuses) -> Iterator[tuple[int, str, str | None]]:
-    """Slot, block and purpose field of each digest; the one key block where there are no purposes."""
-    if not efuses.has_field("KEY_PURPOSE_0"):
-        yield 0, "BLOCK_KEY0", None
+def _digest_blocks(efuses: Efuses) -> Iterator[tuple[int, str]]:
+    """Slot and block of each digest; the one key block where there are no purposes."""
+    if not efuses.geometry.purpose_fields("BLOCK_KEY0"):
+        yield 0, "BLOCK_KEY0"
         return
     for slot, purpose in enumerate(_DIGEST_PURPOSES):
-        for index in range(KEY_BLOCKS):
-            if efuses.field(f"KEY_PURPOSE_{index}") == purpose:
-                yield slot, f"BLOCK_KEY{index}", f"KEY_PURPOSE_{index}"
-                break
+        block = block_with_purpose(efuses, purpose)
+        if block is not None:
+            yield slot, block
 
 
 def _is_hidden(efuses: Efuses, block: str) -> bool:
     """ESP32-C2 keeps its digest in the upper half of the block, which has an RD_DIS bit of its own."""
-    if efuses.has_field("KEY_PURPOSE_0"):
+    if efuses.geometry.purpose_fields(block):
         return efuses.read_protected(block)
     return bool(efuses.field("RD_DIS") >> 1 & 1)
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from harness.chips import Chip
 from harness.chips.chip import SigningScheme
-from harness.twin.security import FuseReader
+from harness.twin.security import FuseReader, block_with_purpose
 
 SECTOR_BYTES = 0x1000
 BLOCK_BYTES = 1216
@@ -197,11 +197,9 @@ def trusted_digests(efuses: FuseReader) -> tuple[bytes | None, ...]:
 
 
 def _digest_of_purpose(efuses: FuseReader, purpose: int) -> bytes | None:
-    for index in range(6):
-        if efuses.field(f"KEY_PURPOSE_{index}") == purpose:
-            # The first block with the purpose, also when another one has it, too.
-            return _content(efuses, f"BLOCK_KEY{index}", efuses.chip.secure_boot.digest_size_bytes)
-    return None
+    # The first block with the purpose, also when another one has it, too.
+    block = block_with_purpose(efuses, purpose)
+    return None if block is None else _content(efuses, block, efuses.chip.secure_boot.digest_size_bytes)
 
 
 def _content(efuses: FuseReader, block: str, size_bytes: int) -> bytes:

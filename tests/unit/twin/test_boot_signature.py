@@ -13,10 +13,10 @@ import pytest
 from boot_board import OTA_0, Board, app_image, bootloader_image
 from signing_bench import burn_digest, enable_secure_boot, signed
 
-from harness.chips import CHIPS
+from harness.chips import SigningScheme
 from harness.twin.boot_context import LoadedApp, Reset, RomLoop
 
-SIGNED_CHIPS = sorted(CHIPS)
+SIGNED_CHIPS = boot_board.KINDS
 HEAD = {
     "esp32": [
         "ets Jul 29 2019 12:21:46",
@@ -37,10 +37,15 @@ HEAD = {
 }
 
 
+def scheme_of(board: Board) -> SigningScheme:
+    """What is taken when nothing is said: RSA, or ECDSA where the chip has nothing else."""
+    return board.chip.secure_boot.schemes[0]
+
+
 def board_of(chip_name: str, folder: Path) -> Board:
     """Secure boot on, key 0 trusted, plain apps behind a bootloader that checks none."""
     board = Board.named(chip_name, folder)
-    burn_digest(board)
+    burn_digest(board, scheme=scheme_of(board))
     enable_secure_boot(board)
     board.provision()
     return board
@@ -57,7 +62,7 @@ def bootloader_of(board: Board) -> bytes:
 @pytest.mark.parametrize("chip_name", SIGNED_CHIPS)
 def test_a_signed_bootloader_boots(chip_name: str, tmp_path: Path) -> None:
     board = board_of(chip_name, tmp_path)
-    put_bootloader(board, signed(bootloader_of(board)))
+    put_bootloader(board, signed(bootloader_of(board), scheme=scheme_of(board)))
     assert isinstance(board.boot(), LoadedApp)
     assert "secure boot verification succeeded" in board.lines
 
@@ -74,8 +79,8 @@ def test_an_unsigned_bootloader_is_refused(chip_name: str, tmp_path: Path) -> No
 def test_a_bootloader_built_with_secure_boot_starts_a_signed_app_only(chip_name: str, tmp_path: Path) -> None:
     board = board_of(chip_name, tmp_path)
     config = replace(boot_board.PLAIN_CONFIG, secure_boot=True)
-    put_bootloader(board, signed(bootloader_image(board.chip, config)))
-    board.put(OTA_0, signed(app_image(board.chip, "1.0.0")))
+    put_bootloader(board, signed(bootloader_image(board.chip, config), scheme=scheme_of(board)))
+    board.put(OTA_0, signed(app_image(board.chip, "1.0.0"), scheme=scheme_of(board)))
     outcome = board.boot()
     assert isinstance(outcome, LoadedApp)
     assert outcome.offset == OTA_0

@@ -93,6 +93,24 @@ static void add_slots(event_t *event)
 #define BLOCK0_BITS 192
 #endif
 
+/* Which halves of the key blocks read as zeros, because they are blank or hidden: bit 2n for the lower 128
+ * bits of the nth key block, bit 2n+1 for the upper. */
+static uint32_t blank_halves(void)
+{
+    uint32_t blank = 0;
+    for (int block = EFUSE_BLK_KEY0; block < EFUSE_BLK_KEY_MAX; block++) {
+        for (int half = 0; half < 2; half++) {
+            uint32_t words[4] = {0};
+            const esp_err_t err =
+                esp_efuse_read_block((esp_efuse_block_t)block, words, (size_t)half * 128, 128);
+            if (err == ESP_OK && (words[0] | words[1] | words[2] | words[3]) == 0) {
+                blank |= UINT32_C(1) << (2 * (block - EFUSE_BLK_KEY0) + half);
+            }
+        }
+    }
+    return blank;
+}
+
 /* BLOCK0 as it reads. Where UART download is restricted nobody else can tell a host what is burned. */
 static void add_fuses(event_t *event)
 {
@@ -102,6 +120,7 @@ static void add_fuses(event_t *event)
     uint8_t bytes[BLOCK0_BITS / 8] = {0};
     if (esp_efuse_read_field_blob(field, bytes, BLOCK0_BITS) == ESP_OK) {
         event_add_hex(event, "fuses", bytes, sizeof(bytes));
+        event_add_number(event, "blank_key_halves", blank_halves());
     }
     size_t secure_version = 0;
     if (esp_efuse_read_field_cnt(ESP_EFUSE_SECURE_VERSION, &secure_version) == ESP_OK) {

@@ -14,8 +14,10 @@ from harness.cli.build import build
 from harness.cli.doctor import doctor
 from harness.cli.encrypt import encrypt
 from harness.cli.init import init
+from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
+from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
 from harness.cli.twin import twin
@@ -47,7 +49,22 @@ def cli() -> None:
     """
 
 
-for command in (run, init, doctor, boards, plan, provision, build, restore, twin, encrypt, log, vault):
+for command in (
+    run,
+    init,
+    doctor,
+    boards,
+    plan,
+    provision,
+    build,
+    restore,
+    rescue,
+    twin,
+    encrypt,
+    log,
+    vault,
+    keys,
+):
     cli.add_command(command)
 
 

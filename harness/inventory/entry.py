@@ -148,6 +148,27 @@ class Network(BaseModel):
         return self
 
 
+class FlashKeyEntry(BaseModel):
+    """Where a new flash key of this board comes from, when it is not to be made here. Asked once: the vault keeps it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: Annotated[str, Field(min_length=1)] | None = None
+    """Key file; `{mac}`, `{mac_hex}` and `{chip}` are filled in; relative to boards.yaml."""
+    command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    """Command that prints the key, raw or as hexadecimal digits; the same words are filled in."""
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """For the command."""
+    variables: list[str] = []
+    """Environment variables that the command may see, by name."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FlashKeyEntry:
+        if (self.file is None) == (self.command is None):
+            raise ValueError("say where the key comes from in one way: 'file' or 'command'")
+        return self
+
+
 class Entry(BaseModel):
     """What every board's entry may say, whatever its link."""
 
@@ -157,6 +178,7 @@ class Entry(BaseModel):
     description: str = ""
     tags: list[str] = []
     network: Network = Network()
+    flash_key: FlashKeyEntry | None = None
 
     @field_validator("chip")
     @classmethod
@@ -275,6 +297,31 @@ class EspEmuEntry(EmulatedEntry):
     baud: Annotated[int, Field(ge=9600, le=4_000_000)] = 921_600
 
 
+class Budget(BaseModel):
+    """How much scenarios may use up of a board in its whole life; see `harness.provision.consumables.Resource`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    secure_version: Annotated[int, Field(ge=0, le=32)] = 0
+    """Bits of the anti-rollback counter; ESP32 has 32 of them, most others 16, ESP32-C2 4."""
+    digest_slots: Annotated[int, Field(ge=0, le=3)] = 0
+    revocations: Annotated[int, Field(ge=0, le=2)] = 0
+    device_keys: Annotated[int, Field(ge=0, le=1)] = 0
+
+
+ProfileName = Literal[
+    "open",
+    "development",
+    "ciphertext-only",
+    "release",
+    "open+sbv2",
+    "development+sbv2",
+    "ciphertext-only+sbv2",
+    "release+sbv2",
+]
+"""`harness.provision.profile.Profile`'s words."""
+
+
 class PhysicalEntry(Entry):
     """What every physical board's entry may say."""
 
@@ -282,8 +329,10 @@ class PhysicalEntry(Entry):
     console_baud: Annotated[int, Field(ge=9600, le=4_000_000)] = 115_200
     mac: str | None = None
     """Base MAC; must match the chip before anything is written."""
-    burn_up_to: Literal["development", "release"] | None = None
+    burn_up_to: ProfileName | None = None
     """Consent in writing: the furthest profile whose fuses may be burned. Absent: never."""
+    budget: Budget = Budget()
+    """What scenarios may use up for good, with ``--consume NAME``. Absent: nothing."""
     power: PowerEntry | None = None
 
     _mac = field_validator("mac")(lambda value: _checked_mac(value))

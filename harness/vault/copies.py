@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, LabError, RefusedError, UsageError
 from harness.vault.errors import DamagedError, NoVaultError
+from harness.vault.key_record import KEY_FORMAT, KeyRecord
+from harness.vault.key_ref import KeyState
 from harness.vault.place import lies_elsewhere
 from harness.vault.record_file import (
     make_private_folder,
     parse_record,
     read_record,
     require_private,
+    shredded_after,
     write_bytes,
 )
 from harness.vault.secret import Secret
@@ -24,6 +28,7 @@ from harness.vault.vault import (
     KEYS_FOLDER,
     SIGNING_FILE,
     Vault,
+    newest_format,
     writing,
 )
 
@@ -70,9 +75,15 @@ def verify(vault: Vault) -> VerifyReport:
         except HarnessError as error:
             problems.append(str(error))
 
+    without_key = 0
+
+    def attempt_key(file: Path) -> None:
+        nonlocal without_key
+        without_key += not vault.check_key_file(file)
+
     files = vault.key_files()
     for file in files:
-        attempt(lambda file=file: vault.flash_key(file.stem.replace("-", ":")))  # type: ignore[misc]
+        attempt(lambda file=file: attempt_key(file))  # type: ignore[misc]
     if (vault.path / SIGNING_FILE).exists():
         attempt(vault.signing_key)
     for file in sorted((vault.path / INTENTS_FOLDER).glob("*.json")):
@@ -81,7 +92,7 @@ def verify(vault: Vault) -> VerifyReport:
         if folder.exists():
             attempt(lambda folder=folder: require_private(folder))  # type: ignore[misc]
     attempt(vault.copies)
-    return VerifyReport(len(files), tuple(problems))
+    return VerifyReport(len(files) - without_key, tuple(problems))
 
 
 def back_up(vault: Vault, place: Path) -> CopyReport:
@@ -113,7 +124,7 @@ def back_up(vault: Vault, place: Path) -> CopyReport:
         _copy_file(vault.path / HEAD_FILE, place / HEAD_FILE)
     copy = Vault.open(place, vault.secret)
     for ref in vault.key_refs():
-        if copy.flash_key(ref.mac) != vault.flash_key(ref.mac):
+        if copy.stored_key(ref.mac) != vault.stored_key(ref.mac):
             raise DamagedError(f"the copy in {place} has another key for {ref.mac}")
     checked = verify(copy)
     if not checked.ok:
@@ -203,15 +214,17 @@ def _needs_restoring(good: Path, target: Path, vault: Vault) -> bool:
     if not target.exists():
         return True
     try:
-        here = read_record(target, newest=FORMAT, what="the record")
+        here = read_record(target, newest=newest_format(target), what="the record")
     except DamagedError:
         return True
-    there = read_record(good, newest=FORMAT, what="the copy's record")
+    there = read_record(good, newest=newest_format(good), what="the copy's record")
     if target.name == HEAD_FILE or "sealed" not in there:
         return False
     if not vault.opens(target):
         return True
     if here.get("key_id") != there.get("key_id"):
+        if good.parent.name == KEYS_FOLDER and not _key_record(good).ever_proven:
+            return False
         raise RefusedError(
             f"vault and copy hold different keys for {there.get('mac')}: "
             f"{here.get('key_id')} and {there.get('key_id')}",
@@ -221,9 +234,25 @@ def _needs_restoring(good: Path, target: Path, vault: Vault) -> bool:
 
 
 def _copy_key(source: Path, target: Path, vault: Vault) -> None:
-    """Never replaces a readable record of another key: it may be the only one."""
-    if not target.exists() or _needs_restoring(source, target, vault):
+    """Never replaces a readable record of another key: it may be the only one. A forgotten key goes here, too."""
+    if not target.exists() or not vault.opens(target):
         _copy_file(source, target)
+        return
+    mine, theirs = (_key_record(file) for file in (source, target))
+    if theirs.ever_proven:
+        _needs_restoring(source, target, vault)
+    if mine.is_later_than(theirs) or not theirs.ever_proven:
+        with nullcontext() if mine.state.has_key else shredded_after(target):
+            _copy_file(source, target)
+    elif mine.state.has_key and theirs.state is KeyState.FORGOTTEN:
+        raise RefusedError(
+            f"the key of {mine.mac} was forgotten on {theirs.since}, says the copy {target}; the vault still has it",
+            todo=f"forget it here, too (harness keys forget {mine.mac}), or remove that file from the copy",
+        )
+
+
+def _key_record(file: Path) -> KeyRecord:
+    return KeyRecord.from_fields(read_record(file, newest=KEY_FORMAT, what="the key record"))
 
 
 def _copy_file(source: Path, target: Path) -> None:
@@ -231,7 +260,7 @@ def _copy_file(source: Path, target: Path) -> None:
         data = source.read_bytes()
     except OSError as error:
         raise LabError(f"{source} cannot be read: {error.strerror}") from error
-    parse_record(data, source, newest=FORMAT, what="the record")
+    parse_record(data, source, newest=newest_format(source), what="the record")
     if not target.exists() or target.read_bytes() != data:
         write_bytes(target, data)
 

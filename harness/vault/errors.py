@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.errors import LabError, RefusedError, UsageError
+from harness.errors import LabError, NotApplicableError, RefusedError, UsageError
 
 
 class NoVaultError(UsageError):
@@ -27,3 +27,11 @@ class VaultBusyError(LabError):
 
 class NewerFormatError(RefusedError):
     """The file was written by a newer version of the harness; nothing was touched."""
+
+
+class NoKeyHereError(RefusedError, NotApplicableError):
+    """The record is there, the key is not: it was forgotten, or the device made it. Nothing can be enciphered for it."""
+
+
+class UnprovenKeyError(RefusedError):
+    """The key was imported, and nothing shows yet that it is the one in the chip."""

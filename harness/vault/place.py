@@ -152,7 +152,9 @@ def _probe_copy(vault: Vault, place: Path, mac: str | None, mounts: tuple[Mount,
         problem = None if copy.vault_id == vault.vault_id else "it is a copy of another vault"
         if problem is None and mac is not None and vault.key(mac) is not None:
             problem = (
-                None if copy.flash_key(mac) == vault.flash_key(mac) else "it holds another key for this board"
+                None
+                if copy.stored_key(mac) == vault.stored_key(mac)
+                else "it holds another key for this board"
             )
     except HarnessError as error:
         problem = error.message
@@ -162,7 +164,7 @@ def _probe_copy(vault: Vault, place: Path, mac: str | None, mounts: tuple[Mount,
 def _record_problem(vault: Vault, mac: str | None) -> str | None:
     try:
         if mac is not None and vault.key(mac) is not None:
-            vault.flash_key(mac)
+            vault.stored_key(mac)
     except HarnessError as error:
         return error.message
     return None

@@ -11,7 +11,8 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
         back = path.read_bytes()
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever is in the way of writing may be in the way of this
+            temporary.unlink(missing_ok=True)
         raise LabError(
             f"{path} cannot be written: {error.strerror}", todo="check space and permissions of the folder"
         ) from error
@@ -161,6 +163,30 @@ def parse_record(data: bytes, path: Path, *, newest: int, what: str) -> dict[str
     if not isinstance(check, str) or check != _check_of(fields):
         raise _damaged(path, what, "its checksum does not fit")
     return fields
+
+
+@contextmanager
+def shredded_after(file: Path) -> Iterator[None]:
+    """Overwrites the bytes that `file` had, once the block has put another file in its place.
+
+    The old file is held open, so a kill in between leaves the new one. What a file system or an SSD keeps elsewhere is
+    out of reach; those bytes are enciphered.
+    """
+    if os.name != "posix" or not file.exists():
+        # Windows does not let a file be replaced that is open.
+        yield
+        return
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except OSError as error:
+        raise LabError(f"{file} cannot be written: {error.strerror}") from error
+    try:
+        yield
+        os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
+        os.fsync(descriptor)
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -3,7 +3,7 @@
 Layout of the folder (mode 0700, files 0600):
 
     vault.json          format, how the secret becomes a key, and the vault's own key enciphered with it
-    keys/MAC.json       one device's flash key, enciphered with the vault's key
+    keys/MAC.json       one device's flash key, enciphered with the vault's key; what is known of it (`key_record`)
     signing.json        the private key that signs OTA packages, enciphered likewise
     intents/MAC.json    what was begun on a board and is not finished; not secret
     copies.json         where second copies lie; not secret
@@ -28,15 +28,25 @@ from filelock import FileLock, Timeout
 
 from harness.chips import Chip
 from harness.errors import LabError, RefusedError
-from harness.vault.errors import DamagedError, NoVaultError, VaultBusyError, WrongSecretError
+from harness.vault.errors import (
+    DamagedError,
+    NoKeyHereError,
+    NoVaultError,
+    UnprovenKeyError,
+    VaultBusyError,
+    WrongSecretError,
+)
 from harness.vault.intent import Intent
-from harness.vault.key_ref import KEY_STATE_TEST_ONLY, KeyRef, key_id, plain_mac
+from harness.vault.key_record import KEY_FORMAT, MADE_HERE, Change, KeyRecord
+from harness.vault.key_ref import KeyRef, KeyState, key_id, part_ids, plain_mac
+from harness.vault.key_source import KeySource
 from harness.vault.record_file import (
     TEMPORARY_SUFFIX,
     make_private_folder,
     read_record,
     remove_leftovers,
     require_private,
+    shredded_after,
     sync_folder,
     write_record,
 )
@@ -44,7 +54,7 @@ from harness.vault.sealed import KEY_BYTES, Sealed
 from harness.vault.secret import Secret
 
 FORMAT = 1
-"""Format of all files of a vault that this code writes."""
+"""Format of all files of a vault that this code writes, but for the key records (`KEY_FORMAT`)."""
 
 HEAD_FILE = "vault.json"
 KEYS_FOLDER = "keys"
@@ -53,6 +63,14 @@ SIGNING_FILE = "signing.json"
 COPIES_FILE = "copies.json"
 _LOCK_FILE = ".lock"
 _LOCK_TIMEOUT_S = 10.0
+
+_NO_KEY = b"no key"
+"""What is enciphered in a record without a key, so that it, too, opens only as it was written."""
+
+
+def newest_format(file: Path) -> int:
+    """The highest format of `file`, which lies in a vault, that this code knows."""
+    return KEY_FORMAT if file.parent.name == KEYS_FOLDER else FORMAT
 
 
 class Vault:
@@ -64,6 +82,7 @@ class Vault:
         self.vault_id = vault_id
         self._key = key
         self._secret = secret
+        self._source: KeySource | None = None
 
     def __repr__(self) -> str:
         return f"Vault({str(self.path)!r}, id={self.vault_id})"
@@ -90,83 +109,176 @@ class Vault:
         require_private(path)
         return cls(path, *_open_head(path, secret), secret)
 
+    def at(self, place: Path) -> Vault:
+        """The copy of this vault in `place`, whatever opens it: copies have the vault's own key."""
+        return Vault(place, self.vault_id, self._key, self._secret)
+
     # Flash keys
 
-    def key_refs(self) -> tuple[KeyRef, ...]:
-        """All devices that have a key here, by MAC.
+    def key_records(self) -> tuple[KeyRecord, ...]:
+        """What is known of the key of every device that has a record here, by MAC, those without a key among them.
 
         Raises:
             DamagedError, NewerFormatError, UnsafePermissionsError: as reading any of them.
         """
-        return tuple(_ref_of(self._read_key_fields(file)) for file in self.key_files())
+        return tuple(self._open_record(file)[0] for file in self.key_files())
+
+    def key_refs(self) -> tuple[KeyRef, ...]:
+        """All devices that have a key here, by MAC. Errors as `key_records`."""
+        return tuple(record.ref for record in self.key_records() if record.state.has_key)
 
     def key_files(self) -> list[Path]:
-        """The files of all flash keys, sorted."""
+        """The files of all key records, sorted."""
         return sorted((self.path / KEYS_FOLDER).glob("*.json"))
 
+    def key_file(self, mac: str) -> Path:
+        """Where the key record of `mac` is, or would be."""
+        return self.path / KEYS_FOLDER / f"{plain_mac(mac).replace(':', '-')}.json"
+
+    def key_record(self, mac: str) -> KeyRecord | None:
+        """What is known of the key of `mac`, also when the key itself is not here; None: there is no record."""
+        file = self.key_file(mac)
+        return self._open_record(file, mac)[0] if file.exists() else None
+
     def key(self, mac: str) -> KeyRef | None:
-        """What is known of the key of `mac`, or None. Does not decipher it."""
-        file = self._key_file(mac)
-        if not file.exists():
-            return None
-        return self._checked_ref(self._read_key_fields(file), mac)
+        """The name of the key of `mac`; None when there is no key of it here."""
+        record = self.key_record(mac)
+        return record.ref if record is not None and record.state.has_key else None
+
+    def take_keys_from(self, source: KeySource | None) -> Vault:
+        """From now on a new key comes from `source` instead of this computer's random numbers."""
+        self._source = source
+        return self
+
+    @property
+    def key_source(self) -> KeySource | None:
+        """Where new keys come from; None: they are made here."""
+        return self._source
 
     def make_flash_key(self, mac: str, chip: Chip) -> KeyRef:
-        """A key for `mac`: the one that is here, else a new random one, on disk and read back.
+        """A key for `mac`: the one that is here, else a new one, on disk and read back.
 
-        A key is never overwritten: it may be burned into a chip.
+        A new one is random, or comes from where `take_keys_from` said. A key is never overwritten: it may be burned
+        into a chip.
 
         Raises:
-            RefusedError: the vault has a key of that MAC for another chip type.
-            DamagedError, LabError, VaultBusyError: it could not be stored safely.
+            RefusedError: the vault has a key of that MAC for another chip type, or has had one that was forgotten.
+            DamagedError, LabError, VaultBusyError: it could not be stored safely, or its source gave none.
         """
         mac = plain_mac(mac)
         with self._writing():
-            existing = self.key(mac)
+            existing = self.key_record(mac)
             if existing is not None:
-                if existing.chip_name != chip.name:
-                    raise RefusedError(
-                        f"the vault has a key for {mac} as {existing.chip_name}, not as {chip.name}",
-                        todo="check chip and MAC of this board; one MAC cannot be two chips",
-                    )
-                self.flash_key(mac)
-                return existing
-            key = secrets.token_bytes(chip.cipher.key_size_bytes)
-            ref = KeyRef(mac, chip.name, key_id(key))
-            fields = {
-                "format": FORMAT,
-                "purpose": "flash-key",
-                "mac": mac,
-                "chip": chip.name,
-                "key_id": ref.key_id,
-                "key_state": KEY_STATE_TEST_ONLY,
-                "made": now_utc(),
-            }
-            make_private_folder(self.path / KEYS_FOLDER)
-            self._write_sealed(self._key_file(mac), fields, key)
-            if not hmac.compare_digest(self.flash_key(mac), key):
+                require_chip(existing, chip)
+                self.stored_key(mac)
+                return existing.ref
+            if self._source is None:
+                key, made_by = secrets.token_bytes(chip.cipher.key_size_bytes), MADE_HERE
+            else:
+                key, made_by = self._source.obtain(mac, chip), self._source.text
+            return self.add_key(mac, chip, key, state=KeyState.TEST_ONLY, made_by=made_by).ref
+
+    def add_key(self, mac: str, chip: Chip, key: bytes, *, state: KeyState, made_by: str) -> KeyRecord:
+        """Stores the first key of a device, and reads it back.
+
+        Raises:
+            RefusedError: the device has a record already.
+            DamagedError, LabError, VaultBusyError: it could not be stored safely.
+        """
+        mac = plain_mac(mac)
+        at = now_utc()
+        record = KeyRecord(
+            mac,
+            chip.name,
+            key_id(key),
+            state,
+            at,
+            made_by,
+            (Change(state, at, made_by),),
+            part_ids=part_ids(key),
+        )
+        with self._writing():
+            if self.key_file(mac).exists():
+                raise RefusedError(f"the vault has a key record of {mac} already; nothing was changed")
+            self.put_record(record, key)
+            if not hmac.compare_digest(self.stored_key(mac), key):
                 raise DamagedError(
                     f"the key of {mac} does not read back as it was stored",
                     todo="do not burn it; check the disk",
                 )
-            return ref
+        return record
+
+    def change_key(self, record: KeyRecord) -> KeyRecord:
+        """Writes `record`, which is a later state of the one that is here; its key stays as it is.
+
+        Raises:
+            RefusedError: somebody has changed the record meanwhile.
+        """
+        with self._writing():
+            here = self.key_record(record.mac)
+            if here is None or not record.is_later_than(here):
+                raise RefusedError(
+                    f"the key record of {record.mac} was changed meanwhile; nothing was done",
+                    todo="look at it, and begin again: harness keys list",
+                )
+            self.put_record(record, self.stored_key(record.mac))
+        return record
+
+    def put_record(self, record: KeyRecord, key: bytes | None) -> None:
+        """Writes a record with its key, or without: then the bytes of the one that was there are overwritten, too.
+
+        For `key_life`, under the writers' lock.
+        """
+        make_private_folder(self.path / KEYS_FOLDER)
+        file = self.key_file(record.mac)
+        if key is not None:
+            self._write_sealed(file, record.to_fields(), key)
+            return
+        with shredded_after(file):
+            self._write_sealed(file, record.to_fields(), _NO_KEY)
 
     def flash_key(self, mac: str) -> bytes:
-        """The key of `mac`, in the byte order of espsecure's key files.
+        """The key of `mac`, in the byte order of espsecure's key files, to encipher what the device shall run.
 
         Raises:
             NoVaultError: the vault has no key of this device.
+            NoKeyHereError: it had one that was forgotten, or the device made its key itself.
+            UnprovenKeyError: it was imported, and is not proven yet.
             DamagedError: the record does not open, or its key is not the one its key id names.
         """
-        file = self._key_file(mac)
+        key = self.stored_key(mac)
+        record = self.key_record(mac)
+        if record is not None and record.state is KeyState.UNPROVEN:
+            raise UnprovenKeyError(
+                f"the key {record.key_id} of {record.mac} is unproven: nothing shows yet that it is the one in the chip, "
+                "so nothing is enciphered with it",
+                todo=f"prove it: harness keys import FILE --board NAME (again, with the board of MAC {record.mac})",
+            )
+        return key
+
+    def stored_key(self, mac: str) -> bytes:
+        """The key of `mac` whatever its state: for copies, exports and proofs. Errors as `flash_key`, but the third."""
+        file = self.key_file(mac)
         if not file.exists():
             raise NoVaultError(f"the vault {self.path} has no key for {plain_mac(mac)}")
-        fields = self._read_key_fields(file)
-        ref = self._checked_ref(fields, mac)
-        key = self._open_sealed(fields, f"the key record {file}")
-        if key_id(key) != ref.key_id or len(key) != ref.chip.cipher.key_size_bytes:
+        record, key = self._open_record(file, mac)
+        if not record.state.has_key:
+            raise NoKeyHereError(no_key_text(record), todo=no_key_todo(record))
+        if key_id(key) != record.key_id or len(key) != record.chip.cipher.key_size_bytes:
             raise DamagedError(f"the key record {file} holds another key than its key id says")
         return key
+
+    def check_key_file(self, file: Path) -> bool:
+        """Whether there is a key in a key record that is in order.
+
+        Raises:
+            DamagedError and what else reading it may raise: it is not.
+        """
+        mac = file.stem.replace("-", ":")
+        record, _ = self._open_record(file, mac)
+        if record.state.has_key:
+            self.stored_key(mac)
+        return record.state.has_key
 
     # The key that signs OTA packages
 
@@ -278,30 +390,27 @@ class Vault:
     def opens(self, file: Path) -> bool:
         """Whether the sealed record in `file` (of this vault or a copy of it) opens with this vault's key."""
         try:
-            self._open_sealed(read_record(file, newest=FORMAT, what="the record"), f"the record {file}")
+            fields = read_record(file, newest=newest_format(file), what="the record")
+            self._open_sealed(fields, f"the record {file}")
         except DamagedError:
             return False
         return True
 
     # Inside
 
-    def _key_file(self, mac: str) -> Path:
-        return self.path / KEYS_FOLDER / f"{plain_mac(mac).replace(':', '-')}.json"
-
     def _intent_file(self, mac: str) -> Path:
         return self.path / INTENTS_FOLDER / f"{plain_mac(mac).replace(':', '-')}.json"
 
-    def _read_key_fields(self, file: Path) -> dict[str, Any]:
-        return read_record(file, newest=FORMAT, what="the key record")
-
-    def _checked_ref(self, fields: dict[str, Any], mac: str) -> KeyRef:
-        ref = _ref_of(fields)
-        if ref.mac != plain_mac(mac):
+    def _open_record(self, file: Path, mac: str | None = None) -> tuple[KeyRecord, bytes]:
+        """A key record, and what is enciphered in it; `mac` is whose it must be."""
+        fields = read_record(file, newest=KEY_FORMAT, what="the key record")
+        record = KeyRecord.from_fields(fields)
+        if mac is not None and record.mac != plain_mac(mac):
             raise DamagedError(
-                f"the record of {plain_mac(mac)} in the vault is that of {ref.mac}: files were swapped",
+                f"the record of {plain_mac(mac)} in the vault is that of {record.mac}: files were swapped",
                 todo="restore it from the second copy: harness vault restore",
             )
-        return ref
+        return record, self._open_sealed(fields, f"the key record {file}")
 
     def _write_sealed(self, file: Path, fields: dict[str, Any], content: bytes) -> None:
         binding = {**fields, "vault_id": self.vault_id}
@@ -349,6 +458,38 @@ def writing(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def require_chip(record: KeyRecord, chip: Chip) -> None:
+    """One MAC is one chip.
+
+    Raises:
+        RefusedError: the record is that of another chip type.
+    """
+    if record.chip_name != chip.name:
+        raise RefusedError(
+            f"the vault has a key for {record.mac} as {record.chip_name}, not as {chip.name}",
+            todo="check chip and MAC of this board; one MAC cannot be two chips",
+        )
+
+
+def no_key_text(record: KeyRecord) -> str:
+    """Why there is no key in a record."""
+    if record.state is KeyState.FORGOTTEN:
+        return (
+            f"the key {record.key_id} of {record.mac} was forgotten here on {record.since}: this device takes updates "
+            "only from who holds a copy of it"
+        )
+    return f"{record.mac} made its key itself: nothing can be enciphered for it outside of it"
+
+
+def no_key_todo(record: KeyRecord) -> str:
+    """What a person can do about it."""
+    if record.state is KeyState.FORGOTTEN:
+        return (
+            "have the update enciphered there; or bring the key back: harness keys import FILE --board NAME"
+        )
+    return "update it with ESP-IDF's own OTA, which the device enciphers by itself"
+
+
 def now_utc() -> str:
     """The time for records: UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -388,10 +529,3 @@ def _open_head(path: Path, secret: Secret) -> tuple[str, bytes]:
             todo="give the one it was made with; nothing was changed",
         )
     return fields["vault_id"], key
-
-
-def _ref_of(fields: dict[str, Any]) -> KeyRef:
-    try:
-        return KeyRef(plain_mac(fields["mac"]), fields["chip"], fields["key_id"], fields["key_state"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"a key record is damaged: it has no {error}") from error

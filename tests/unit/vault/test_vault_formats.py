@@ -10,6 +10,7 @@ import pytest
 
 from harness.chips import ESP32C3
 from harness.vault import DamagedError, NewerFormatError, Passphrase, Vault, back_up, restore, verify
+from harness.vault.key_life import answer_to, hand_over, offer
 from harness.vault.record_file import parse_record, read_record, write_record
 
 DATA = Path(__file__).parents[2] / "data" / "vault"
@@ -62,6 +63,25 @@ def test_reading_a_released_vault_changes_nothing_in_it(released):
     assert contents(released) == before
 
 
+def test_a_record_of_the_first_format_has_a_history_and_is_rewritten_at_its_first_change(released):
+    vault = Vault.open(released, Passphrase(WORDS))
+    file = vault.key_file(C3_MAC)
+    record = vault.key_record(C3_MAC)
+    assert record is not None
+    assert [change.text() for change in record.history] == ["2025-01-01T00:00:00+00:00  test-only: made here"]
+    key = vault.flash_key(C3_MAC)
+    asked = offer(vault, C3_MAC, "")
+    hand_over(vault, C3_MAC, answer_to(ESP32C3, key, asked.challenge))
+    assert read_record(file, newest=2, what="record")["format"] == 2
+    again = Vault.open(released, Passphrase(WORDS))
+    assert again.flash_key(C3_MAC) == key
+    assert [change.state.value for change in again.key_record(C3_MAC).history] == [
+        "test-only",
+        "test-only",
+        "handed-over",
+    ]
+
+
 def test_a_newer_vault_is_refused_and_not_touched(released, tmp_path):
     copy = private_copy(tmp_path / "copy")
     fields = read_record(released / "vault.json", newest=1, what="vault")
@@ -87,7 +107,7 @@ def test_one_newer_record_is_refused_alone(released):
     vault = Vault.open(released, Passphrase(WORDS))
     file = released / "keys" / "02-00-00-00-00-01.json"
     fields = read_record(file, newest=1, what="record")
-    write_record(file, {**fields, "format": 2})
+    write_record(file, {**fields, "format": 3})
     before = contents(released)
     with pytest.raises(NewerFormatError, match="Nothing was changed"):
         vault.flash_key(C3_MAC)
@@ -96,7 +116,7 @@ def test_one_newer_record_is_refused_alone(released):
     assert vault.flash_key(ESP32_MAC)
     found = verify(vault)
     assert len(found.problems) == 1
-    assert "format 2" in found.problems[0]
+    assert "format 3" in found.problems[0]
     assert {name: data for name, data in contents(released).items() if name != ".lock"} == before
 
 

@@ -201,13 +201,13 @@ def test_a_swapped_record_is_noticed(vault):
         ("mac", OTHER),
         ("chip", "esp32"),
         ("key_id", "0" * 16),
-        ("key_state", "shipped"),
+        ("key_state", "handed-over"),
         ("purpose", "ota-signing-key"),
     ],
 )
 def test_a_record_whose_label_was_changed_with_its_checksum_does_not_open(vault, field, value):
     vault.make_flash_key(MAC, ESP32C3)
-    fields = read_record(key_record(vault), newest=1, what="record")
+    fields = read_record(key_record(vault), newest=2, what="record")
     target = key_record(vault, value) if field == "mac" else key_record(vault)
     write_record(target, {**fields, field: value})
     with pytest.raises(DamagedError, match="does not open"):

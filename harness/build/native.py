@@ -65,10 +65,19 @@ class _ImageFacts:
     entry_point: int
 
 
-# From images of ESP-IDF v5.5.5 with default options.
+# ESP32 and ESP32-C3 from images of ESP-IDF v5.5.5 with default options.
 _IMAGE_FACTS: Mapping[str, _ImageFacts] = {
     "esp32": _ImageFacts(0x0, 399, 0x40078000, 0x40080664),
     "esp32c3": _ImageFacts(0xF, 199, 0x403CBF10, 0x403CBF1A),
+    # From ESP-IDF's linker scripts and Kconfig files: where the bootloader's code begins, and 80 MHz or the chip's
+    # nearest to it. ESP32-C6 has the code of 40 MHz for it (a workaround of esptool for the ROM).
+    "esp32s2": _ImageFacts(0xF, 199, 0x4004A000, 0x4004A00A),
+    "esp32s3": _ImageFacts(0xF, 99, 0x403C8700, 0x403C8928),
+    "esp32c2": _ImageFacts(0xF, 299, 0x403AC370, 0x403AC37A),
+    "esp32c5": _ImageFacts(0xF, 199, 0x4084BBA0, 0x4084BBAA),
+    "esp32c6": _ImageFacts(0x0, 99, 0x4086B910, 0x4086B91A),
+    "esp32h2": _ImageFacts(0xF, 199, 0x4083C2D0, 0x4083C2DA),
+    "esp32p4": _ImageFacts(0xF, 399, 0x4FFAC2C0, 0x4FFAC2CA),
 }
 
 

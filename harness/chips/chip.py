@@ -154,6 +154,9 @@ class Chip:
     """The ROM has no encrypted flash write (ESP32): ``write-flash --encrypt`` needs the stub."""
     fuses: FuseNames
     secure_boot: SecureBootFuses
+    cores: int = 1
+    xtensa: bool = False
+    """Xtensa cores, not RISC-V: other words for exceptions."""
     stub_with_secure_boot: bool = True
     """esptool's stub runs although secure boot is on. ESP-IDF builds with ``--no-stub`` where it does not."""
     usb_serial_jtag: bool = False

@@ -18,7 +18,6 @@ from harness.twin.boot_lines import BootLog
 from harness.twin.efuse_driver import ERR_NOT_SUPPORTED, FAIL, OK, EfuseDriver
 from harness.twin.image_verify import ImageCheck, ImageRejected, VerifiedImage
 from harness.twin.security import (
-    KEY_BLOCKS,
     block_with_purpose,
     flash_encryption_enabled,
     secure_boot_enabled,
@@ -304,7 +303,11 @@ class FirstSecureBoot:
         if only is not None:
             places = [only]
         else:
-            free = [number for number in range(KEY_BLOCKS) if self._is_unused(f"BLOCK_KEY{number}")]
+            free = [
+                number
+                for number in range(len(self._efuses.geometry.key_blocks))
+                if self._is_unused(f"BLOCK_KEY{number}")
+            ]
             if len(free) < len(digests):
                 text = f"Not enough unused key blocks available. Required {len(digests)}, was {len(free)}"
                 self._log.error("efuse", text)

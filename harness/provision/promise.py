@@ -111,9 +111,10 @@ def broken_promises(step: ConfirmFuses, found: ChipState) -> tuple[Difference, .
     ]
     if not step.fuses:
         return tuple(wrong)
-    # espefuse knows fields of other revisions that share a bit, and which no plan can tell of.
+    # espefuse knows fields of other revisions that share a bit, and a firmware some that espefuse leaves out.
     known = efuse_geometry(found.chip_name)
-    protected = {name for name in found.write_protected if known.has_field(name) and not _is_purpose(name)}
+    compared = {name for name in (*dict(step.fuses), *_BY_NAME) if known.has_field(name)}
+    protected = found.write_protected & compared
     wrong += [
         Difference(f"{name} is not write-protected", False)
         for name in step.write_protected

@@ -73,7 +73,7 @@ def test_a_board_in_secure_download_mode_takes_updates_and_ciphertext_but_tells_
 def test_a_board_that_no_longer_enciphers_is_used_as_it_is(start: Start, wired: WiredLab):
     def half_lock(board: Board) -> None:
         with board.rom() as session:
-            session.burn_fuses({"DIS_DOWNLOAD_MANUAL_ENCRYPT": 1})
+            session.burn_fuses({"SPI_BOOT_CRYPT_CNT": 7, "DIS_DOWNLOAD_MANUAL_ENCRYPT": 1})
 
     twin = provisioned(start, wired, Lock.NONE, profile=Profile.DEVELOPMENT, then=half_lock)
     entry = entry_of(twin, mac=twin.mac)

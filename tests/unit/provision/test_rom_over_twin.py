@@ -10,7 +10,7 @@ from pathlib import Path
 import esptool.logger
 import pytest
 import serial
-from fuse_bench import firmware, image_head
+from fuse_bench import boot_key, firmware, image_head, signed, signed_with
 from twin_bench import TwinBench
 
 from harness.chips import ESP32, ESP32C3, Chip
@@ -46,6 +46,12 @@ def start(tmp_path: Path) -> Iterator[Callable[[Chip], TwinBench]]:
         (ESP32C3, Profile.RELEASE, Lock.SECURE_DOWNLOAD),
         (ESP32C3, Profile.RELEASE, Lock.DOWNLOAD_OFF),
         (ESP32C3, Profile.OPEN, Lock.NONE),
+        (ESP32C3, Profile.CIPHERTEXT_ONLY, Lock.NONE),
+        (ESP32C3, Profile.OPEN_SBV2, Lock.NONE),
+        (ESP32C3, Profile.RELEASE_SBV2, Lock.NONE),
+        (ESP32C3, Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD),
+        (ESP32, Profile.RELEASE_SBV2, Lock.NONE),
+        (ESP32, Profile.RELEASE_SBV2, Lock.DOWNLOAD_OFF),
     ],
     ids=lambda each: getattr(each, "value", None) or each.name,
 )
@@ -56,8 +62,10 @@ def test_a_board_is_provisioned_by_the_real_tools(start, tmp_path, chip, profile
     with twin.session() as session:
         state = session.state()
     assert state.mac == twin.mac
-    plan = plan_for(state, profile=profile, lock=lock, regions=firmware(chip))
-    outcome = carry_out(plan, twin.session, vault, records=records, regions=firmware(chip), physical=False)
+    boot = {"digests": (boot_key(0),), "signers": signed_with} if profile.secure_boot else {}
+    regions = signed(firmware(chip), boot_key(0)) if profile.secure_boot else firmware(chip)
+    plan = plan_for(state, profile=profile, lock=lock, regions=regions, **boot)
+    outcome = carry_out(plan, twin.session, vault, records=records, regions=regions, physical=False)
     assert (outcome.record.profile, outcome.record.lock) == (profile, lock)
     if lock is Lock.DOWNLOAD_OFF:
         with pytest.raises(BoardError, match="connecting to the ROM"), twin.session():
@@ -67,9 +75,9 @@ def test_a_board_is_provisioned_by_the_real_tools(start, tmp_path, chip, profile
         with twin.session() as session:
             after = session.state()
             if after.download is Download.OPEN:
-                for region in firmware(chip):
+                for region in regions:
                     data = pad_to_block(region.data)
-                    if profile is not Profile.OPEN:
+                    if profile.encrypts:
                         data = encrypt(chip.cipher, vault.flash_key(twin.mac), region.offset, data)
                     assert session.read_flash(region.offset, len(data)) == data
     assert (after.download is Download.SECURE) == (lock is Lock.SECURE_DOWNLOAD)
@@ -78,13 +86,14 @@ def test_a_board_is_provisioned_by_the_real_tools(start, tmp_path, chip, profile
         profile=profile,
         lock=lock,
         key=vault.key(twin.mac),
-        regions=firmware(chip) if profile is not Profile.OPEN else (),
+        regions=regions if profile.encrypts else (),
         record=records.read(twin.mac),
+        **boot,
     )
     assert again.empty
     talk = "\n".join(twin.log)
     assert "Hash of data verified" in talk
-    if profile is not Profile.OPEN:
+    if profile.encrypts:
         assert vault.flash_key(twin.mac).hex() not in talk
         assert vault.flash_key(twin.mac)[::-1].hex() not in talk
 

@@ -375,6 +375,4 @@ def due_notes(record: KeyRecord) -> Sequence[str]:
         return (
             f"key {record.key_id} is unproven: nothing is enciphered with it before a proof; do not ship this device",
         )
-    if record.state is KeyState.FORGOTTEN:
-        return (no_key_text(record),)
-    return ()
+    return () if record.state.has_key else (no_key_text(record),)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,9 @@ from harness.provision.flash_baud import FlashBauds
 from harness.provision.identity import Identity
 from harness.provision.profile import Lock, Profile
 from harness.provision.rom import RomSession
-from harness.vault.vault import Vault
+from harness.provision.told_fuses import told_state
+from harness.vault.key_ref import KeyState
+from harness.vault.vault import Vault, now_utc
 
 BOOT_TIMEOUT_S = 30.0
 """From reset to the firmware's boot event; a real board with Wi-Fi takes a few seconds."""
@@ -380,6 +382,14 @@ class Board:
             raise BoardError(f"refuses to reboot: {answer.error}", board=self.name)
         return self._await_firmware(mark, timeout_s)
 
+    def await_boot(self, since: int, *, timeout_s: float = BOOT_TIMEOUT_S) -> BootRecord:
+        """Waits until the firmware is up in a boot of its own accord, after the mark `since` (``console.mark()``).
+
+        Raises:
+            BoardError: as `restart`.
+        """
+        return self._await_firmware(since, timeout_s)
+
     def watch_boot(
         self, *, until: Callable[[BootRecord], bool] | None = None, timeout_s: float = BOOT_TIMEOUT_S
     ) -> BootRecord:
@@ -506,6 +516,69 @@ class Board:
         """Brings otadata in step with the slot that runs."""
         return self.command("repair")
 
+    # --- burns by the firmware
+
+    def told_state(self) -> ChipState | None:
+        """eFuses as the running firmware reads them, whatever the ROM still shows; None where it tells none.
+
+        Behind Secure Download Mode this is what a plan's promise can be compared with.
+        """
+        return told_state(self.chip, self.status().fields)
+
+    def set_release_mode(self, *, planned: bool = False) -> Answer:
+        """Has the firmware go from development to release by ``esp_flash_encryption_set_release_mode()``.
+
+        That function always locks UART download, too: Secure Download Mode, and on ESP32 all of it, which is FINAL. With
+        encryption off it aborts, and so does this board's firmware.
+
+        Args:
+            planned: a plan that lists this burn was consented to; without it no physical board does it.
+
+        Raises:
+            RefusedError: a physical board without `planned`. BoardError: the firmware restarted over it.
+        """
+        lock = Lock.DOWNLOAD_OFF if self.chip.fuses.secure_download is None else Lock.SECURE_DOWNLOAD
+        return self._lock_by_firmware("release", lock, planned=planned)
+
+    def disable_download(self, *, planned: bool = False) -> Answer:
+        """Has the firmware switch UART download off for good (``esp_efuse_disable_rom_download_mode``): FINAL.
+
+        Args and Raises: as `set_release_mode`.
+        """
+        return self._lock_by_firmware("download-off", Lock.DOWNLOAD_OFF, planned=planned)
+
+    def enable_secure_download(self, *, planned: bool = False) -> Answer:
+        """Has the firmware burn Secure Download Mode (``esp_efuse_enable_rom_secure_download_mode``).
+
+        Args and Raises: as `set_release_mode`.
+        """
+        return self._lock_by_firmware("secure-download", Lock.SECURE_DOWNLOAD, planned=planned)
+
+    def _lock_by_firmware(self, mode: str, lock: Lock, *, planned: bool) -> Answer:
+        if not planned:
+            # On a physical board this refuses.
+            answer = self.command("lock", mode=mode)
+        else:
+            self._require_speech("lock")
+            self.identity.require()
+            answer = self._device.send("lock", {"mode": mode}, timeout_s=15.0)
+        if answer.ok:
+            self.lock = lock
+            if mode == "release" and self.profile is not None:
+                self.profile = Profile.of(Profile.RELEASE, secure_boot=self.profile.secure_boot)
+            if not planned:
+                self._note_new_lock()
+        return answer
+
+    def _note_new_lock(self) -> None:
+        """The device record says what the ROM no longer tells; a plan writes its own."""
+        record = self.records.read(self._known_mac())
+        if record is None or self.profile is None or self.lock is None:
+            return
+        state = self.told_state()
+        fuses = record.fuses if state is None else state.fuses
+        self.records.write(replace(record, profile=self.profile, lock=self.lock, fuses=fuses))
+
     def slot_digest(self, label: str, *, size_bytes: int | None = None) -> str:
         """SHA-256 of what lies in the slot, undeciphered, as the firmware computes it; hexadecimal."""
         length = {} if size_bytes is None else {"len": size_bytes}
@@ -550,7 +623,21 @@ class Board:
         )
 
     def _key(self) -> bytes | None:
-        return self.vault.flash_key(self._known_mac()) if self.encrypts else None
+        if not self.encrypts:
+            return None
+        known = self.vault.key_record(self._known_mac())
+        if known is None or known.state is KeyState.DEVICE_MADE:
+            raise NotApplicableError(
+                "not applicable: no key. Its flash key was made by the device or elsewhere: no host can encipher an "
+                "update for it",
+                board=self.name,
+                todo="update it with the stock handler, which enciphers on the device",
+            )
+        return self.vault.flash_key(self._known_mac())
+
+    def note_proof(self, what: str, *, version: str) -> None:
+        """Its record remembers that `what` (`harness.provision.device_record.ROLLBACK`, …) has passed on it."""
+        self.records.note_proof(self._known_mac(), what, version=version, when=now_utc())
 
     def package(self, release: Release, slot: Partition | None = None) -> bytes:
         """The signed OTA package of `release`, for `slot` or for the slot that is free now."""

@@ -2,7 +2,9 @@
 
 Fixtures: ``board`` (a prepared `Board`, settled before each test), ``ota_server`` (its HTTP server), ``boot_record``
 (its last boot), ``dut`` (pytest-embedded's, on the board's link).
-Markers: ``profiles(...)``: the security profiles a test is for; ``needs(...)``: what the board's link must be able to do.
+Markers: ``profiles(...)``: the security profiles a test is for; ``needs(...)``: what the board's link must be able to do;
+``full``: outside of the default subset; ``consumes(...)``: what a run of it uses up for good; ``source(...)``: the public
+case that it comes from.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import pytest
 
 from harness.board import Board
 from harness.build.app_dir import read_app_dir
-from harness.chips import CHIPS
+from harness.chips import CHIPS, TWINS
 from harness.console.boot_record import BootRecord
 from harness.console.log_file import BOARD_SIGN, MARK_SIGN
+from harness.consumption import Consumption
 from harness.dut import HarnessDut
 from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
@@ -31,8 +34,15 @@ from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
 from harness.say import Say
+from harness.scope import Scope, profile_named
+from harness.subset import FULL, Subset
 
 DEFAULT_CHIP = "esp32c3"
+
+SUBSET = pytest.StashKey[Subset]()
+CONSUMPTION = pytest.StashKey[Consumption]()
+WORKER_OUTPUT = "harness"
+"""Under this name a worker of pytest-xdist tells its controller what it has to say at the end."""
 
 FOREIGN_WARNINGS = (
     # pytest-embedded's autouse fixtures, in every test of the session.
@@ -67,7 +77,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             {
                 "action": "append",
                 "metavar": "CHIP",
-                "help": f"chips of the throwaway twins: {', '.join(CHIPS)}",
+                "help": f"chips of the throwaway twins: {', '.join(TWINS)}",
             },
         ),
         (
@@ -76,6 +86,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                 "action": "append",
                 "metavar": "NAME",
                 "help": "allow this run to burn eFuses of the board NAME, as far as its burn_up_to says",
+            },
+        ),
+        (
+            "--consume",
+            {
+                "action": "append",
+                "metavar": "NAME",
+                "help": "allow this run scenarios that use something of the board NAME up for good, within its budget",
+            },
+        ),
+        (
+            f"--{FULL}",
+            {
+                "action": "store_true",
+                "help": "every scenario on the twins of all chips and in every profile where it makes sense; default: "
+                "a subset of a few minutes, which says what it leaves out",
             },
         ),
         (
@@ -109,18 +135,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ),
     ]
     for name, settings in options:
-        group.addoption(name, default=[] if settings.get("action") == "append" else None, **settings)
+        default = {"append": [], "store_true": False}.get(settings.get("action", ""))
+        group.addoption(name, default=default, **settings)
+
+
+MARKERS = (
+    "profiles(*names, full=(), secure_boot=None): security profiles this test is for; default: release. Each stands for "
+    "its encryption, with secure boot and without, unless secure_boot says which; those in full need --full or --profile",
+    "needs(*capabilities): what the board's link must be able to do",
+    "full: not in the default subset; --full runs it",
+    "source(*cases): the public cases that this comes from, e.g. 'esp-idf #6172'; kept in the JUnit report",
+    "consumes(**amounts): what one run uses up for good (secure_version, digest_slots, revocations, device_keys); on "
+    "physical boards only with --consume NAME and a budget in the board's entry",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the markers."""
-    config.addinivalue_line(
-        "markers", "profiles(*names): security profiles this test is for; default: release"
-    )
-    config.addinivalue_line("markers", "needs(*capabilities): what the board's link must be able to do")
+    for line in MARKERS:
+        config.addinivalue_line("markers", line)
     for warning in FOREIGN_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
     _check_options(config)
+    config.stash[SUBSET] = Subset.of(config)
+    config.stash[CONSUMPTION] = Consumption(frozenset(config.getoption("--consume")))
     if getattr(config.option, "dist", None) == "load":
         # Under pytest-xdist all tests of one board belong to one worker: a board has one user.
         config.option.dist = "loadgroup"
@@ -130,7 +168,7 @@ def _check_options(config: pytest.Config) -> None:
     """What was said on the command line is checked before anything is collected: one sentence, exit code 4."""
     try:
         for word in config.getoption("--profile"):
-            _profile(word)
+            profile_named(word)
         for word in config.getoption("--chip"):
             _chip(word)
         for folder in config.getoption("--app"):
@@ -190,40 +228,42 @@ def _inventory(config: pytest.Config) -> Inventory:
     return read_inventory(Path(named) if named else None, folder=config.rootpath)
 
 
-def _targets(config: pytest.Config, inventory: Inventory, demanded: tuple[str, ...]) -> list[Target]:
+def _targets(config: pytest.Config, inventory: Inventory, scope: Scope, *, full: bool) -> list[Target]:
     """Boards times profiles for one test."""
-    only = [_profile(word) for word in config.getoption("--profile")]
+    only = [profile_named(word) for word in config.getoption("--profile")]
+    wanted = scope.chosen(only, full=full)
     names = config.getoption("--board")
-    asked = [_profile(word) for word in demanded]
-    wanted = [p for p in (asked or only or [Profile.RELEASE]) if not only or p in only]
     if names:
         # A board that stays goes from profile to profile, and no way leads back.
-        wanted = sorted(wanted, key=lambda profile: profile.distance)
+        wanted = tuple(sorted(wanted, key=lambda profile: profile.distance))
         chosen = inventory.select(names)
+        burn = config.getoption("--burn")
         return [
             Target(name, entry, profile, throwaway=False)
             for name, entry in chosen.items()
-            for profile in ([None] if isinstance(entry, PhysicalEntry) and not (asked or only) else wanted)
+            for profile in (
+                [None] if isinstance(entry, PhysicalEntry) and not only and name not in burn else wanted
+            )
         ]
     twins: dict[str, TwinEntry] = inventory.twins()
     chips = [_chip(word) for word in config.getoption("--chip")]
     if chips or not twins:
-        twins = {f"twin-{chip}": TwinEntry(chip=chip) for chip in chips or [DEFAULT_CHIP]}
+        twins = {_twin_name(chip): TwinEntry(chip=chip) for chip in chips or [DEFAULT_CHIP]}
+    if full and not chips:
+        there = {entry.chip for entry in twins.values()}
+        twins |= {_twin_name(chip): TwinEntry(chip=chip) for chip in TWINS if chip not in there}
     return [Target(n, e, p, throwaway=True) for n, e in twins.items() for p in wanted]
 
 
-def _profile(word: str) -> Profile:
-    try:
-        return Profile(word)
-    except ValueError:
-        known = ", ".join(profile.value for profile in Profile)
-        raise UsageError(f"there is no profile '{word}'", todo=f"use one of: {known}") from None
+def _twin_name(chip: str) -> str:
+    return f"twin-{chip}"
 
 
 def _chip(word: str) -> str:
     name = word.lower().replace("-", "")
-    if name not in CHIPS:
-        raise UsageError(f"chip '{word}' is not supported", todo=f"use one of: {', '.join(CHIPS)}")
+    if name not in TWINS:
+        problem = "has no twin" if name in CHIPS else "is not supported"
+        raise UsageError(f"chip '{word}' {problem}", todo=f"use one of: {', '.join(TWINS)}")
     return name
 
 
@@ -231,19 +271,71 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test that takes a board runs once per board and profile; tests of one board run together."""
     if "_target" not in metafunc.fixturenames:
         return
-    marker = metafunc.definition.get_closest_marker("profiles")
-    demanded = tuple(str(word) for word in marker.args) if marker else ()
+    config = metafunc.config
+    subset = config.stash[SUBSET]
     try:
-        targets = _targets(metafunc.config, _inventory(metafunc.config), demanded)
+        scope = _scope(metafunc.definition)
+        inventory = _inventory(config)
+        targets = _targets(config, inventory, scope, full=subset.full)
+        everything = targets if subset.full else _targets(config, inventory, scope, full=True)
     except HarnessError as error:
         # Of collection errors this one is shown without a traceback.
         raise pytest.Collector.CollectError(str(error)) from error
-    parallel = metafunc.config.pluginmanager.hasplugin("xdist")
+    subset.multiply(metafunc.definition.nodeid, chosen=len(targets), everything=len(everything))
+    parallel = config.pluginmanager.hasplugin("xdist")
     parameters = [
         pytest.param(target, id=target.id, marks=[pytest.mark.xdist_group(target.id)] if parallel else [])
         for target in targets
     ]
     metafunc.parametrize("_target", parameters, indirect=True, scope="session")
+
+
+def _scope(item: pytest.Item) -> Scope:
+    """The profiles that a test is for, by its marker."""
+    marker = item.get_closest_marker("profiles")
+    return Scope.of_marker(marker.args, marker.kwargs) if marker is not None else Scope()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """After ``-k`` and ``-m``: what is not in the default subset is deselected; sources go into the report."""
+    config.stash[SUBSET].select(config, items)
+    for item in items:
+        item.user_properties += [
+            ("source", str(case)) for marker in item.iter_markers("source") for case in marker.args
+        ]
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """What the default subset leaves out."""
+    line = config.stash[SUBSET].line
+    return [line] if line is not None else []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended: what it counted is shown by its controller."""
+    told = getattr(node, "workeroutput", {}).get(WORKER_OUTPUT)
+    if told is not None:
+        node.config.stash[SUBSET].take(told["subset"])
+        node.config.stash[CONSUMPTION].lines.update(told["left"])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker tells its controller."""
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        told = {"subset": config.stash[SUBSET].to_fields(), "left": config.stash[CONSUMPTION].lines}
+        config.workeroutput[WORKER_OUTPUT] = told
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """What was left out, and what the boards have left of what does not come back."""
+    line = config.stash[SUBSET].line
+    if line is not None:
+        terminalreporter.write_line(line)
+    for name, left in sorted(config.stash[CONSUMPTION].lines.items()):
+        terminalreporter.write_line(f"left of what board {name} has only once: {left}")
 
 
 @pytest.fixture(scope="session")
@@ -280,6 +372,8 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
             bench.refused = str(error)
         except HarnessError as error:
             bench.broken = str(error)
+        if bench.board is not None and bench.broken is None and bench.refused is None:
+            config.stash[CONSUMPTION].look(bench.board, _target.entry)
         yield bench
 
 
@@ -324,7 +418,7 @@ def _prepare(bench: Bench, board: Board, target: Target, lab: Lab, config: pytes
 
 
 @pytest.fixture
-def board(_bench: Bench, request: pytest.FixtureRequest) -> Iterator[Board]:
+def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Iterator[Board]:
     """The board, up, its version confirmed, otadata in step; its log goes on over all tests of the session."""
     if _bench.refused is not None:
         pytest.skip(_bench.refused)
@@ -335,7 +429,12 @@ def board(_bench: Bench, request: pytest.FixtureRequest) -> Iterator[Board]:
     missing = [word for word in (marker.args if marker else ()) if word not in board.capabilities]
     if missing:
         pytest.skip(f"board {board.name} has no {', '.join(missing)} ({board.link.kind} link)")
+    if board.profile is not None and not _scope(request.node).admits(board.profile):
+        pytest.skip(f"board {board.name} is in profile {board.profile.value}, which this scenario is not for")
     board.console.note(f"test {request.node.name}")
+    refusal = request.config.stash[CONSUMPTION].begin(request.node, board, _target.entry)
+    if refusal is not None:
+        pytest.skip(refusal)
     try:
         board.settle()
     except HarnessError as error:

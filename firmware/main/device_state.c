@@ -3,6 +3,8 @@
 #include <stdio.h>
 
 #include "esp_app_desc.h"
+#include "esp_efuse.h"
+#include "esp_efuse_table.h"
 #include "esp_flash_encrypt.h"
 #include "esp_mac.h"
 #include "esp_ota_ops.h"
@@ -82,6 +84,50 @@ static void add_slots(event_t *event)
     event_add_number(event, "next_offset", has_next ? next->address : 0);
 }
 
+/* Size of BLOCK0, which holds every fuse that decides about security, and the protection of the others. */
+#if CONFIG_IDF_TARGET_ESP32
+#define BLOCK0_BITS 224
+#elif CONFIG_IDF_TARGET_ESP32C2
+#define BLOCK0_BITS 64
+#else
+#define BLOCK0_BITS 192
+#endif
+
+/* Which halves of the key blocks read as zeros, because they are blank or hidden: bit 2n for the lower 128
+ * bits of the nth key block, bit 2n+1 for the upper. */
+static uint32_t blank_halves(void)
+{
+    uint32_t blank = 0;
+    for (int block = EFUSE_BLK_KEY0; block < EFUSE_BLK_KEY_MAX; block++) {
+        for (int half = 0; half < 2; half++) {
+            uint32_t words[4] = {0};
+            const esp_err_t err =
+                esp_efuse_read_block((esp_efuse_block_t)block, words, (size_t)half * 128, 128);
+            if (err == ESP_OK && (words[0] | words[1] | words[2] | words[3]) == 0) {
+                blank |= UINT32_C(1) << (2 * (block - EFUSE_BLK_KEY0) + half);
+            }
+        }
+    }
+    return blank;
+}
+
+/* BLOCK0 as it reads. Where UART download is restricted nobody else can tell a host what is burned. */
+static void add_fuses(event_t *event)
+{
+    /* A description of our own: esp_efuse_read_block() and esp_efuse_read_reg() refuse this block. */
+    static const esp_efuse_desc_t BLOCK0 = {EFUSE_BLK0, 0, BLOCK0_BITS};
+    const esp_efuse_desc_t *field[] = {&BLOCK0, NULL};
+    uint8_t bytes[BLOCK0_BITS / 8] = {0};
+    if (esp_efuse_read_field_blob(field, bytes, BLOCK0_BITS) == ESP_OK) {
+        event_add_hex(event, "fuses", bytes, sizeof(bytes));
+        event_add_number(event, "blank_key_halves", blank_halves());
+    }
+    size_t secure_version = 0;
+    if (esp_efuse_read_field_cnt(ESP_EFUSE_SECURE_VERSION, &secure_version) == ESP_OK) {
+        event_add_number(event, "fuse_secure_version", (int64_t)secure_version);
+    }
+}
+
 void device_state_add(event_t *event)
 {
     const esp_app_desc_t *app = esp_app_get_description();
@@ -99,9 +145,14 @@ void device_state_add(event_t *event)
     event_add_text(event, "mac", mac_text);
     add_slots(event);
     event_add_text(event, "fe", encryption_name());
-    event_add_flag(event, "sb", esp_secure_boot_enabled());
+    const bool secure_boot = esp_secure_boot_enabled();
+    event_add_flag(event, "sb", secure_boot);
     /* ESP-IDF's check logs what is missing; on a plain chip that would only be noise. */
     event_add_flag(event, "release_ok", encrypted && esp_flash_encryption_cfg_verify_release_mode());
+    if (secure_boot) {
+        event_add_flag(event, "sb_release_ok", esp_secure_boot_cfg_verify_release_mode());
+    }
     event_add_number(event, "secure_version", app->secure_version);
+    add_fuses(event);
     event_add_text(event, "reset", reset_name());
 }

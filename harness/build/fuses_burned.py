@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.chips import chip_named
 from harness.provision.profile import Profile
 from harness.provision.steps import FirmwareBurns
 
@@ -34,6 +35,8 @@ class _ChipFuses:
     secure_download: str
     cache_write_protect: str
     secure_boot: str
+    digests: str = "key blocks with purpose SECURE_BOOT_DIGEST0..2"
+    soft_jtag: str = "SOFT_DIS_JTAG"
 
 
 _XTS_KEY = "a key block with purpose XTS_AES_128_KEY (or two with XTS_AES_256_KEY_1/2)"
@@ -54,6 +57,8 @@ _CHIPS: Mapping[str, _ChipFuses] = {
         "",
         "WR_DIS of DIS_CACHE",
         "ABS_DONE_1",
+        digests="BLOCK2",
+        soft_jtag="",
     ),
     "esp32s2": _ChipFuses(
         "SPI_BOOT_CRYPT_CNT",
@@ -82,6 +87,37 @@ _CHIPS: Mapping[str, _ChipFuses] = {
         for name in ("esp32c3", "esp32c6")
     },
     "esp32h2": _ChipFuses("SPI_BOOT_CRYPT_CNT", 3, _XTS_KEY, _MANUAL, _PAD_USB, (), _DIRECT, *_LATER),
+    "esp32c5": _ChipFuses(
+        "SPI_BOOT_CRYPT_CNT", 3, _XTS_KEY, _MANUAL, _PAD_USB, ("SPI_DOWNLOAD_MSPI_DIS",), _DIRECT, *_LATER
+    ),
+    "esp32p4": _ChipFuses(
+        "SPI_BOOT_CRYPT_CNT",
+        3,
+        _XTS_KEY,
+        _MANUAL,
+        _PAD_USB,
+        ("SPI_DOWNLOAD_MSPI_DIS",),
+        _DIRECT,
+        "DIS_DOWNLOAD_MODE",
+        "ENABLE_SECURITY_DOWNLOAD",
+        "",
+        "SECURE_BOOT_EN",
+    ),
+    "esp32c2": _ChipFuses(
+        "SPI_BOOT_CRYPT_CNT",
+        3,
+        "BLOCK_KEY0",
+        _MANUAL,
+        ("DIS_PAD_JTAG",),
+        ("DIS_DOWNLOAD_ICACHE",),
+        _DIRECT,
+        "DIS_DOWNLOAD_MODE",
+        "ENABLE_SECURITY_DOWNLOAD",
+        "",
+        "SECURE_BOOT_EN",
+        digests="BLOCK_KEY0",
+        soft_jtag="",
+    ),
 }
 
 
@@ -191,8 +227,10 @@ def _flash_encryption(c: Mapping[str, str], chip_name: str, fuses: _ChipFuses) -
         names.append("XTS_DPA_PSEUDO_LEVEL")
     if _on(c, "SECURE_BOOT_V2_ENABLED") and not _on(c, "SECURE_BOOT_V2_ALLOW_EFUSE_RD_DIS"):
         names.append("WR_DIS of RD_DIS")
-    if not _on(c, "SECURE_FLASH_SKIP_WRITE_PROTECTION_CACHE"):
+    if fuses.cache_write_protect and not _on(c, "SECURE_FLASH_SKIP_WRITE_PROTECTION_CACHE"):
         names.append(fuses.cache_write_protect)
+    if release and chip_named(chip_name).fuses.release_write_protect == fuses.counter:
+        names.append(f"WR_DIS of {fuses.counter}")
     value = (1 << fuses.counter_bits) - 1 if release else 1
     names.append(f"{fuses.counter} = {value:#x}")
     for name in names:
@@ -207,16 +245,15 @@ def _secure_boot(c: Mapping[str, str], chip_name: str, fuses: _ChipFuses) -> Ite
     if _on(c, "SECURE_BOOT_V1_ENABLED"):
         names += ["a secure boot key into BLOCK2, read- and write-protected", "ABS_DONE_0"]
     else:
-        digests = "BLOCK2" if chip_name == "esp32" else "key blocks with purpose SECURE_BOOT_DIGEST0..2"
-        names += [f"the digests of its signing keys into {digests}", fuses.secure_boot]
-    if chip_name != "esp32" and not _on(c, "SECURE_BOOT_ALLOW_UNUSED_DIGEST_SLOTS"):
+        names += [f"the digests of its signing keys into {fuses.digests}", fuses.secure_boot]
+    if chip_named(chip_name).secure_boot.revoke and not _on(c, "SECURE_BOOT_ALLOW_UNUSED_DIGEST_SLOTS"):
         names.append("SECURE_BOOT_KEY_REVOKE of unused digests")
     if _on(c, "SECURE_BOOT_ENABLE_AGGRESSIVE_KEY_REVOKE"):
         names.append("SECURE_BOOT_AGGRESSIVE_REVOKE")
     if not _on(c, "SECURE_BOOT_ALLOW_JTAG"):
         names += fuses.jtag
-        if chip_name != "esp32":
-            names.append("SOFT_DIS_JTAG")
+        if fuses.soft_jtag:
+            names.append(fuses.soft_jtag)
     if chip_name == "esp32" and not _on(c, "SECURE_BOOT_ALLOW_ROM_BASIC"):
         names.append("CONSOLE_DEBUG_DISABLE")
     names += fuses.boot_modes
@@ -250,8 +287,9 @@ def _start_up(c: Mapping[str, str], chip_name: str, fuses: _ChipFuses) -> Iterat
         yield SelfBurn(APP, "ECC_FORCE_CONST_TIME", when, Profile.DEVELOPMENT)
     if _on(c, "ESP_ECDSA_ENABLE_P192_CURVE"):
         yield SelfBurn(APP, "ECDSA_CURVE_MODE", when, Profile.DEVELOPMENT)
-    if chip_name == "esp32h2" and _on(c, "SECURE_BOOT_V2_ENABLED"):
-        yield SelfBurn(APP, "WR_DIS of ECDSA_CURVE_MODE", when, Profile.RELEASE)
+    if _on(c, "SECURE_BOOT_V2_ENABLED") and not _on(c, "SECURE_BOOT_SKIP_WRITE_PROTECTION_SCA"):
+        for name in chip_named(chip_name).secure_boot.also_write_protect:
+            yield SelfBurn(APP, f"WR_DIS of {name}", when, Profile.RELEASE)
     if (
         _on(c, "SECURE_BOOT")
         and _on(c, "SECURE_FLASH_ENCRYPTION_MODE_RELEASE")

@@ -11,14 +11,15 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.chips import Chip
+from harness.build.kconfig import merged, settled
+from harness.chips import CHIPS, Chip
 from harness.errors import FormatError, UsageError
 
 OWN_PREFIXES = ("CONFIG_RAW_OTA_", "CONFIG_COMPANION_")
 """Options of this project; a fragment that sets one that no Kconfig file defines has a misspelt name."""
 
 KCONFIG_FILES = ("components/raw_ota/Kconfig", "main/Kconfig.projbuild")
-GROUPS = ("profile", "lock", "net", "console", "layout")
+GROUPS = ("profile", "lock", "boot", "scheme", "net", "console", "layout", "key", "rollback")
 """What fragments are about: ``sdkconfig.<group>.<name>``."""
 
 _OPTION = re.compile(r"(CONFIG_[A-Za-z0-9_]+)=(.*)")
@@ -87,7 +88,7 @@ def fragment_path(firmware: Path, name: str) -> Path:
     known = sorted(
         path.name.removeprefix("sdkconfig.")
         for path in firmware.glob("sdkconfig.*")
-        if not path.name.startswith("sdkconfig.defaults")
+        if not path.name.startswith("sdkconfig.defaults") and path.suffix.removeprefix(".") not in CHIPS
     )
     raise UsageError(f"there is no sdkconfig fragment '{name}'", todo=f"use some of: {', '.join(known)}")
 
@@ -102,13 +103,10 @@ def native_options(firmware: Path, chip: Chip, fragments: Iterable[str]) -> dict
     for name in KCONFIG_FILES:
         options.update(kconfig_defaults((firmware / name).read_text(encoding="utf-8")))
     own = set(options)
-    files = [
-        firmware / "native" / "sdkconfig.native",
-        firmware / "sdkconfig.defaults",
-        firmware / f"sdkconfig.defaults.{chip.name}",
-        *(fragment_path(firmware, name) for name in fragments),
-    ]
-    for path in files:
+    named = [firmware / "sdkconfig.defaults", *(fragment_path(firmware, name) for name in fragments)]
+    # As idf.py does: a file's own options, then those of the file of the same name for the chip.
+    files = [path for each in named for path in (each, each.with_name(f"{each.name}.{chip.name}"))]
+    for path in (firmware / "native" / "sdkconfig.native", *files):
         found = parse_sdkconfig(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for option in found:
             if option.startswith(OWN_PREFIXES) and option not in own:
@@ -116,7 +114,8 @@ def native_options(firmware: Path, chip: Chip, fragments: Iterable[str]) -> dict
                     f"{path.name} sets {option}, which no Kconfig file of the firmware defines",
                     todo="correct the name",
                 )
-        options.update(found)
+        options = merged(options, found)
+    options = settled(options, chip)
     options.update(_chip_options(chip))
     options["CONFIG_LOG_DEFAULT_LEVEL"] = _level(options, "CONFIG_LOG_DEFAULT_LEVEL")
     options["CONFIG_BOOTLOADER_LOG_LEVEL"] = _level(options, "CONFIG_BOOTLOADER_LOG_LEVEL")

@@ -1,11 +1,31 @@
 """The per-chip table of facts: another chip is another file here and another row in `CHIPS`."""
 
-from harness.chips.chip import Chip, Cipher, FuseNames, SecureBootFuses, SigningScheme
+from harness.chips.chip import (
+    KEY_PURPOSE_NUMBERS,
+    Chip,
+    Cipher,
+    FuseNames,
+    SecureBootFuses,
+    SigningScheme,
+)
 from harness.chips.esp32 import ESP32
+from harness.chips.esp32c2 import ESP32C2
 from harness.chips.esp32c3 import ESP32C3
+from harness.chips.esp32c5 import ESP32C5
+from harness.chips.esp32c6 import ESP32C6
+from harness.chips.esp32h2 import ESP32H2
+from harness.chips.esp32p4 import ESP32P4
+from harness.chips.esp32s2 import ESP32S2
+from harness.chips.esp32s3 import ESP32S3
 from harness.errors import UsageError
 
-CHIPS: dict[str, Chip] = {chip.name: chip for chip in (ESP32, ESP32C3)}
+CHIPS: dict[str, Chip] = {
+    chip.name: chip
+    for chip in (ESP32, ESP32S2, ESP32S3, ESP32C2, ESP32C3, ESP32C5, ESP32C6, ESP32H2, ESP32P4)
+}
+
+TWINS = ("esp32", "esp32c3")
+"""Chips that the built-in virtual board models."""
 
 
 def chip_named(name: str) -> Chip:
@@ -27,6 +47,8 @@ def chip_with_id(chip_id: int) -> Chip | None:
 
 __all__ = [
     "CHIPS",
+    "KEY_PURPOSE_NUMBERS",
+    "TWINS",
     "Chip",
     "Cipher",
     "FuseNames",

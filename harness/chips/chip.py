@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -24,6 +25,19 @@ class Cipher(str, Enum):
     def number(self) -> int:
         """The number that stands for this cipher in an OTA package header (firmware/README.md)."""
         return list(Cipher).index(self) + 1
+
+
+KEY_PURPOSE_NUMBERS: Mapping[str, int] = {
+    "XTS_AES_256_KEY_1": 2,
+    "XTS_AES_256_KEY_2": 3,
+    "XTS_AES_128_KEY": 4,
+    "HMAC_DOWN_ALL": 5,
+    "HMAC_DOWN_JTAG": 6,
+    "SECURE_BOOT_DIGEST0": 9,
+    "SECURE_BOOT_DIGEST1": 10,
+    "SECURE_BOOT_DIGEST2": 11,
+}
+"""What KEY_PURPOSE fields hold, the same on all chips that have them and that purpose."""
 
 
 class SigningScheme(str, Enum):
@@ -65,10 +79,18 @@ class FuseNames:
     """One-bit fuses burned to 1 for release, manual encryption among them. XTS_DPA_PSEUDO_LEVEL goes to 1, too."""
     manual_encrypt_disable: str
     release_write_protect: str | None
-    """Write-protecting this name sets the WR_DIS bit that IDF's release check wants; None: the chip has none."""
+    """Write-protecting this name sets the WR_DIS bit that IDF's release check wants; None: the chip has none.
+
+    The bit freezes other fuses as well (`harness.chips.efuses.EfuseGeometry.frozen_with`), so it comes after all
+    of them that a plan burns: those of `release` everywhere, SOFT_DIS_JTAG of secure boot on ESP32-S2. On ESP32-C2
+    it is the counter itself, with SECURE_BOOT_EN behind the same bit: IDF wants it there so that nobody can burn
+    XTS_KEY_LENGTH_256 later, which would make another key of the derived one.
+    """
     secure_download: str | None
     """Fuse of Secure Download Mode; None where the chip has none."""
     download_off: str
+    key_part: str | None = None
+    """The field of `key_storage_block` that holds the key, where it is a part of the block (ESP32-C2)."""
 
     @property
     def counter_release(self) -> int:
@@ -101,6 +123,15 @@ class SecureBootFuses:
     """Oldest revision whose ROM verifies."""
     write_protect: str = "RD_DIS"
     """Frozen afterwards, so that nobody can hide the digest; no flash key can be read-protected from then on."""
+    also_write_protect: tuple[str, ...] = ()
+    """What the workflow freezes besides: ECDSA_CURVE_MODE on ESP32-H2, SECURE_BOOT_SHA384_EN on ESP32-C5.
+
+    The latter shares its bit with XTS_DPA_PSEUDO_LEVEL of `FuseNames.release`: before release it must stay open.
+    """
+    sha384_enable: str | None = None
+    """Burned with ECDSA P-384, whose images are signed over SHA-384; None where the ROM has no P-384."""
+    digest_part: str | None = None
+    """The field of `digest_block` that holds the digest, where it is a part of the block (ESP32-C2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +154,17 @@ class Chip:
     """The ROM has no encrypted flash write (ESP32): ``write-flash --encrypt`` needs the stub."""
     fuses: FuseNames
     secure_boot: SecureBootFuses
+    stub_with_secure_boot: bool = True
+    """esptool's stub runs although secure boot is on. ESP-IDF builds with ``--no-stub`` where it does not."""
     usb_serial_jtag: bool = False
     """The chip is its own USB device, with a console on it."""
     key_blocks_without_flash_keys: frozenset[str] = frozenset()
     """Blocks that take no flash key for a fault of the hardware (BLOCK_KEY5 on the chips with the quirk)."""
+
+    @property
+    def has_security_info(self) -> bool:
+        """The ROM answers GET_SECURITY_INFO (all but ESP32's, which came before Secure Download Mode)."""
+        return self.fuses.secure_download is not None
 
     @property
     def encrypted_write_align_bytes(self) -> int:

@@ -1,14 +1,19 @@
 """eFuse geometry: where blocks and fields lie, in the controller's registers and in a state file.
 
 Names are espefuse's. Positions are facts of the chips' reference manuals (chapter "eFuse Controller"); a unit
-test compares every row with the installed espefuse. The state file is the one that Espressif's QEMU keeps for
-the same chip: the read registers of all blocks in order, little endian.
+test compares every row with the installed espefuse. Fields lie in ``efuse_tables/<chip>.csv`` and are read when
+a chip is first asked for. The state file is the one that Espressif's QEMU keeps for the same chip: the read
+registers of all blocks in order, little endian. For chips that QEMU does not have, the same rule is applied.
 """
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
+from importlib import resources
 
 from harness.errors import UsageError
 
@@ -43,7 +48,11 @@ class EfuseField:
 
 @dataclass(frozen=True, slots=True)
 class EfuseBlock:
-    """One block: `words` 32-bit words, read at `read_offset` from the controller's base address."""
+    """One block: `words` 32-bit words, read at `read_offset` from the controller's base address.
+
+    `read_disable` is None where nothing hides the whole block; on ESP32-C2 two fields of BLOCK_KEY0 have a bit of
+    RD_DIS each (BLOCK_KEY0_LOW_128 and BLOCK_KEY0_HI_128).
+    """
 
     index: int
     name: str
@@ -73,6 +82,10 @@ class EfuseGeometry:
     file_size_bytes: int
     blocks: tuple[EfuseBlock, ...]
     fields: tuple[EfuseField, ...]
+    error_offsets: tuple[int, ...] = ()
+    """Registers that count errors of the Reed-Solomon blocks, 4 bits a block from block 1 on; none on ESP32."""
+    fail_bit_one_nibble_up: bool = False
+    """ESP32-C3: a block's fail bit lies in the next block's nibble (espefuse names it a design error)."""
     _blocks_by_name: dict[str, EfuseBlock] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
@@ -117,152 +130,73 @@ class EfuseGeometry:
     def has_block(self, name: str) -> bool:
         return name in self._blocks_by_name
 
+    @property
+    def key_blocks(self) -> tuple[EfuseBlock, ...]:
+        """The blocks that take keys of any purpose; on ESP32 every block has its one purpose, so none."""
+        return tuple(block for block in self.blocks if block.name.startswith("BLOCK_KEY"))
 
-_ESP32_FIELDS = (
-    EfuseField("WR_DIS", 0, 0, 16, 1, None),
-    EfuseField("RD_DIS", 0, 16, 4, 0, None),
-    EfuseField("FLASH_CRYPT_CNT", 0, 20, 7, 2, None),
-    EfuseField("UART_DOWNLOAD_DIS", 0, 27, 1, 2, None),
-    EfuseField("MAC", 0, 32, 48, 3, None),
-    EfuseField("MAC_CRC", 0, 80, 8, 3, None),
-    EfuseField("DISABLE_APP_CPU", 0, 96, 1, 3, None),
-    EfuseField("DISABLE_BT", 0, 97, 1, 3, None),
-    EfuseField("CHIP_PACKAGE_4BIT", 0, 98, 1, None, None),
-    EfuseField("DIS_CACHE", 0, 99, 1, 3, None),
-    EfuseField("SPI_PAD_CONFIG_HD", 0, 100, 5, None, None),
-    EfuseField("CHIP_PACKAGE", 0, 105, 3, None, None),
-    EfuseField("CHIP_CPU_FREQ_LOW", 0, 108, 1, None, None),
-    EfuseField("CHIP_CPU_FREQ_RATED", 0, 109, 1, None, None),
-    EfuseField("BLK3_PART_RESERVE", 0, 110, 1, 10, 3),
-    EfuseField("CHIP_VER_REV1", 0, 111, 1, None, None),
-    EfuseField("CLK8M_FREQ", 0, 128, 8, 4, None),
-    EfuseField("ADC_VREF", 0, 136, 5, 4, None),
-    EfuseField("XPD_SDIO_REG", 0, 142, 1, 5, None),
-    EfuseField("XPD_SDIO_TIEH", 0, 143, 1, 5, None),
-    EfuseField("XPD_SDIO_FORCE", 0, 144, 1, 5, None),
-    EfuseField("SPI_PAD_CONFIG_CLK", 0, 160, 5, 6, None),
-    EfuseField("SPI_PAD_CONFIG_Q", 0, 165, 5, 6, None),
-    EfuseField("SPI_PAD_CONFIG_D", 0, 170, 5, 6, None),
-    EfuseField("SPI_PAD_CONFIG_CS0", 0, 175, 5, 6, None),
-    EfuseField("CHIP_VER_REV2", 0, 180, 1, None, None),
-    EfuseField("VOL_LEVEL_HP_INV", 0, 182, 2, 3, None),
-    EfuseField("WAFER_VERSION_MINOR", 0, 184, 2, None, None),
-    EfuseField("FLASH_CRYPT_CONFIG", 0, 188, 4, 10, 3),
-    EfuseField("CODING_SCHEME", 0, 192, 2, 10, 3),
-    EfuseField("CONSOLE_DEBUG_DISABLE", 0, 194, 1, 15, None),
-    EfuseField("DISABLE_SDIO_HOST", 0, 195, 1, None, None),
-    EfuseField("ABS_DONE_0", 0, 196, 1, 12, None),
-    EfuseField("ABS_DONE_1", 0, 197, 1, 13, None),
-    EfuseField("JTAG_DISABLE", 0, 198, 1, 14, None),
-    EfuseField("DISABLE_DL_ENCRYPT", 0, 199, 1, 15, None),
-    EfuseField("DISABLE_DL_DECRYPT", 0, 200, 1, 15, None),
-    EfuseField("DISABLE_DL_CACHE", 0, 201, 1, 15, None),
-    EfuseField("KEY_STATUS", 0, 202, 1, 10, 3),
-    EfuseField("CUSTOM_MAC_CRC", 3, 0, 8, 9, 2),
-    EfuseField("CUSTOM_MAC", 3, 8, 48, 9, 2),
-    EfuseField("ADC1_TP_LOW", 3, 96, 7, 9, 2),
-    EfuseField("ADC1_TP_HIGH", 3, 103, 9, 9, 2),
-    EfuseField("ADC2_TP_LOW", 3, 112, 7, 9, 2),
-    EfuseField("ADC2_TP_HIGH", 3, 119, 9, 9, 2),
-    EfuseField("SECURE_VERSION", 3, 128, 32, 9, 2),
-    EfuseField("MAC_VERSION", 3, 184, 8, 9, 2),
-)
+    def purpose_fields(self, block: str | int) -> tuple[str, ...]:
+        """The fields that hold the purpose of a key block, low bits first; empty where a chip has none.
 
-_ESP32C3_FIELDS = (
-    EfuseField("WR_DIS", 0, 0, 32, None, None),
-    EfuseField("RD_DIS", 0, 32, 7, 0, None),
-    EfuseField("DIS_RTC_RAM_BOOT", 0, 39, 1, 1, None),
-    EfuseField("DIS_ICACHE", 0, 40, 1, 2, None),
-    EfuseField("DIS_USB_JTAG", 0, 41, 1, 2, None),
-    EfuseField("DIS_DOWNLOAD_ICACHE", 0, 42, 1, 2, None),
-    EfuseField("DIS_USB_SERIAL_JTAG", 0, 43, 1, 2, None),
-    EfuseField("DIS_FORCE_DOWNLOAD", 0, 44, 1, 2, None),
-    EfuseField("DIS_TWAI", 0, 46, 1, 2, None),
-    EfuseField("JTAG_SEL_ENABLE", 0, 47, 1, 2, None),
-    EfuseField("SOFT_DIS_JTAG", 0, 48, 3, 31, None),
-    EfuseField("DIS_PAD_JTAG", 0, 51, 1, 2, None),
-    EfuseField("DIS_DOWNLOAD_MANUAL_ENCRYPT", 0, 52, 1, 2, None),
-    EfuseField("USB_DREFH", 0, 53, 2, 30, None),
-    EfuseField("USB_DREFL", 0, 55, 2, 30, None),
-    EfuseField("USB_EXCHG_PINS", 0, 57, 1, 30, None),
-    EfuseField("VDD_SPI_AS_GPIO", 0, 58, 1, 30, None),
-    EfuseField("BTLC_GPIO_ENABLE", 0, 59, 2, 30, None),
-    EfuseField("POWERGLITCH_EN", 0, 61, 1, 3, None),
-    EfuseField("POWER_GLITCH_DSENSE", 0, 62, 2, 3, None),
-    EfuseField("WDT_DELAY_SEL", 0, 80, 2, 3, None),
-    EfuseField("SPI_BOOT_CRYPT_CNT", 0, 82, 3, 4, None),
-    EfuseField("SECURE_BOOT_KEY_REVOKE0", 0, 85, 1, 5, None),
-    EfuseField("SECURE_BOOT_KEY_REVOKE1", 0, 86, 1, 6, None),
-    EfuseField("SECURE_BOOT_KEY_REVOKE2", 0, 87, 1, 7, None),
-    EfuseField("KEY_PURPOSE_0", 0, 88, 4, 8, None),
-    EfuseField("KEY_PURPOSE_1", 0, 92, 4, 9, None),
-    EfuseField("KEY_PURPOSE_2", 0, 96, 4, 10, None),
-    EfuseField("KEY_PURPOSE_3", 0, 100, 4, 11, None),
-    EfuseField("KEY_PURPOSE_4", 0, 104, 4, 12, None),
-    EfuseField("KEY_PURPOSE_5", 0, 108, 4, 13, None),
-    EfuseField("SECURE_BOOT_EN", 0, 116, 1, 15, None),
-    EfuseField("SECURE_BOOT_AGGRESSIVE_REVOKE", 0, 117, 1, 16, None),
-    EfuseField("FLASH_TPUW", 0, 124, 4, 18, None),
-    EfuseField("DIS_DOWNLOAD_MODE", 0, 128, 1, 18, None),
-    EfuseField("DIS_DIRECT_BOOT", 0, 129, 1, 18, None),
-    EfuseField("DIS_USB_SERIAL_JTAG_ROM_PRINT", 0, 130, 1, 18, None),
-    EfuseField("FLASH_ECC_MODE", 0, 131, 1, 18, None),
-    EfuseField("DIS_USB_SERIAL_JTAG_DOWNLOAD_MODE", 0, 132, 1, 18, None),
-    EfuseField("ENABLE_SECURITY_DOWNLOAD", 0, 133, 1, 18, None),
-    EfuseField("UART_PRINT_CONTROL", 0, 134, 2, 18, None),
-    EfuseField("PIN_POWER_SELECTION", 0, 136, 1, 18, None),
-    EfuseField("FLASH_TYPE", 0, 137, 1, 18, None),
-    EfuseField("FLASH_PAGE_SIZE", 0, 138, 2, 18, None),
-    EfuseField("FLASH_ECC_EN", 0, 140, 1, 18, None),
-    EfuseField("FORCE_SEND_RESUME", 0, 141, 1, 18, None),
-    EfuseField("SECURE_VERSION", 0, 142, 16, 18, None),
-    EfuseField("ERR_RST_ENABLE", 0, 159, 1, 19, None),
-    EfuseField("DISABLE_WAFER_VERSION_MAJOR", 0, 160, 1, 19, None),
-    EfuseField("DISABLE_BLK_VERSION_MAJOR", 0, 161, 1, 19, None),
-    EfuseField("MAC", 1, 0, 48, 20, None),
-    EfuseField("SPI_PAD_CONFIG_CLK", 1, 48, 6, 20, None),
-    EfuseField("SPI_PAD_CONFIG_Q", 1, 54, 6, 20, None),
-    EfuseField("SPI_PAD_CONFIG_D", 1, 60, 6, 20, None),
-    EfuseField("SPI_PAD_CONFIG_CS", 1, 66, 6, 20, None),
-    EfuseField("SPI_PAD_CONFIG_HD", 1, 72, 6, 20, None),
-    EfuseField("SPI_PAD_CONFIG_WP", 1, 78, 6, 20, None),
-    EfuseField("SPI_PAD_CONFIG_DQS", 1, 84, 6, 20, None),
-    EfuseField("SPI_PAD_CONFIG_D4", 1, 90, 6, 20, None),
-    EfuseField("SPI_PAD_CONFIG_D5", 1, 96, 6, 20, None),
-    EfuseField("SPI_PAD_CONFIG_D6", 1, 102, 6, 20, None),
-    EfuseField("SPI_PAD_CONFIG_D7", 1, 108, 6, 20, None),
-    EfuseField("WAFER_VERSION_MINOR_LO", 1, 114, 3, 20, None),
-    EfuseField("PKG_VERSION", 1, 117, 3, 20, None),
-    EfuseField("BLK_VERSION_MINOR", 1, 120, 3, 20, None),
-    EfuseField("FLASH_CAP", 1, 123, 3, 20, None),
-    EfuseField("FLASH_TEMP", 1, 126, 2, 20, None),
-    EfuseField("FLASH_VENDOR", 1, 128, 3, 20, None),
-    EfuseField("K_RTC_LDO", 1, 135, 7, 20, None),
-    EfuseField("K_DIG_LDO", 1, 142, 7, 20, None),
-    EfuseField("V_RTC_DBIAS20", 1, 149, 8, 20, None),
-    EfuseField("V_DIG_DBIAS20", 1, 157, 8, 20, None),
-    EfuseField("DIG_DBIAS_HVT", 1, 165, 5, 20, None),
-    EfuseField("THRES_HVT", 1, 170, 10, 20, None),
-    EfuseField("WAFER_VERSION_MINOR_HI", 1, 183, 1, 20, None),
-    EfuseField("WAFER_VERSION_MAJOR", 1, 184, 2, 20, None),
-    EfuseField("OPTIONAL_UNIQUE_ID", 2, 0, 128, 21, None),
-    EfuseField("BLK_VERSION_MAJOR", 2, 128, 2, 21, None),
-    EfuseField("TEMP_CALIB", 2, 131, 9, 21, None),
-    EfuseField("OCODE", 2, 140, 8, 21, None),
-    EfuseField("ADC1_INIT_CODE_ATTEN0", 2, 148, 10, 21, None),
-    EfuseField("ADC1_INIT_CODE_ATTEN1", 2, 158, 10, 21, None),
-    EfuseField("ADC1_INIT_CODE_ATTEN2", 2, 168, 10, 21, None),
-    EfuseField("ADC1_INIT_CODE_ATTEN3", 2, 178, 10, 21, None),
-    EfuseField("ADC1_CAL_VOL_ATTEN0", 2, 188, 10, 21, None),
-    EfuseField("ADC1_CAL_VOL_ATTEN1", 2, 198, 10, 21, None),
-    EfuseField("ADC1_CAL_VOL_ATTEN2", 2, 208, 10, 21, None),
-    EfuseField("ADC1_CAL_VOL_ATTEN3", 2, 218, 10, 21, None),
-    EfuseField("BLOCK_USR_DATA", 3, 0, 192, 22, None),
-    EfuseField("CUSTOM_MAC", 3, 200, 48, 22, None),
-)
+        ESP32-P4 has a fifth bit elsewhere (``KEY_PURPOSE_0_H``), to be shifted left by the bits of the first.
 
-# Words per block in the order of the read registers; BLOCK0 and BLOCK1 of the C3 have six.
-_C3_BLOCKS = (
+        Raises:
+            UsageError: the chip has no such block.
+        """
+        row = self.block(block)
+        if row not in self.key_blocks:
+            return ()
+        name = f"KEY_PURPOSE_{self.key_blocks.index(row)}"
+        return tuple(each for each in (name, f"{name}_H") if self.has_field(each))
+
+    def frozen_with(self, name: str) -> tuple[str, ...]:
+        """All fields that take no more bits once `name` is write-protected, `name` among them.
+
+        What a plan must have burned before it write-protects `name`. Empty when nothing protects it.
+
+        Raises:
+            UsageError: the chip has no such field.
+        """
+        bit = self.field(name).write_disable
+        if bit is None:
+            return ()
+        return tuple(row.name for row in self.fields if row.write_disable == bit and row.block == 0)
+
+
+_FILE_BYTES = 1024
+"""Of all chips but ESP32. QEMU keeps this much for ESP32-C3 and ESP32-S3, of which the blocks take the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Controller:
+    """A chip's eFuse controller, without the fields."""
+
+    base: int
+    blocks: tuple[EfuseBlock, ...]
+    conf_offset: int = 0x1CC
+    command_offset: int = 0x1D4
+    coding: Coding = Coding.REED_SOLOMON
+    error_offsets: tuple[int, ...] = (0x1C0, 0x1C4)
+    fail_bit_one_nibble_up: bool = False
+    file_size_bytes: int = _FILE_BYTES
+
+
+def _one_after_the_other(
+    *rows: tuple[str, tuple[str, ...], int, int | None, int | None],
+) -> tuple[EfuseBlock, ...]:
+    """Blocks of (name, aliases, words, bit of WR_DIS, bit of RD_DIS) with read registers in a row from 0x2C.
+
+    PGM_DATA0 at 0 is the write window of all of them.
+    """
+    blocks: list[EfuseBlock] = []
+    at = 0
+    for index, (name, aliases, words, write_disable, read_disable) in enumerate(rows):
+        blocks.append(EfuseBlock(index, name, aliases, words, 0x2C + at, 0, write_disable, read_disable, at))
+        at += words * 4
+    return tuple(blocks)
+
+
+_SIX_KEY_BLOCKS = _one_after_the_other(
     ("BLOCK0", (), 6, None, None),
     ("MAC_SPI_8M_0", (), 6, 20, None),
     ("BLOCK_SYS_DATA", (), 8, 21, None),
@@ -276,44 +210,89 @@ _C3_BLOCKS = (
     ("BLOCK_SYS_DATA2", (), 8, 29, 6),
 )
 
-
-def _c3_blocks() -> tuple[EfuseBlock, ...]:
-    # RD_WR_DIS, the first read register, is at 0x2C; PGM_DATA0 at 0 is the write window of all blocks.
-    blocks: list[EfuseBlock] = []
-    at = 0
-    for index, (name, aliases, words, write_disable, read_disable) in enumerate(_C3_BLOCKS):
-        blocks.append(EfuseBlock(index, name, aliases, words, 0x2C + at, 0, write_disable, read_disable, at))
-        at += words * 4
-    return tuple(blocks)
-
-
-EFUSE_GEOMETRY: dict[str, EfuseGeometry] = {
-    "esp32": EfuseGeometry(
-        chip="esp32",
-        base=0x3FF5A000,
-        conf_offset=0xFC,
-        command_offset=0x104,
-        coding=Coding.NONE,
-        file_size_bytes=124,
-        blocks=(
+_CONTROLLERS = {
+    "esp32": _Controller(
+        0x3FF5A000,
+        (
             EfuseBlock(0, "BLOCK0", (), 7, 0x00, 0x1C, None, None, 0x00),
             EfuseBlock(1, "BLOCK1", ("flash_encryption",), 8, 0x38, 0x98, 7, 0, 0x1C),
             EfuseBlock(2, "BLOCK2", ("secure_boot_v1", "secure_boot_v2"), 8, 0x58, 0xB8, 8, 1, 0x3C),
             EfuseBlock(3, "BLOCK3", (), 8, 0x78, 0xD8, 9, 2, 0x5C),
         ),
-        fields=_ESP32_FIELDS,
+        conf_offset=0xFC,
+        command_offset=0x104,
+        coding=Coding.NONE,
+        error_offsets=(),
+        file_size_bytes=124,
     ),
-    "esp32c3": EfuseGeometry(
-        chip="esp32c3",
-        base=0x60008800,
-        conf_offset=0x1CC,
-        command_offset=0x1D4,
-        coding=Coding.REED_SOLOMON,
-        file_size_bytes=1024,
-        blocks=_c3_blocks(),
-        fields=_ESP32C3_FIELDS,
+    "esp32s2": _Controller(0x3F41A000, _SIX_KEY_BLOCKS),
+    "esp32s3": _Controller(0x60007000, _SIX_KEY_BLOCKS),
+    "esp32c2": _Controller(
+        0x60008800,
+        _one_after_the_other(
+            ("BLOCK0", (), 2, None, None),
+            ("BLOCK1", (), 3, 5, None),
+            ("BLOCK2", (), 8, 6, None),
+            ("BLOCK_KEY0", (), 8, 7, None),
+        ),
+        conf_offset=0x8C,
+        command_offset=0x94,
+        error_offsets=(0x84,),
     ),
+    "esp32c3": _Controller(0x60008800, _SIX_KEY_BLOCKS, fail_bit_one_nibble_up=True),
+    "esp32c5": _Controller(0x600B4800, _SIX_KEY_BLOCKS, command_offset=0x1D8, error_offsets=(0x190, 0x194)),
+    "esp32c6": _Controller(0x600B0800, _SIX_KEY_BLOCKS),
+    "esp32h2": _Controller(0x600B0800, _SIX_KEY_BLOCKS),
+    "esp32p4": _Controller(0x5012D000, _SIX_KEY_BLOCKS),
 }
+
+
+def _fields_of(chip: str) -> tuple[EfuseField, ...]:
+    text = (resources.files(__package__) / "efuse_tables" / f"{chip}.csv").read_text("utf-8")
+    return tuple(
+        EfuseField(
+            row["name"],
+            int(row["block"]),
+            int(row["bit"]),
+            int(row["bits"]),
+            int(row["write_disable"]) if row["write_disable"] else None,
+            int(row["read_disable"]) if row["read_disable"] else None,
+        )
+        for row in csv.DictReader(text.splitlines())
+    )
+
+
+@cache
+def _geometry(chip: str) -> EfuseGeometry:
+    row = _CONTROLLERS[chip]
+    return EfuseGeometry(
+        chip,
+        row.base,
+        row.conf_offset,
+        row.command_offset,
+        row.coding,
+        row.file_size_bytes,
+        row.blocks,
+        _fields_of(chip),
+        row.error_offsets,
+        row.fail_bit_one_nibble_up,
+    )
+
+
+class _Geometries(Mapping[str, EfuseGeometry]):
+    """By chip name; a chip's fields are read at its first use."""
+
+    def __getitem__(self, chip: str) -> EfuseGeometry:
+        return _geometry(chip)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CONTROLLERS)
+
+    def __len__(self) -> int:
+        return len(_CONTROLLERS)
+
+
+EFUSE_GEOMETRY: Mapping[str, EfuseGeometry] = _Geometries()
 
 
 def efuse_geometry(chip_name: str) -> EfuseGeometry:
@@ -322,9 +301,8 @@ def efuse_geometry(chip_name: str) -> EfuseGeometry:
     Raises:
         UsageError: there is no such row.
     """
-    geometry = EFUSE_GEOMETRY.get(chip_name)
-    if geometry is None:
+    if chip_name not in _CONTROLLERS:
         raise UsageError(
-            f"no eFuse table for chip '{chip_name}'", todo=f"use one of: {', '.join(EFUSE_GEOMETRY)}"
+            f"no eFuse table for chip '{chip_name}'", todo=f"use one of: {', '.join(_CONTROLLERS)}"
         )
-    return geometry
+    return _geometry(chip_name)

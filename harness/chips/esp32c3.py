@@ -46,6 +46,7 @@ ESP32C3 = Chip(
         aggressive_revoke="SECURE_BOOT_AGGRESSIVE_REVOKE",
         min_chip_rev_full=3,
     ),
+    stub_with_secure_boot=False,
     usb_serial_jtag=True,
     key_blocks_without_flash_keys=frozenset({"BLOCK_KEY5"}),
 )

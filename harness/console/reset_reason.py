@@ -61,8 +61,31 @@ RISCV_RESETS = {
     0x15: "USB_UART_CHIP_RESET",
     0x16: "USB_JTAG_CHIP_RESET",
     0x17: "POWER_GLITCH_RESET",
+    0x18: "JTAG_RESET",
+    0x19: "POWER_GLITCH_RESET",
 }
-"""ESP32-C3, and (with gaps) S2, S3, C2, C6, H2."""
+"""ESP32-C3, and (with gaps) S2, S3, C2, C5, C6, H2; 0x18 and 0x19 from ESP-IDF's ``rom/rtc.h``, not from a ROM."""
+
+ESP32P4_RESETS = {
+    0x1: "POWERON",
+    0x3: "SW_SYS_RESET",
+    0x5: "PMU_SYS_PWR_DOWN_RESET",
+    0x7: "HP_SYS_HP_WDT_RESET",
+    0x9: "HP_SYS_LP_WDT_RESET",
+    0xB: "HP_CORE_HP_WDT_RESET",
+    0xC: "SW_CPU_RESET",
+    0xD: "HP_CORE_LP_WDT_RESET",
+    0xF: "BROWN_OUT_RESET",
+    0x10: "CHIP_LP_WDT_RESET",
+    0x12: "SUPER_WDT_RESET",
+    0x13: "GLITCH_RTC_RESET",
+    0x14: "EFUSE_CRC_ERR_RESET",
+    0x16: "CHIP_USB_JTAG_RESET",
+    0x17: "CHIP_USB_UART_RESET",
+    0x18: "JTAG_RESET",
+    0x1A: "CPU_LOCKUP_RESET",
+}
+"""ESP32-P4, from ESP-IDF's ``rom/rtc.h``, not from a ROM."""
 
 # First word that fits decides, so BROWN stands before WDT: RTCWDT_BROWN_OUT_RESET.
 _WORDS = (
@@ -71,23 +94,27 @@ _WORDS = (
     ("GLITCH", ResetKind.GLITCH),
     ("WDT", ResetKind.WATCHDOG),
     ("SLEEP", ResetKind.DEEP_SLEEP),
+    ("PWR_DOWN", ResetKind.DEEP_SLEEP),
     ("USB", ResetKind.USB),
     ("EXT_", ResetKind.EXTERNAL),
     ("SW_", ResetKind.SOFTWARE),
 )
+
+_TABLES = {
+    "esp32": ESP32_RESETS,
+    "esp32p4": ESP32P4_RESETS,
+    **{f"esp32{kind}": RISCV_RESETS for kind in ("s2", "s3", "c2", "c3", "c5", "c6", "h2")},
+}
 
 
 def reset_name(chip: str | None, code: int) -> str | None:
     """The ROM's word for reset `code` on `chip` (esptool's name, None if unknown), or None for an unlisted
     code.
 
-    ESP32-P4 and later chips number differently: for them only the printed word counts.
+    Chips without a row here may number differently: for them only the printed word counts.
     """
-    if chip == "esp32":
-        return ESP32_RESETS.get(code)
-    if chip is None or chip.startswith(("esp32s", "esp32c2", "esp32c3", "esp32c6", "esp32h2")):
-        return RISCV_RESETS.get(code)
-    return None
+    table = _TABLES.get(chip or "esp32c3")
+    return table.get(code) if table is not None else None
 
 
 def reset_kind(name: str | None) -> ResetKind:

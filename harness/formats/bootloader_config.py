@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,9 +24,13 @@ FORMAT_VERSION = 1
 DESCRIPTION_BYTES = 80
 DESCRIPTION_MAGIC = 0x50
 FLASH_ENCRYPTION_MODES = ("off", "development", "release")
+FLASH_KEYS = ("aes128", "aes256", "derived")
+DOWNLOAD_LOCKS = ("none", "secure-download", "download-off")
+SIGNING_SCHEMES = ("rsa3072", "ecdsa192", "ecdsa256", "ecdsa384")
 _DESCRIPTION = struct.Struct("<B2sBI32s24s16s")
 _LENGTH = struct.Struct("<I")
 _BLOB_MAX_BYTES = 4096
+_ONLY_IMAGE = "CONFIG_SECURE_FLASH_ENCRYPT_ONLY_IMAGE_LEN_IN_APP_PART"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,43 @@ class BootloaderConfig:
     """CONFIG_SECURE_FLASH_REQUIRE_ALREADY_ENABLED: refuse to boot a chip whose encryption is still off."""
     idf_version: str = "v5.5.5"
     compile_time: str = ""
+    secure_boot: bool = False
+    """CONFIG_SECURE_BOOT_V2_ENABLED: apps must be signed, and secure boot is enabled at first boot where it is off."""
+    secure_boot_scheme: str = ""
+    """espsecure's word (``rsa3072``, ``ecdsa256``); empty: the first that the chip verifies."""
+    allow_unused_digest_slots: bool = False
+    """CONFIG_SECURE_BOOT_ALLOW_UNUSED_DIGEST_SLOTS: slots without a key are not revoked."""
+    aggressive_revoke: bool = False
+    """CONFIG_SECURE_BOOT_ENABLE_AGGRESSIVE_KEY_REVOKE."""
+    allow_read_protect: bool = False
+    """CONFIG_SECURE_BOOT_V2_ALLOW_EFUSE_RD_DIS: RD_DIS is not frozen."""
+    download_lock: str = "none"
+    """none, secure-download or download-off: what is burned together with secure boot
+    (CONFIG_SECURE_ENABLE_SECURE_ROM_DL_MODE, CONFIG_SECURE_DISABLE_ROM_DL_MODE)."""
+
+    # What the first start burns and encrypts where encryption is still off (`flash_encryption`, not
+    # `require_encrypted`).
+    flash_key: str = "aes128"
+    """aes128, aes256 or derived: the key that is made when there is none (CONFIG_SECURE_FLASH_ENCRYPTION_AES…).
+    ESP32 has one kind only."""
+    allow_uart_encrypt: bool = False
+    """CONFIG_SECURE_FLASH_UART_BOOTLOADER_ALLOW_ENC."""
+    allow_uart_decrypt: bool = False
+    """CONFIG_SECURE_FLASH_UART_BOOTLOADER_ALLOW_DEC."""
+    allow_uart_cache: bool = False
+    """CONFIG_SECURE_FLASH_UART_BOOTLOADER_ALLOW_CACHE."""
+    allow_jtag: bool = False
+    """CONFIG_SECURE_BOOT_ALLOW_JTAG."""
+    allow_rom_basic: bool = False
+    """CONFIG_SECURE_BOOT_ALLOW_ROM_BASIC."""
+    skip_cache_write_protect: bool = False
+    """CONFIG_SECURE_FLASH_SKIP_WRITE_PROTECTION_CACHE."""
+    encrypt_whole_app: bool = False
+    """Not CONFIG_SECURE_FLASH_ENCRYPT_ONLY_IMAGE_LEN_IN_APP_PART: an app's whole partition, not its image."""
+    pseudo_rounds: int = 0
+    """CONFIG_SECURE_FLASH_PSEUDO_ROUND_FUNC_STRENGTH, 0 for none."""
+    secure_version_bits: int = 0
+    """CONFIG_BOOTLOADER_APP_SEC_VER_SIZE_EFUSE_FIELD; 0: the whole field of the chip."""
 
     def __post_init__(self) -> None:
         """Refuse values that no build can have.
@@ -120,13 +162,28 @@ class BootloaderConfig:
             raise _field_error("log_level", self.log_level, "0..5")
         if self.flash_encryption not in FLASH_ENCRYPTION_MODES:
             raise _field_error("flash_encryption", self.flash_encryption, "off, development or release")
+        if self.flash_key not in FLASH_KEYS:
+            raise _field_error("flash_key", self.flash_key, "aes128, aes256 or derived")
+        if not 0 <= self.pseudo_rounds <= 3:
+            raise _field_error("pseudo_rounds", self.pseudo_rounds, "0..3")
+        if not 0 <= self.secure_version_bits <= 32:
+            raise _field_error("secure_version_bits", self.secure_version_bits, "0..32")
+        if self.secure_boot_scheme and self.secure_boot_scheme not in SIGNING_SCHEMES:
+            raise _field_error("secure_boot_scheme", self.secure_boot_scheme, ", ".join(SIGNING_SCHEMES))
+        if self.download_lock not in DOWNLOAD_LOCKS:
+            raise _field_error("download_lock", self.download_lock, ", ".join(DOWNLOAD_LOCKS))
 
     def to_blob(self) -> bytes:
-        """Magic, 32-bit little-endian length, and that many bytes of JSON with ``"format": 1``."""
-        values = {
-            "format": FORMAT_VERSION,
-            **{field.name: getattr(self, field.name) for field in fields(self)},
-        }
+        """Magic, 32-bit little-endian length, and that many bytes of JSON with ``"format": 1``.
+
+        Later fields are left out where they have their defaults: a build that uses none of them is still read by
+        an older release.
+        """
+        values: dict[str, object] = {"format": FORMAT_VERSION}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in _FIRST_FIELDS or value != field.default:
+                values[field.name] = value
         text = json.dumps(values, separators=(",", ":")).encode("ascii")
         return BLOB_MAGIC + _LENGTH.pack(len(text)) + text
 
@@ -214,8 +271,26 @@ class BootloaderConfig:
             flash_encryption=encryption,
             require_encrypted=options.get("CONFIG_SECURE_FLASH_REQUIRE_ALREADY_ENABLED") == "y",
             idf_version=f"v{version.lstrip('v')}" if version else "",
+            secure_boot=options.get("CONFIG_SECURE_BOOT_V2_ENABLED") == "y",
+            secure_boot_scheme=_signing_scheme(options),
+            **_secure_boot_options(options),
+            **_first_start_options(text, options),
         )
 
+
+_FIRST_FIELDS = frozenset(
+    {
+        "table_offset",
+        "rollback",
+        "anti_rollback",
+        "log_level",
+        "flash_encryption",
+        "require_encrypted",
+        "idf_version",
+        "compile_time",
+    }
+)
+"""What the first release of this format wrote, and every reader knows."""
 
 # Annotations are strings in this module; a bool is not an int here.
 _FIELD_TYPES: dict[str, type] = {"int": int, "bool": bool, "str": str}
@@ -227,7 +302,68 @@ def _field_error(field: str, found: object, wanted: str) -> FormatError:
     )
 
 
-def _option_number(options: dict[str, str], name: str) -> int:
+def _first_start_options(text: str, options: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that an sdkconfig decides for the first start, and for anti-rollback."""
+
+    def on(name: str) -> bool:
+        return options.get(f"CONFIG_{name}") == "y"
+
+    flash_key = "aes128"
+    if on("SECURE_FLASH_ENCRYPTION_AES256"):
+        flash_key = "aes256"
+    elif on("SECURE_FLASH_ENCRYPTION_AES128_DERIVED"):
+        flash_key = "derived"
+    bits = "CONFIG_BOOTLOADER_APP_SEC_VER_SIZE_EFUSE_FIELD"
+    return {
+        "flash_key": flash_key,
+        "allow_uart_encrypt": on("SECURE_FLASH_UART_BOOTLOADER_ALLOW_ENC"),
+        "allow_uart_decrypt": on("SECURE_FLASH_UART_BOOTLOADER_ALLOW_DEC"),
+        "allow_uart_cache": on("SECURE_FLASH_UART_BOOTLOADER_ALLOW_CACHE"),
+        "allow_jtag": on("SECURE_BOOT_ALLOW_JTAG"),
+        "allow_rom_basic": on("SECURE_BOOT_ALLOW_ROM_BASIC"),
+        "skip_cache_write_protect": on("SECURE_FLASH_SKIP_WRITE_PROTECTION_CACHE"),
+        "encrypt_whole_app": f"# {_ONLY_IMAGE} is not set" in text or options.get(_ONLY_IMAGE) == "n",
+        "pseudo_rounds": (
+            _option_number(options, "CONFIG_SECURE_FLASH_PSEUDO_ROUND_FUNC_STRENGTH")
+            if on("SECURE_FLASH_PSEUDO_ROUND_FUNC")
+            else 0
+        ),
+        "secure_version_bits": _option_number(options, bits) if bits in options else 0,
+    }
+
+
+def _secure_boot_options(options: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that an sdkconfig decides for the first start with secure boot."""
+
+    def on(name: str) -> bool:
+        return options.get(f"CONFIG_{name}") == "y"
+
+    lock = "none"
+    if on("SECURE_ENABLE_SECURE_ROM_DL_MODE"):
+        lock = "secure-download"
+    elif on("SECURE_DISABLE_ROM_DL_MODE"):
+        lock = "download-off"
+    return {
+        "allow_unused_digest_slots": on("SECURE_BOOT_ALLOW_UNUSED_DIGEST_SLOTS"),
+        "aggressive_revoke": on("SECURE_BOOT_ENABLE_AGGRESSIVE_KEY_REVOKE"),
+        "allow_read_protect": on("SECURE_BOOT_V2_ALLOW_EFUSE_RD_DIS"),
+        "download_lock": lock,
+    }
+
+
+def _signing_scheme(options: Mapping[str, str]) -> str:
+    """The scheme that a build with secure boot verifies; empty where it says none."""
+    if options.get("CONFIG_SECURE_BOOT_V2_ENABLED") != "y":
+        return ""
+    if options.get("CONFIG_SECURE_SIGNED_APPS_ECDSA_V2_SCHEME") == "y":
+        sizes = (
+            bits for bits in (192, 384) if options.get(f"CONFIG_SECURE_BOOT_ECDSA_KEY_LEN_{bits}_BITS") == "y"
+        )
+        return f"ecdsa{next(sizes, 256)}"
+    return "rsa3072" if options.get("CONFIG_SECURE_SIGNED_APPS_RSA_SCHEME") == "y" else ""
+
+
+def _option_number(options: Mapping[str, str], name: str) -> int:
     text = options.get(name)
     if text is None:
         raise FormatError(

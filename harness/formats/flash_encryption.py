@@ -9,6 +9,7 @@ ciphertext, and enciphering a range in pieces equals enciphering it at once.
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
@@ -44,7 +45,8 @@ def encrypt(
 
     Args:
         cipher: the chip's scheme.
-        key: as in espsecure's key file: 32 bytes (XTS-AES-256: 64; ESP32 with 3/4 coding scheme: 24).
+        key: as in espsecure's key file: 32 bytes (XTS-AES-256: 64; the derived key of ESP32-C2: 16; ESP32 with 3/4
+            coding scheme: 24).
         address: byte address in flash of the first byte, a multiple of 16.
         plaintext: a multiple of 16 bytes, see `pad_to_block`.
         flash_crypt_config: ESP32 only, the eFuse of that name (0..15): which quarters of the key the address
@@ -194,6 +196,9 @@ def _xts_key(cipher: Cipher, key: bytes) -> bytes:
             f"flash encryption key has {len(key)} bytes, {cipher.value} takes {cipher.key_size_bytes}",
             todo="give the key file that was burned to this chip",
         )
+    if cipher is Cipher.XTS_AES_128_DERIVED:
+        # The hardware works with the SHA-256 of the 16 bytes in eFuse, which has no equal halves to speak of.
+        return hashlib.sha256(key).digest()
     half = len(key) // 2
     if key[:half] == key[half:]:
         raise FormatError(

@@ -10,6 +10,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
+from harness.chips import Cipher
 from harness.errors import FormatError
 from harness.formats.app_description import bytes_of, text_of
 from harness.formats.flash_encryption import BLOCK_BYTES
@@ -25,7 +26,7 @@ PLAINTEXT_CIPHER_NUMBER = 0
 
 _KEY_ID_PREFIX = b"esp32-secure-ota key id\0"
 _LAYOUT = struct.Struct("<8sHHHBB6sH8sIIII32s32s32sI32s12s")
-_KNOWN_CIPHER_NUMBERS = (0, 1, 2, 3)
+_KNOWN_CIPHER_NUMBERS = (0, *(cipher.number for cipher in Cipher))
 
 
 def key_id_of(flash_key: bytes) -> bytes:
@@ -186,7 +187,7 @@ def parse_header(data: bytes) -> PackageHeader:
         if found != expected:
             raise _field_error(offset, field, f"{found:#x}", f"{expected:#x}")
     if cipher_number not in _KNOWN_CIPHER_NUMBERS:
-        raise _field_error(14, "cipher", str(cipher_number), "0..3")
+        raise _field_error(14, "cipher", str(cipher_number), f"0..{_KNOWN_CIPHER_NUMBERS[-1]}")
     image_size, body_size = fields[11:13]
     if image_size == 0 or body_size != -(-image_size // BLOCK_BYTES) * BLOCK_BYTES:
         raise _field_error(

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.chips import CHIPS
+from harness.chips import CHIPS, TWINS
 
 FORMAT_VERSION = 1
 """Version of boards.yaml that this code writes and reads; newer files are refused."""
@@ -212,6 +212,13 @@ class TwinEntry(Entry):
 
     _mac = field_validator("mac")(lambda value: _checked_mac(value))
 
+    @field_validator("chip")
+    @classmethod
+    def _has_a_twin(cls, name: str) -> str:
+        if name not in TWINS:
+            raise ValueError(f"chip '{name}' has no twin; there are twins of: {', '.join(TWINS)}")
+        return name
+
 
 class UhubctlEntry(BaseModel):
     """A port of a USB hub with per-port power switching."""
@@ -290,6 +297,31 @@ class EspEmuEntry(EmulatedEntry):
     baud: Annotated[int, Field(ge=9600, le=4_000_000)] = 921_600
 
 
+class Budget(BaseModel):
+    """How much scenarios may use up of a board in its whole life; see `harness.provision.consumables.Resource`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    secure_version: Annotated[int, Field(ge=0, le=32)] = 0
+    """Bits of the anti-rollback counter; ESP32 has 32 of them, most others 16, ESP32-C2 4."""
+    digest_slots: Annotated[int, Field(ge=0, le=3)] = 0
+    revocations: Annotated[int, Field(ge=0, le=2)] = 0
+    device_keys: Annotated[int, Field(ge=0, le=1)] = 0
+
+
+ProfileName = Literal[
+    "open",
+    "development",
+    "ciphertext-only",
+    "release",
+    "open+sbv2",
+    "development+sbv2",
+    "ciphertext-only+sbv2",
+    "release+sbv2",
+]
+"""`harness.provision.profile.Profile`'s words."""
+
+
 class PhysicalEntry(Entry):
     """What every physical board's entry may say."""
 
@@ -297,8 +329,10 @@ class PhysicalEntry(Entry):
     console_baud: Annotated[int, Field(ge=9600, le=4_000_000)] = 115_200
     mac: str | None = None
     """Base MAC; must match the chip before anything is written."""
-    burn_up_to: Literal["development", "release"] | None = None
+    burn_up_to: ProfileName | None = None
     """Consent in writing: the furthest profile whose fuses may be burned. Absent: never."""
+    budget: Budget = Budget()
+    """What scenarios may use up for good, with ``--consume NAME``. Absent: nothing."""
     power: PowerEntry | None = None
 
     _mac = field_validator("mac")(lambda value: _checked_mac(value))

@@ -42,6 +42,8 @@ class KeyBlock:
     """Key id of the content taken as a flash key; None if empty or not readable."""
     coding_errors: int
     """Bytes that the block's error correction had to repair (-1: beyond repair); 0 on ESP32."""
+    digest: str | None = None
+    """Hexadecimal digest of a boot key, from a readable block whose purpose says that it holds one; not secret."""
 
     @property
     def unused(self) -> bool:
@@ -84,7 +86,7 @@ class ChipState:
     revision: int | None
     """major * 100 + minor."""
     fuses: Mapping[str, int]
-    """Every number in BLOCK0 by espefuse's name."""
+    """Every number in BLOCK0 by espefuse's name, and SECURE_VERSION, which ESP32 has elsewhere."""
     write_protected: frozenset[str]
     """Fields of BLOCK0 that take no more bits."""
     hidden: frozenset[str]

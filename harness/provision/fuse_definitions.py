@@ -23,8 +23,11 @@ def parse_once(chip_name: str) -> None:
         return
     parsed = functools.cache(define)
 
-    def defined(extended_table: Any) -> Any:
-        # A person's own table is an open file: never shared.
-        return define(extended_table) if extended_table is not None else copy.deepcopy(parsed(None))
+    def defined(extended_table: Any, **which: Any) -> Any:
+        # A person's own table is an open file: never shared. `which` names the table of an older silicon
+        # (ESP32-H2, ESP32-P4).
+        if extended_table is not None:
+            return define(extended_table, **which)
+        return copy.deepcopy(parsed(None, **which))
 
     setattr(module, _TABLE_CLASS, defined)

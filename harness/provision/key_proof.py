@@ -7,7 +7,7 @@ from harness.errors import FormatError
 from harness.formats.app_image import IMAGE_MAGIC, parse_app_image
 from harness.formats.flash_encryption import decrypt
 from harness.provision.chip_state import ChipState, Download
-from harness.provision.recognition import flash_key_blocks
+from harness.provision.key_blocks import flash_key_blocks, key_parts
 from harness.provision.session import Session
 from harness.vault.key_proof import KeyProof, ProofResult
 from harness.vault.key_ref import key_id
@@ -29,10 +29,13 @@ def proof_by_key_block(state: ChipState, key: bytes) -> KeyProof | None:
     blocks = [block for block in flash_key_blocks(state) if block.readable and block.key_id is not None]
     if len(blocks) != 1 or state.chip.cipher.key_size_bytes != KEY_BLOCK_BYTES:
         return None
-    block = blocks[0]
-    if block.key_id == key_id(key):
-        return KeyProof(ProofResult.PROVEN, f"{block.name} can be read, and holds it")
-    return KeyProof(ProofResult.WRONG, f"{block.name} can be read, and holds another key")
+    for block in blocks:
+        part = next((part for part in key_parts(state.chip) if part.purpose == block.purpose), None)
+        wanted = key if part is None else part.of(key)
+        if block.key_id != key_id(wanted):
+            return KeyProof(ProofResult.WRONG, f"{block.name} can be read, and holds another key")
+    names = ", ".join(block.name for block in blocks)
+    return KeyProof(ProofResult.PROVEN, f"{names} can be read, and holds it")
 
 
 def proof_by_bootloader(session: Session, chip: Chip, key: bytes) -> KeyProof:

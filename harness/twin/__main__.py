@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.chips import CHIPS, Chip
+from harness.chips import CHIPS, TWINS, Chip
 from harness.errors import HarnessError, LabError
 from harness.twin.control import Control, ControlServer
 from harness.twin.machine import Boot, Machine
@@ -32,7 +32,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         description="A virtual board. Prints one line of JSON that says where its UART and its control "
         "channel listen, then serves until it is stopped.",
     )
-    parser.add_argument("--chip", required=True, choices=sorted(CHIPS))
+    parser.add_argument("--chip", required=True, choices=sorted(TWINS))
     parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="flash.bin and efuse.bin")
     parser.add_argument(
         "--build-store", required=True, type=Path, metavar="DIR", help="programs that the board may run"

@@ -83,6 +83,16 @@ class BootLog:
         self._uart.send(line)
         self.clock_ms += len(line) * _UART_MS_PER_BYTE
 
+    def say(self, text: str) -> None:
+        """Print a line of the ROM's, whose routines the bootloader calls: no stamp, whatever the level."""
+        line = text.encode("utf-8", "replace") + b"\r\n"
+        self._uart.send(line)
+        self.clock_ms += len(line) * _UART_MS_PER_BYTE
+
+    def spent(self, milliseconds: float) -> None:
+        """Let the clock run by what the chip was busy with, without a line."""
+        self.clock_ms += milliseconds
+
     def spent_reading(self, size_bytes: int) -> None:
         """Let the clock run by the time it takes to read and check `size_bytes` of flash."""
         self.clock_ms += size_bytes * _READ_MS_PER_BYTE

@@ -18,17 +18,17 @@ _ENTRY = struct.Struct("<HBBII16sI")
 _MAGIC_ENTRY = 0x50AA
 _MAGIC_MD5 = 0xEBEB
 _END = b"\xff\xff\xff\xff"
-_TYPE_APP, _TYPE_DATA = 0x00, 0x01
+TYPE_APP, TYPE_DATA, TYPE_BOOTLOADER, TYPE_TABLE = range(4)
 _SUBTYPE_FACTORY, _SUBTYPE_TEST = 0x00, 0x20
 
 _USAGE = {
-    (_TYPE_APP, _SUBTYPE_FACTORY): "factory app",
-    (_TYPE_APP, _SUBTYPE_TEST): "test app",
-    (_TYPE_DATA, 0x00): "OTA data",
-    (_TYPE_DATA, 0x01): "RF data",
-    (_TYPE_DATA, 0x02): "WiFi data",
-    (_TYPE_DATA, 0x04): "NVS keys",
-    (_TYPE_DATA, 0x05): "efuse",
+    (TYPE_APP, _SUBTYPE_FACTORY): "factory app",
+    (TYPE_APP, _SUBTYPE_TEST): "test app",
+    (TYPE_DATA, 0x00): "OTA data",
+    (TYPE_DATA, 0x01): "RF data",
+    (TYPE_DATA, 0x02): "WiFi data",
+    (TYPE_DATA, 0x04): "NVS keys",
+    (TYPE_DATA, 0x05): "efuse",
     (0x02, 0x00): "primary bootloader",
     (0x02, 0x01): "ota bootloader",
     (0x02, 0x02): "recovery bootloader",
@@ -50,13 +50,19 @@ class Entry:
     offset: int
     size: int
     label: str
+    flags: int = 0
+
+    @property
+    def is_flagged_encrypted(self) -> bool:
+        """Bit 0 of the flags. Some partitions are encrypted whatever it says."""
+        return bool(self.flags & 1)
 
     @property
     def usage(self) -> str:
         """The word in the printed table."""
-        if self.type == _TYPE_APP and self.subtype & ~0xF == 0x10:
+        if self.type == TYPE_APP and self.subtype & ~0xF == 0x10:
             return "OTA app"
-        named = {_TYPE_APP: "Unknown app", _TYPE_DATA: "Unknown data"}.get(self.type, "unknown")
+        named = {TYPE_APP: "Unknown app", TYPE_DATA: "Unknown data"}.get(self.type, "unknown")
         return _USAGE.get((self.type, self.subtype), named)
 
 
@@ -74,14 +80,14 @@ class BootState:
     def of(cls, entries: list[Entry]) -> BootState:
         state = cls()
         for entry in entries:
-            if entry.type == _TYPE_APP and entry.subtype == _SUBTYPE_FACTORY:
+            if entry.type == TYPE_APP and entry.subtype == _SUBTYPE_FACTORY:
                 state.factory = entry
-            elif entry.type == _TYPE_APP and entry.subtype == _SUBTYPE_TEST:
+            elif entry.type == TYPE_APP and entry.subtype == _SUBTYPE_TEST:
                 state.test = entry
-            elif entry.type == _TYPE_APP and entry.subtype & ~0xF == 0x10:
+            elif entry.type == TYPE_APP and entry.subtype & ~0xF == 0x10:
                 state.slots[entry.subtype & 0xF] = entry
                 state.app_count += 1
-            elif entry.type == _TYPE_DATA and entry.subtype == 0:
+            elif entry.type == TYPE_DATA and entry.subtype == 0:
                 state.otadata = entry
         return state
 
@@ -102,7 +108,7 @@ def verified_entries(raw: bytes, flash_size_bytes: int) -> list[Entry]:
     md5_found = False
     for index in range(TABLE_BYTES // _ENTRY.size):
         at = index * _ENTRY.size
-        magic, type_, subtype, offset, size, label, _ = _ENTRY.unpack_from(raw, at)
+        magic, type_, subtype, offset, size, label, flags = _ENTRY.unpack_from(raw, at)
         if magic == _MAGIC_ENTRY:
             if offset > flash_size_bytes or (offset + size) & 0xFFFFFFFF > flash_size_bytes:
                 raise TableRejected(
@@ -110,7 +116,7 @@ def verified_entries(raw: bytes, flash_size_bytes: int) -> list[Entry]:
                     f"exceeds flash chip size 0x{flash_size_bytes:x}"
                 )
             text = label.split(b"\0", 1)[0].decode("utf-8", "replace")
-            entries.append(Entry(type_, subtype, offset, size, text))
+            entries.append(Entry(type_, subtype, offset, size, text, flags))
         elif magic == _MAGIC_MD5:
             if md5_found:
                 raise TableRejected("Only one MD5 checksum is allowed")

@@ -1,7 +1,7 @@
 """ESP-IDF's second-stage bootloader: partition table, choice of slot, image check, flash encryption state.
 
-Order, wording and stored effects are those of v5.5 at the log level that the build was given. Left out:
-secure boot, first-boot encryption, deep sleep, factory reset and test pins.
+Order, wording and stored effects are those of v5.5 at the log level that the build was given. The first start
+with encryption still off is in `harness.twin.first_boot`. Left out: deep sleep, factory reset and test pins.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from harness.twin.boot_context import (
 )
 from harness.twin.boot_lines import BootLog
 from harness.twin.boot_table import FACTORY, TABLE_BYTES, BootState, Entry, TableRejected, verified_entries
+from harness.twin.efuse_driver import EfuseDriver
+from harness.twin.first_boot import FirstBoot
+from harness.twin.first_secure_boot import FirstSecureBoot
+from harness.twin.image_signature import BootloaderSignature, signing_scheme
 from harness.twin.image_verify import (
+    ERR_FAIL,
+    ERR_INVALID_ARG,
     HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     ImageCheck,
@@ -33,11 +39,13 @@ from harness.twin.image_verify import (
     check_chip,
 )
 from harness.twin.operations import FlashFault
+from harness.twin.secure_version import raise_secure_version
 from harness.twin.security import (
     efuse_block_revision,
     flash_encryption_enabled,
     has_key_purposes,
     plaintext_flashes_left,
+    secure_boot_enabled,
     secure_version,
 )
 
@@ -216,7 +224,7 @@ class _Bootloader:
         return 0
 
     def _index_with_anti_rollback(self, data: OtaData) -> int:
-        least = secure_version(self._ctx.efuses)
+        least = self._least_secure_version
         self._log.info(_TAG, "Enabled a check secure version of app for anti rollback")
         self._log.info(_TAG, f"Secure version (from eFuse) = {least}")
         if data.is_initial_or_damaged:
@@ -225,11 +233,22 @@ class _Bootloader:
             return FACTORY
         # A record counts only if its slot's app is new enough.
         allowed = tuple(
-            record if record.is_bootable and self._is_new_enough(self._slot_of(record)) else OtaRecord.empty()
+            record if record.is_bootable and self._is_allowed(record) else OtaRecord.empty()
             for record in data.records
         )
         chosen = OtaData((allowed[0], allowed[1])).select(self._state.app_count).record_index
         return self._index_of_record(data, chosen)
+
+    def _is_allowed(self, record: OtaRecord) -> bool:
+        if self._is_new_enough(self._slot_of(record)):
+            return True
+        slot = (record.seq - 1 & 0xFFFFFFFF) % max(1, self._state.app_count)
+        self._log.debug(
+            _TAG,
+            f"OTA slot {slot} has an app with secure_version, this version is smaller than in the device. "
+            "This OTA slot will not be selected.",
+        )
+        return False
 
     def _slot_of(self, record: OtaRecord) -> Entry | None:
         if not self._state.app_count:
@@ -276,46 +295,43 @@ class _Bootloader:
 
     # Anti-rollback
 
-    def _description_of(self, entry: Entry | None) -> AppDescription | None:
+    def _description_of(self, entry: Entry | None) -> AppDescription | int:
+        """``bootloader_common_get_partition_description``: the description, or the error."""
         if entry is None or entry.offset == 0:
-            return None
+            return ERR_INVALID_ARG
         at = entry.offset + HEADER_BYTES + SEGMENT_HEADER_BYTES
         try:
             return AppDescription.from_bytes(self._ctx.cipher.read(at, APP_DESCRIPTION_BYTES))
-        except (FormatError, FlashFault):
-            return None
+        except FormatError:
+            return _ERR_NOT_FOUND
+        except FlashFault:
+            return ERR_FAIL
 
     def _is_new_enough(self, entry: Entry | None) -> bool:
         if not self._config.anti_rollback:
             return True
-        description = self._description_of(entry)
-        if description is None:
-            self._log.error(_TAG, f"Failed to get partition description {_ERR_NOT_FOUND}")
+        found = self._description_of(entry)
+        if isinstance(found, int):
+            self._log.error(_TAG, f"Failed to get partition description {found}")
             return False
-        return description.secure_version >= secure_version(self._ctx.efuses)
+        return found.secure_version >= self._least_secure_version
+
+    @property
+    def _least_secure_version(self) -> int:
+        return secure_version(self._ctx.efuses, self._config.secure_version_bits)
 
     def _raise_secure_version(self, entry: Entry | None) -> None:
-        description = self._description_of(entry)
-        if description is None:
-            self._log.error(_TAG, f"Failed to get partition description {_ERR_NOT_FOUND}")
+        found = self._description_of(entry)
+        if isinstance(found, int):
+            self._log.error(_TAG, f"Failed to get partition description {found}")
             return
-        wanted, found = description.secure_version, secure_version(self._ctx.efuses)
-        bits = 16 if has_key_purposes(self._ctx.chip) else 32
-        if wanted > bits:
-            self._log.error(
-                "efuse", f"Max secure version is {bits}. Given {wanted} version can not be written."
-            )
-        elif wanted > found:
-            block = 0 if has_key_purposes(self._ctx.chip) else 3
-            self._log.info("efuse", f"BURN BLOCK{block}")
-            self._ctx.efuses.burn_field("SECURE_VERSION", (1 << wanted) - 1, who=_WHO)
-            self._log.info("efuse", f"BURN BLOCK{block} - OK (all write block bits are set)")
-            self._log.info("efuse", f"Anti-rollback is set. eFuse field is updated({wanted}).")
-        elif wanted < found:
-            self._log.error(
-                "efuse",
-                f"Anti-rollback is not set. secure_version of app is lower that eFuse field({found}).",
-            )
+        raise_secure_version(
+            self._ctx.efuses,
+            EfuseDriver(self._ctx.efuses, self._log, who=_WHO),
+            self._log,
+            found.secure_version,
+            self._config.secure_version_bits,
+        )
 
     # Loading
 
@@ -335,7 +351,8 @@ class _Bootloader:
             name = "Factory app partition" if index == FACTORY else f"OTA app partition slot {index}"
             self._log.error(_TAG, f"{name} is not bootable")
         test = self._state.test
-        if test is not None and (image := self._try_load(test)) is not None:
+        # Asked in any case: with anti-rollback a table without a test app costs one more line.
+        if self._is_new_enough(test) and test is not None and (image := self._load(test)) is not None:
             self._log.warn(_TAG, "Falling back to test app as only bootable partition")
             outcome = self._start(test, image)
             if outcome is not None:
@@ -348,24 +365,37 @@ class _Bootloader:
         yield from range(start + 1, self._state.app_count)
 
     def _try_load(self, entry: Entry) -> VerifiedImage | None:
-        if not self._is_new_enough(entry):
+        return self._load(entry) if self._is_new_enough(entry) else None
+
+    def _load(self, entry: Entry) -> VerifiedImage | None:
+        try:
+            image = self._image_check(load=True).verify(entry.offset, entry.size)
+        except ImageRejected:
             return None
-        check = ImageCheck(
+        self._log.info(_TAG, f"Loaded app from partition at offset 0x{entry.offset:x}")
+        return image
+
+    def _image_check(self, *, load: bool) -> ImageCheck:
+        return ImageCheck(
             chip=self._ctx.chip,
             cipher=self._ctx.cipher,
             efuses=self._ctx.efuses,
             chip_rev_full=self._ctx.efuses.chip_rev_full,
             flash_size_bytes=self._ctx.flash.size_bytes,
             log=self._log,
-            load=True,
-            least_secure_version=secure_version(self._ctx.efuses) if self._config.anti_rollback else None,
+            load=load,
+            least_secure_version=self._least_secure_version if self._config.anti_rollback else None,
+            signature=self._signature,
         )
-        try:
-            image = check.verify(entry.offset, entry.size)
-        except ImageRejected:
+
+    @property
+    def _signature(self) -> BootloaderSignature | None:
+        """What this build checks of an app's signature: nothing, unless it was built with secure boot."""
+        if not self._config.secure_boot:
             return None
-        self._log.info(_TAG, f"Loaded app from partition at offset 0x{entry.offset:x}")
-        return image
+        return BootloaderSignature(
+            self._ctx.efuses, signing_scheme(self._ctx.chip, self._config.secure_boot_scheme)
+        )
 
     def _write_actual_sequence(self, index: int) -> None:
         otadata = self._state.otadata
@@ -378,6 +408,24 @@ class _Bootloader:
 
     def _start(self, entry: Entry, image: VerifiedImage) -> Outcome | None:
         """Hand over to the app; None when the build refuses to start anything on this chip."""
+        driver = EfuseDriver(self._ctx.efuses, self._log, who=_WHO)
+        if self._burns_together and secure_boot_enabled(self._ctx.efuses) != self._was_ever_encrypted:
+            self._log.error(
+                _TAG,
+                "Secure Boot and Flash Encryption cannot be enabled separately, only together "
+                "(their keys go into one eFuse key block)",
+            )
+            return None
+        joint = self._burns_together and not secure_boot_enabled(self._ctx.efuses)
+        if joint:
+            driver.begin()
+        if self._config.secure_boot:
+            error = FirstSecureBoot(
+                self._ctx, self._config, self._log, driver, lambda: self._image_check(load=False)
+            ).run(image)
+            if error:
+                self._log.error(_TAG, f"Secure Boot v2 failed ({error})")
+                return None
         if self._config.flash_encryption != "off":
             self._log.info(_TAG, "Checking flash encryption...")
             if flash_encryption_enabled(self._ctx.efuses):
@@ -393,9 +441,14 @@ class _Bootloader:
                 )
                 return None
             else:
-                return self._halt(
-                    "this bootloader would now encrypt the flash in place, which the twin does not model"
-                )
+                return FirstBoot(
+                    self._ctx,
+                    self._config,
+                    self._log,
+                    lambda: self._image_check(load=False),
+                    self._flash_size_bytes,
+                    driver if joint else None,
+                ).run()
         self._log.info(_TAG, "Disabling RNG early entropy source...")
         return LoadedApp(
             offset=entry.offset,
@@ -406,6 +459,17 @@ class _Bootloader:
             reset_reason=self._reason,
             started_ms=int(self._log.clock_ms),
         )
+
+    @property
+    def _burns_together(self) -> bool:
+        """CONFIG_SECURE_BOOT_FLASH_ENC_KEYS_BURN_TOGETHER: one key block for both (ESP32-C2)."""
+        chip, config = self._ctx.chip, self._config
+        one_block = chip.fuses.key_block == chip.secure_boot.digest_block
+        return one_block and config.secure_boot and config.flash_encryption != "off"
+
+    @property
+    def _was_ever_encrypted(self) -> bool:
+        return bool(self._ctx.efuses.field(self._ctx.chip.fuses.counter))
 
     def _reset(self) -> Reset:
         return Reset(RESET_SOFTWARE_SYSTEM, (self._log.clock_ms - self._start_ms) / 1000)

@@ -12,7 +12,7 @@ from io import BytesIO
 from typing import Any, Protocol
 
 from harness.chips import Chip, Cipher
-from harness.twin.security import FuseReader, flash_encryption_enabled, flash_key_block
+from harness.twin.security import FuseReader, flash_encryption_enabled, flash_key_blocks
 
 SECTOR_BYTES = 0x1000
 BLOCK_BYTES = 16
@@ -126,20 +126,32 @@ class FlashCipher:
     def _uses_xts(self) -> bool:
         return self._chip.cipher is not Cipher.ESP32_AES
 
+    @property
+    def _uses_derived_key(self) -> bool:
+        """ESP32-C2 until XTS_KEY_LENGTH_256 is burned; from then on its block holds a whole XTS-AES-128 key."""
+        derived = self._chip.cipher is Cipher.XTS_AES_128_DERIVED
+        return derived and not self._efuses.field("XTS_KEY_LENGTH_256")
+
     def _crypt_config(self) -> int:
         return 0xF if self._uses_xts else self._efuses.field("FLASH_CRYPT_CONFIG")
 
     def _key(self) -> bytes:
         """The key in the byte order of a key file: eFuse blocks hold it reversed."""
-        block = flash_key_block(self._efuses)
-        stored = bytes(32) if block is None else self._efuses.block_for_hardware(block)
+        parts = [
+            bytes(32) if block is None else self._efuses.block_for_hardware(block)
+            for block in flash_key_blocks(self._efuses)
+        ]
         if not self._uses_xts and self._efuses.field("CODING_SCHEME") == _CODING_3_4:
-            return stored[:24][::-1]
-        key = stored[::-1]
-        if self._uses_xts and key[:16] == key[16:]:
+            return parts[0][:24][::-1]
+        if self._uses_derived_key:
+            # espsecure takes 16 bytes and hashes them itself, as the hardware does.
+            return parts[0][:16][::-1]
+        key = b"".join(part[::-1] for part in parts)
+        half = len(key) // 2
+        if self._uses_xts and key[:half] == key[half:]:
             # Without a key the engine works with zeros, but the `cryptography` package refuses XTS with equal
             # halves. Either way what it reads is noise, so the neighbouring key does.
-            return key[:31] + bytes((key[31] ^ 1,))
+            return key[:-1] + bytes((key[-1] ^ 1,))
         return key
 
 

@@ -1,14 +1,16 @@
 """The image check that bootloader and application share (``esp_image_load`` / ``esp_image_verify``).
 
 The order of the checks and the log lines are those of ESP-IDF v5.5. All reads go through the cache, so an
-image that was enciphered for this key and address passes like a plain one on a plain chip. Signatures are
-not checked: secure boot is not modelled.
+image that was enciphered for this key and address passes like a plain one on a plain chip. A program that was built
+with secure boot v2 asks for a signature behind the image (`harness.twin.image_signature`); others look at none, whatever
+the eFuses say.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,8 +18,10 @@ from harness.chips import Chip
 from harness.formats.app_description import APP_DESCRIPTION_BYTES, AppDescription
 from harness.twin.boot_lines import Level
 from harness.twin.cipher import FlashCipher
+from harness.twin.image_signature import ImageSignature
 from harness.twin.operations import FlashFault
 from harness.twin.security import FuseReader, efuse_block_revision, has_key_purposes
+from harness.twin.signature import SECTOR_BYTES, ImageDigest
 
 ERR_FAIL = -1
 ERR_INVALID_ARG = 0x102
@@ -34,6 +38,7 @@ CHECKSUM_SEED = 0xEF
 
 _TAG = "esp_image"
 _TAG_COMMON = "boot_comm"
+_HASH_FAILED = "Image hash failed - image is corrupt"
 _MAX_BYTES = 0x1000000
 _MMU_PAGE_BYTES = 0x10000
 _REVISION_UNSET = (0, 0xFFFF)
@@ -77,6 +82,8 @@ class ImageLog(Protocol):
     """Where the check reports: the bootloader's log, or lines collected for an application."""
 
     def log(self, level: Level, tag: str, text: str) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
     def spent_reading(self, size_bytes: int) -> None: ...
 
@@ -127,7 +134,7 @@ class SegmentPlace:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedImage:
-    """An image that passed. `size_bytes` counts header to SHA-256."""
+    """An image that passed. `size_bytes` counts header to SHA-256, with a signature up to the end of its sector."""
 
     offset: int
     size_bytes: int
@@ -146,7 +153,8 @@ class ImageRejected(Exception):  # noqa: N818 - a verdict on the image, not an e
 class ImageCheck:
     """The check as one caller does it: `load` is the bootloader's, which also copies segments to RAM.
 
-    `least_secure_version` is the anti-rollback version of the eFuses, None without anti-rollback.
+    `least_secure_version` is the anti-rollback version of the eFuses, None without anti-rollback. `signature` is
+    what a program built with secure boot checks, None in others.
     """
 
     chip: Chip
@@ -157,6 +165,9 @@ class ImageCheck:
     log: ImageLog
     load: bool
     least_secure_version: int | None = None
+    other_bootloader: int | None = None
+    """Address of a partition of type bootloader, whose image is judged as a bootloader's."""
+    signature: ImageSignature | None = None
 
     def verify(self, offset: int, partition_size: int) -> VerifiedImage:
         """Check the image at flash address `offset` in a partition of `partition_size` bytes.
@@ -196,7 +207,7 @@ class ImageCheck:
             segments.append(segment)
             at = segment.address + size
         size_bytes = self._check_checksum(offset, at, checksum, digest)
-        size_bytes = self._check_length_and_hash(offset, size_bytes, partition_size, header, digest.digest())
+        size_bytes = self._check_length_and_hash(offset, size_bytes, partition_size, header, digest)
         least = self.least_secure_version if self.load else None
         if least is not None and (secure_version is None or secure_version < least):
             # The bootloader has asked before; this second look, without a word, is against fault injection.
@@ -290,23 +301,44 @@ class ImageCheck:
         return end + padding - offset
 
     def _check_length_and_hash(
-        self, offset: int, size_bytes: int, partition_size: int, header: ImageHeader, digest: bytes
+        self, offset: int, size_bytes: int, partition_size: int, header: ImageHeader, digest: hashlib._Hash
     ) -> int:
         stored = b""
         if header.hash_appended:
             stored = self.cipher.read(offset + size_bytes, SHA256_BYTES)
             size_bytes += SHA256_BYTES
-        if size_bytes > partition_size:
-            self._error(f"Image length {size_bytes} doesn't fit in partition length {partition_size}")
+        signed_bytes = -(-size_bytes // SECTOR_BYTES) * SECTOR_BYTES
+        whole = size_bytes if self.signature is None else signed_bytes + SECTOR_BYTES
+        if whole > partition_size:
+            self._error(f"Image length {whole} doesn't fit in partition length {partition_size}")
             raise ImageRejected(ERR_IMAGE_INVALID)
+        is_intact = header.hash_appended and stored == digest.digest()
+        if self.signature is not None:
+            digest.update(stored + self.cipher.read(offset + size_bytes, signed_bytes - size_bytes))
+            image = ImageDigest(digest.digest(), lambda: self.cipher.read(offset, signed_bytes))
+            self._check_signature(self.signature, offset + signed_bytes, image, is_intact=is_intact)
         # A bootloader's hash is not looked at: esptool may have rewritten its header.
-        if header.hash_appended and not self._is_bootloader(offset) and stored != digest:
-            self._error("Image hash failed - image is corrupt")
+        elif header.hash_appended and not self._is_bootloader(offset) and not is_intact:
+            self._error(_HASH_FAILED)
             raise ImageRejected(ERR_IMAGE_INVALID)
-        return size_bytes
+        return whole
+
+    def _check_signature(
+        self, signature: ImageSignature, sector_at: int, image: ImageDigest, *, is_intact: bool
+    ) -> None:
+        self.log.log(Level.INFO, _TAG, "Verifying image signature...")
+        if signature.verifies(self.cipher.read(sector_at, SECTOR_BYTES), image, self.log):
+            return
+        self._error("Secure boot signature verification failed")
+        self.log.log(Level.INFO, _TAG, "Calculating simple hash to check for corruption...")
+        if not is_intact:
+            self._error(_HASH_FAILED)
+        found = "image valid, signature bad" if is_intact else "image corrupted on flash"
+        self.log.log(Level.WARN, _TAG, found)
+        raise ImageRejected(ERR_IMAGE_INVALID)
 
     def _is_bootloader(self, offset: int) -> bool:
-        return offset == self.chip.bootloader_offset
+        return offset in (self.chip.bootloader_offset, self.other_bootloader)
 
     def _error(self, text: str) -> None:
         self.log.log(Level.ERROR, _TAG, text)
@@ -351,6 +383,19 @@ def check_chip(
             f"chip revision check failed. Required <= v{most // 100}.{most % 100}, {found}",
         )
         raise ImageRejected(ERR_FAIL)
+
+
+def signature_sector_at(read: Callable[[int, int], bytes], offset: int) -> int:
+    """Where the signature of the image at `offset` belongs: the sector after its SHA-256.
+
+    As ``esp_image_get_metadata`` works it out, without checking anything.
+    """
+    header = ImageHeader.from_bytes(read(offset, HEADER_BYTES))
+    at = offset + HEADER_BYTES
+    for _ in range(min(header.segment_count, MAX_SEGMENTS)):
+        at += SEGMENT_HEADER_BYTES + int.from_bytes(read(at + 4, 4), "little")
+    at += 16 - (at - offset) % 16 + (SHA256_BYTES if header.hash_appended else 0)
+    return offset + -(-(at - offset) // SECTOR_BYTES) * SECTOR_BYTES
 
 
 def xor_fold(data: bytes) -> int:

@@ -16,6 +16,7 @@ from harness.formats.bootloader_config import SDKCONFIG_FILE, BootloaderConfig, 
 from harness.twin import bootloader
 from harness.twin.boot_context import (
     RESET_RTC_WATCHDOG,
+    RESET_SOFTWARE_SYSTEM,
     RESET_TIMER_GROUP_WATCHDOG,
     BootContext,
     Halted,
@@ -36,6 +37,7 @@ from harness.twin.image_verify import (
     xor_fold,
 )
 from harness.twin.operations import FlashFault
+from harness.twin.rom_secure_boot import RomSecureBoot, SignatureRefused
 from harness.twin.security import has_key_purposes, secure_boot_enabled
 
 __all__ = ["BootContext", "Halted", "LoadedApp", "Outcome", "Reset", "RomLoop", "boot", "wait_for_reset"]
@@ -43,6 +45,8 @@ __all__ = ["BootContext", "Halted", "LoadedApp", "Outcome", "Reset", "RomLoop", 
 
 _BURST_S = 0.02
 _SPI_MODES = ("QIO", "QOUT", "DIO", "DOUT", "FAST_RD", "SLOW_RD", "OPI_STR", "OPI_DTR", "OOUT_STR", "OIO_STR")
+_PLAUSIBLE_SEGMENTS = 32
+"""A header with more is none; up to here the count is only too large."""
 _CLOCK_DIVIDERS = {0: 2, 1: 3, 2: 4, 0xF: 1}
 
 _ESP32_REASONS = {
@@ -194,13 +198,16 @@ class _Rom:
         self._is_esp32 = not has_key_purposes(ctx.chip)
         silent = not self._is_esp32 and ctx.efuses.field("UART_PRINT_CONTROL") == _PRINT_NEVER
         self._lines = RomLines(ctx.uart, silent=silent)
+        self._secure_boot: RomSecureBoot | None = None
+        if secure_boot_enabled(ctx.efuses):
+            self._secure_boot = RomSecureBoot(ctx.chip, ctx.efuses, self._read, self._lines)
 
     def run(self) -> Outcome:
         self._print_banner()
-        if secure_boot_enabled(self._ctx.efuses):
-            return self._halt("secure boot is on, and the twin does not model it")
         header = self._read_header()
         self._print_header(header)
+        if self._secure_boot is not None:
+            self._verify_signature(self._secure_boot, header)
         first_segment = self._load_segments(header)
         self._lines.say(f"entry 0x{header.entry_point:08x}")
         config = self._bootloader_config(first_segment)
@@ -224,10 +231,13 @@ class _Rom:
     def _read_header(self) -> ImageHeader:
         raw = self._read(self._ctx.chip.bootloader_offset, HEADER_BYTES)
         header = ImageHeader.from_bytes(raw)
+        plausible = header.magic == MAGIC and header.segment_count <= _PLAUSIBLE_SEGMENTS
         if self._is_esp32:
-            plausible = header.magic == MAGIC and header.spi_mode < 6
+            plausible = plausible and header.spi_mode < 6
         else:
-            plausible = header.magic == MAGIC and header.spi_speed in _CLOCK_DIVIDERS
+            plausible = (
+                plausible and header.spi_mode <= len(_SPI_MODES) and header.spi_speed in _CLOCK_DIVIDERS
+            )
         if not plausible:
             word = int.from_bytes(raw[:4], "little")
             raise _StopBoot(self._repeat(f"invalid header: 0x{word:08x}"))
@@ -246,9 +256,20 @@ class _Rom:
         )
         return self._give_up()
 
+    def _verify_signature(self, secure_boot: RomSecureBoot, header: ImageHeader) -> None:
+        try:
+            secure_boot.verify(header)
+        except SignatureRefused as refused:
+            if refused.resets:
+                raise _StopBoot(Reset(RESET_SOFTWARE_SYSTEM, 0.0)) from refused
+            raise _StopBoot(self._watchdog() if self._is_esp32 else self._give_up()) from refused
+
     def _print_header(self, header: ImageHeader) -> None:
         mode = _SPI_MODES[header.spi_mode] if header.spi_mode < len(_SPI_MODES) else "DIO"
         if self._is_esp32:
+            if self._secure_boot is not None:
+                # Another print-out than without secure boot: the number.
+                mode = str(header.spi_mode)
             self._lines.say(f"configsip: 0, SPIWP:0x{header.wp_pin:02x}")
             self._lines.say(
                 "clk_drv:0x00,q_drv:0x00,d_drv:0x00,cs0_drv:0x00,hd_drv:0x00,wp_drv:0x00",
@@ -265,7 +286,7 @@ class _Rom:
         first = b""
         for index in range(header.segment_count):
             room = 16 - (at - base) % 16
-            if self._is_esp32 and room < SEGMENT_HEADER_BYTES:
+            if self._is_esp32 and self._secure_boot is None and room < SEGMENT_HEADER_BYTES:
                 # This ROM reads 16 bytes at a time and says so when a segment header straddles two reads.
                 self._lines.say(f"ho 0 tail {16 - room} room {room}")
             address, size = struct.unpack("<II", self._read(at, SEGMENT_HEADER_BYTES))
@@ -277,6 +298,10 @@ class _Rom:
             checksum ^= xor_fold(data)
             at += size
         at += 16 - (at - base) % 16
+        if self._is_esp32 and self._secure_boot is not None:
+            # What is signed is not summed up again.
+            return first
+        self._check_staged(at + SHA256_BYTES)
         stored = self._read(at - 1, 1)[0]
         if stored != checksum:
             raise _StopBoot(self._bad_checksum(checksum, stored))
@@ -284,8 +309,16 @@ class _Rom:
             self._check_hash(base, at)
         return first
 
+    def _check_staged(self, end: int) -> None:
+        """What was verified lies in RAM, and is loaded from there: the ROM stops where it ends."""
+        if self._secure_boot is not None and not self._secure_boot.staged(end):
+            self._lines.say("ets_loader.c 83 ")
+            raise _StopBoot(self._watchdog())
+
     def _announce_segment(self, address: int, size: int) -> None:
-        if self._is_esp32:
+        if self._is_esp32 and self._secure_boot is not None:
+            self._lines.say(f"load:0x{address:08x} len:0x{size:x}")
+        elif self._is_esp32:
             signed = size - (1 << 32) if size >> 31 else size
             self._lines.say(f"load:0x{address:08x},len:{signed}")
         else:
@@ -351,9 +384,9 @@ class _Rom:
             raise _StopBoot(self._halt(f"this bootloader's options cannot be read: {reason}")) from error
 
     def _config_of_real_bootloader(self, sdkconfig: str, first_segment: bytes) -> BootloaderConfig:
-        if "\nCONFIG_SECURE_BOOT=y" in f"\n{sdkconfig}":
+        if "\nCONFIG_SECURE_BOOT_V1_ENABLED=y" in f"\n{sdkconfig}":
             raise _StopBoot(
-                self._halt("this bootloader was built with secure boot, which the twin does not model")
+                self._halt("this bootloader was built with secure boot v1, which the twin does not model")
             )
         config = BootloaderConfig.from_sdkconfig(sdkconfig)
         description = BootloaderDescription.from_bytes(first_segment)

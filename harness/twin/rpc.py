@@ -14,20 +14,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from harness.chips import SigningScheme
+from harness.twin.app_efuses import AppEfuses
 from harness.twin.boot_context import BootContext, LoadedApp
 from harness.twin.boot_lines import Level
-from harness.twin.image_verify import ERR_FAIL, ERR_INVALID_ARG, ImageCheck, ImageRejected
+from harness.twin.image_signature import AppSignature
+from harness.twin.image_verify import ERR_INVALID_ARG, ImageCheck, ImageRejected, signature_sector_at
 from harness.twin.operations import FlashFault
 from harness.twin.security import (
-    EncryptionMode,
     download_state,
     encryption_mode,
     flash_encryption_enabled,
-    has_key_purposes,
     release_verified,
     secure_boot_enabled,
     secure_version,
 )
+from harness.twin.signature import SECTOR_BYTES
 
 REQUEST = struct.Struct("<IIII")
 REPLY = struct.Struct("<iII")
@@ -46,7 +48,11 @@ PSA_BAD_STATE = -137
 PSA_INSUFFICIENT_MEMORY = -141
 PSA_INVALID_SIGNATURE = -149
 
+_SIGNATURES = (None, None, *SigningScheme)
+"""The byte of IMAGE_VERIFY: 0 images are not signed, 1 as the chip verifies first, then the schemes by name."""
+
 _HASHES_MAX = 16
+_LARGEST_FIELD_BITS = 32
 _POLL_S = 0.02
 _WHO = "app"
 _LETTERS = {Level.ERROR: "E", Level.WARN: "W", Level.INFO: "I", Level.DEBUG: "D", Level.VERBOSE: "V"}
@@ -69,6 +75,7 @@ class Op(IntEnum):
     VERIFY_HASH = 12
     RESTART = 13
     EFUSE = 14
+    EFUSE_READ = 20
 
 
 class EfuseAction(IntEnum):
@@ -77,6 +84,10 @@ class EfuseAction(IntEnum):
     DISABLE_DOWNLOAD = 1
     SECURE_DOWNLOAD = 2
     RELEASE_MODE = 3
+    SECURE_VERSION = 4
+    VERIFY_ENCRYPTION = 5
+    VERIFY_SECURE_BOOT = 6
+    CHECK_SECURE_BOOT = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,9 @@ class CollectedLog:
     def log(self, level: Level, tag: str, text: str) -> None:
         self.lines.append(f"{_LETTERS[level]} {tag}: {text}\n")
 
+    def say(self, text: str) -> None:
+        """An application calls no routine of the ROM's that prints."""
+
     def spent_reading(self, size_bytes: int) -> None:
         """The application stamps its lines by its own clock."""
 
@@ -143,6 +157,7 @@ class RpcServer:
             Op.HASH_ABORT: self._hash_abort,
             Op.VERIFY_HASH: self._verify_hash,
             Op.EFUSE: self._efuse,
+            Op.EFUSE_READ: self._read_efuse_block,
         }
 
     def serve(self) -> int:
@@ -245,6 +260,7 @@ class RpcServer:
             flash_size_bytes=self._ctx.flash.size_bytes,
             log=log,
             load=False,
+            signature=self._signature(request.data),
         )
         status, size = 0, 0
         try:
@@ -252,6 +268,18 @@ class RpcServer:
         except ImageRejected as rejected:
             status = rejected.status
         return Reply(status, size, "".join(log.lines).encode())
+
+    def _signature(self, wanted: bytes) -> AppSignature | None:
+        """What an application of this build checks: one byte, an index of `_SIGNATURES`; nothing asks for none."""
+        if not wanted or not 0 < wanted[0] < len(_SIGNATURES):
+            return None
+        scheme = _SIGNATURES[wanted[0]] or self._ctx.chip.secure_boot.schemes[0]
+        return AppSignature(self._ctx.efuses, scheme, self._own_signature)
+
+    def _own_signature(self) -> bytes:
+        read = self._ctx.cipher.read
+        at = signature_sector_at(read, self._app.offset)
+        return read(at, SECTOR_BYTES) if self._is_inside(at, SECTOR_BYTES) else b""
 
     # Cryptography
 
@@ -303,62 +331,34 @@ class RpcServer:
 
     # eFuses
 
+    def _read_efuse_block(self, request: Request) -> Reply:
+        if request.arg0 >= len(self._ctx.efuses.geometry.blocks):
+            return Reply(ERR_INVALID_ARG)
+        return Reply(data=self._ctx.efuses.block_for_software(request.arg0))
+
     def _efuse(self, request: Request) -> Reply:
-        if request.arg0 == EfuseAction.DISABLE_DOWNLOAD:
-            return Reply(self._disable_download())
-        if request.arg0 == EfuseAction.SECURE_DOWNLOAD:
-            return Reply(self._secure_download())
-        if request.arg0 == EfuseAction.RELEASE_MODE:
-            return Reply(self._release_mode())
-        return Reply(ERR_INVALID_ARG)
-
-    def _disable_download(self) -> int:
-        """``esp_efuse_disable_rom_download_mode``: on ESP32 only from revision 3 on."""
-        efuses, name = self._ctx.efuses, self._ctx.chip.fuses.download_off
-        if not has_key_purposes(self._ctx.chip):
-            if efuses.chip_rev_full < 300:
-                return ERR_NOT_SUPPORTED
-            if not efuses.field(name) and efuses.write_protected(name):
-                return ERR_INVALID_STATE
-        return self._burn(name, 1)
-
-    def _secure_download(self) -> int:
-        fuses = self._ctx.chip.fuses
-        if fuses.secure_download is None:
-            return ERR_NOT_SUPPORTED
-        if self._ctx.efuses.field(fuses.download_off):
-            return 0
-        return self._burn(fuses.secure_download, 1)
-
-    def _release_mode(self) -> int:
-        """``esp_flash_encryption_set_release_mode``, which also locks UART download.
-
-        ESP-IDF aborts where this returns ERR_INVALID_STATE.
-        """
-        efuses, fuses = self._ctx.efuses, self._ctx.chip.fuses
-        mode = encryption_mode(efuses)
-        if mode is not EncryptionMode.DEVELOPMENT:
-            return 0 if mode is EncryptionMode.RELEASE else ERR_INVALID_STATE
-        names = (
-            ("DIS_DOWNLOAD_MANUAL_ENCRYPT", "DIS_DOWNLOAD_ICACHE")
-            if has_key_purposes(self._ctx.chip)
-            else ("DISABLE_DL_CACHE", "DISABLE_DL_ENCRYPT", "DISABLE_DL_DECRYPT")
-        )
-        if not efuses.write_protected(fuses.counter):
-            self._burn(fuses.counter, fuses.counter_release)
-        for name in names:
-            self._burn(name, 1)
-        lock = fuses.download_off if fuses.secure_download is None else fuses.secure_download
-        self._burn(lock, 1)
-        guard = fuses.release_write_protect
-        bit = efuses.geometry.field(guard).write_disable if guard is not None else None
-        if bit is not None:
-            self._burn("WR_DIS", 1 << bit)
-        return 0 if encryption_mode(efuses) is EncryptionMode.RELEASE else ERR_INVALID_STATE
-
-    def _burn(self, name: str, value: int) -> int:
-        self._ctx.efuses.burn_field(name, value, who=_WHO)
-        return 0 if self._ctx.efuses.field(name) & value == value else ERR_FAIL
+        """One of the things that the application's ESP-IDF does with fuses; the data are its lines."""
+        log = CollectedLog()
+        efuses = AppEfuses(self._ctx.efuses, log)
+        action, status, value = request.arg0, 0, 0
+        if action == EfuseAction.DISABLE_DOWNLOAD:
+            status = efuses.disable_download()
+        elif action == EfuseAction.SECURE_DOWNLOAD:
+            status = efuses.enable_secure_download()
+        elif action == EfuseAction.RELEASE_MODE:
+            status = efuses.set_release_mode()
+        elif action == EfuseAction.SECURE_VERSION and len(request.data) == 4:
+            bits = min(int.from_bytes(request.data, "little"), _LARGEST_FIELD_BITS)
+            status = efuses.raise_secure_version(request.arg1, bits)
+        elif action == EfuseAction.VERIFY_ENCRYPTION:
+            value = int(efuses.verify_encryption())
+        elif action == EfuseAction.CHECK_SECURE_BOOT:
+            status = efuses.check_secure_boot(allow_unused_slots=request.arg1 != 0)
+        elif action == EfuseAction.VERIFY_SECURE_BOOT:
+            value = int(efuses.verify_secure_boot(aggressive=bool(request.arg1)))
+        else:
+            status = ERR_INVALID_ARG
+        return Reply(status, value, "".join(log.lines).encode())
 
     # Wire
 

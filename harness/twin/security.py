@@ -11,10 +11,16 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from harness.chips import Chip, Cipher
+from harness.chips import KEY_PURPOSE_NUMBERS, Chip, Cipher
+from harness.chips.efuses import efuse_geometry
 
-PURPOSE_XTS_AES_128_KEY = 4
-"""``KEY_PURPOSE_n`` of an XTS-AES-128 flash key on ESP32-C3 (espefuse's table of key purposes)."""
+PURPOSE_XTS_AES_128_KEY = KEY_PURPOSE_NUMBERS["XTS_AES_128_KEY"]
+"""``KEY_PURPOSE_n`` of an XTS-AES-128 flash key."""
+
+_PURPOSES_XTS_AES_256 = (
+    KEY_PURPOSE_NUMBERS["XTS_AES_256_KEY_1"],
+    KEY_PURPOSE_NUMBERS["XTS_AES_256_KEY_2"],
+)
 
 KEY_BLOCKS = 6
 """BLOCK_KEY0 to BLOCK_KEY5 on chips with key purposes."""
@@ -31,6 +37,8 @@ class FuseReader(Protocol):
     def field(self, name: str) -> int: ...
 
     def block_for_hardware(self, name: str) -> bytes: ...
+
+    def block_for_software(self, name: str) -> bytes: ...
 
     def read_protected(self, block: str) -> bool: ...
 
@@ -103,7 +111,7 @@ def release_verified(efuses: FuseReader) -> bool:
 
 def secure_boot_enabled(efuses: FuseReader) -> bool:
     """True when secure boot v2 is switched on in the eFuses."""
-    return bool(efuses.field("SECURE_BOOT_EN" if has_key_purposes(efuses.chip) else "ABS_DONE_1"))
+    return bool(efuses.field(efuses.chip.secure_boot.enable))
 
 
 def download_state(efuses: FuseReader) -> Download:
@@ -116,9 +124,13 @@ def download_state(efuses: FuseReader) -> Download:
     return Download.OPEN
 
 
-def secure_version(efuses: FuseReader) -> int:
-    """Anti-rollback version: the number of ones in SECURE_VERSION (32 bits on ESP32, 16 on ESP32-C3)."""
-    return _ones(efuses.field("SECURE_VERSION"))
+def secure_version(efuses: FuseReader, bits: int = 0) -> int:
+    """Anti-rollback version: the number of ones in SECURE_VERSION, in its first `bits` where a build says so.
+
+    The field has 32 bits on ESP32, 4 on ESP32-C2, 9 on ESP32-C5, 16 on the others.
+    """
+    value = efuses.field("SECURE_VERSION")
+    return _ones(value & (1 << bits) - 1 if bits else value)
 
 
 def efuse_block_revision(efuses: FuseReader) -> int:
@@ -129,13 +141,41 @@ def efuse_block_revision(efuses: FuseReader) -> int:
 
 
 def flash_key_block(efuses: FuseReader) -> str | None:
-    """Name of the block that the cipher engine takes its key from; None when no block has the purpose."""
+    """Name of the block that the cipher engine takes its key from; None when no block has the purpose.
+
+    Of a key in two blocks, the first half's.
+    """
+    return next((block for block in flash_key_blocks(efuses) if block is not None), None)
+
+
+def flash_key_blocks(efuses: FuseReader) -> tuple[str | None, ...]:
+    """The blocks of the flash key, one per 32 bytes of a key file: one, or two for XTS-AES-256.
+
+    None stands for a half that no block has the purpose of; the engine then works with zeros. Where both kinds of
+    key are burned, the one block counts (ESP-IDF calls such a chip not functional).
+    """
     if not has_key_purposes(efuses.chip):
-        return efuses.chip.fuses.key_storage_block
-    for index in range(KEY_BLOCKS):
-        if efuses.field(f"KEY_PURPOSE_{index}") == PURPOSE_XTS_AES_128_KEY:
-            return f"BLOCK_KEY{index}"
-    return None
+        return (efuses.chip.fuses.key_storage_block,)
+    whole = block_with_purpose(efuses, PURPOSE_XTS_AES_128_KEY)
+    if whole is None and efuses.chip.cipher is Cipher.XTS_AES_256:
+        return tuple(block_with_purpose(efuses, purpose) for purpose in _PURPOSES_XTS_AES_256)
+    return (whole,)
+
+
+def key_purpose(efuses: FuseReader, block: str) -> int:
+    """The number in the purpose fields of a key block (ESP32-P4 has its fifth bit in a field of its own)."""
+    geometry = efuse_geometry(efuses.chip.name)
+    value = shift = 0
+    for name in geometry.purpose_fields(block):
+        value |= efuses.field(name) << shift
+        shift += geometry.field(name).bits
+    return value
+
+
+def block_with_purpose(efuses: FuseReader, purpose: int) -> str | None:
+    """The first key block of that purpose, or None."""
+    blocks = efuse_geometry(efuses.chip.name).key_blocks
+    return next((block.name for block in blocks if key_purpose(efuses, block.name) == purpose), None)
 
 
 def _ones(value: int) -> int:

@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
         back = path.read_bytes()
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever is in the way of writing may be in the way of this
+            temporary.unlink(missing_ok=True)
         raise LabError(
             f"{path} cannot be written: {error.strerror}", todo="check space and permissions of the folder"
         ) from error

@@ -177,6 +177,8 @@ static raw_ota_cipher_t device_cipher(void)
     return RAW_OTA_CIPHER_ESP32_AES;
 #elif CONFIG_SECURE_FLASH_ENCRYPTION_AES256
     return RAW_OTA_CIPHER_XTS_AES_256;
+#elif CONFIG_SECURE_FLASH_ENCRYPTION_AES128_DERIVED
+    return RAW_OTA_CIPHER_XTS_AES_128_DERIVED;
 #else
     return RAW_OTA_CIPHER_XTS_AES_128;
 #endif

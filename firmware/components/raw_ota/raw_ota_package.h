@@ -23,6 +23,7 @@ typedef enum {
     RAW_OTA_CIPHER_ESP32_AES = 1,
     RAW_OTA_CIPHER_XTS_AES_128 = 2,
     RAW_OTA_CIPHER_XTS_AES_256 = 3,
+    RAW_OTA_CIPHER_XTS_AES_128_DERIVED = 4, /**< ESP32-C2: the SHA-256 of 16 bytes in eFuse */
 } raw_ota_cipher_t;
 
 /** Fields of a header, in host byte order. Texts are NUL terminated. */

@@ -4,3 +4,4 @@
 #include <stdbool.h>
 
 bool esp_secure_boot_enabled(void);
+bool esp_secure_boot_cfg_verify_release_mode(void);

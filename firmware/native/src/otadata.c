@@ -271,14 +271,37 @@ bool esp_ota_check_rollback_is_possible(void)
     }
     const int last = active == 0 ? 1 : 0;
     if (!valid[last]) {
+#if CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK
+        return false; /* nothing is known of the factory app's secure version */
+#else
         const esp_partition_t *factory =
             esp_partition_find_first(ESP_PARTITION_TYPE_APP, ESP_PARTITION_SUBTYPE_APP_FACTORY, NULL);
         return factory != NULL && ota_image_verify(factory, true) == ESP_OK;
+#endif
     }
     const esp_partition_t *slot = esp_partition_find_first(
         ESP_PARTITION_TYPE_APP, ESP_PARTITION_SUBTYPE_OTA((records[last].ota_seq - 1) % slots), NULL);
-    return slot != NULL && ota_image_verify(slot, true) == ESP_OK;
+    if (slot == NULL || ota_image_verify(slot, true) != ESP_OK) {
+        return false;
+    }
+#if CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK
+    esp_app_desc_t description;
+    return esp_ota_get_partition_description(slot, &description) == ESP_OK &&
+           esp_efuse_check_secure_version(description.secure_version);
+#else
+    return true;
+#endif
 }
+
+#if CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK
+/* From now on nothing older than what runs will boot. */
+static esp_err_t raise_secure_version(void)
+{
+    esp_app_desc_t description;
+    const esp_err_t err = esp_ota_get_partition_description(esp_ota_get_running_partition(), &description);
+    return err != ESP_OK ? err : esp_efuse_update_secure_version(description.secure_version);
+}
+#endif
 
 static esp_err_t mark(bool valid)
 {
@@ -304,6 +327,11 @@ static esp_err_t mark(bool valid)
     if (err == ESP_OK && !valid) {
         ESP_LOGI(TAG, "Rollback to previously worked partition.");
     }
+#if CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK
+    if (err == ESP_OK && valid) {
+        return raise_secure_version();
+    }
+#endif
     return err;
 }
 

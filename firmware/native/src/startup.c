@@ -2,11 +2,11 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "esp_app_desc.h"
-#include "esp_flash_encrypt.h"
 #include "esp_log.h"
 #include "esp_ota_ops.h"
 #include "esp_timer.h"
@@ -86,9 +86,12 @@ void startup_print(void)
     ESP_LOGI("cpu_start", "cpu freq: 160000000 Hz");
     print_application();
     print_chip();
-#if CONFIG_SECURE_FLASH_ENC_ENABLED
-    esp_flash_encryption_init_checks();
-#endif
+    const esp_err_t err = native_efuse_startup();
+    if (err != ESP_OK) {
+        ESP_LOGE("cpu_start", "init function %p has failed (0x%x), aborting", (void *)native_efuse_startup,
+                 (unsigned)err);
+        abort();
+    }
 #if !CONFIG_IDF_TARGET_ESP32
     ESP_LOGI("sleep_gpio", "Configure to isolate all GPIO pins in sleep state");
     ESP_LOGI("sleep_gpio", "Enable automatic switching of GPIO sleep configuration");

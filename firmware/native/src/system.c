@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "esp_efuse.h"
 #include "esp_flash_encrypt.h"
 #include "esp_http_client.h"
 #include "esp_log.h"
@@ -86,36 +85,6 @@ esp_err_t esp_efuse_mac_get_default(uint8_t *mac)
     return ESP_OK;
 }
 
-/* Burns one of the fuse groups that the twin knows by number. */
-static esp_err_t burn(twin_efuse_t what)
-{
-    const int32_t status = twin_call(TWIN_EFUSE, what, 0, NULL, 0, NULL, 0, NULL, NULL);
-    twin_refresh_info();
-    return status;
-}
-
-esp_err_t esp_efuse_disable_rom_download_mode(void)
-{
-    return burn(TWIN_EFUSE_DOWNLOAD_OFF);
-}
-
-#if SOC_SUPPORTS_SECURE_DL_MODE
-esp_err_t esp_efuse_enable_rom_secure_download_mode(void)
-{
-    return burn(TWIN_EFUSE_SECURE_DOWNLOAD);
-}
-#endif
-
-uint32_t esp_efuse_read_secure_version(void)
-{
-    return twin_info()->fuse_secure_version;
-}
-
-bool esp_efuse_check_secure_version(uint32_t secure_version)
-{
-    return secure_version >= twin_info()->fuse_secure_version;
-}
-
 bool esp_secure_boot_enabled(void)
 {
     return twin_info()->sb_enabled != 0;
@@ -136,29 +105,6 @@ esp_flash_enc_mode_t esp_get_flash_encryption_mode(void)
     default:
         return ESP_FLASH_ENC_MODE_DISABLED;
     }
-}
-
-bool esp_flash_encryption_cfg_verify_release_mode(void)
-{
-    return twin_info()->release_verified != 0;
-}
-
-void esp_flash_encryption_set_release_mode(void)
-{
-    static const char *TAG = "flash_encrypt";
-    if (esp_get_flash_encryption_mode() == ESP_FLASH_ENC_MODE_RELEASE) {
-        return;
-    }
-    if (esp_get_flash_encryption_mode() == ESP_FLASH_ENC_MODE_DISABLED) {
-        ESP_LOGE(TAG, "Flash encryption eFuse is not enabled, abort..");
-        abort();
-    }
-    (void)burn(TWIN_EFUSE_RELEASE_MODE);
-    if (esp_get_flash_encryption_mode() != ESP_FLASH_ENC_MODE_RELEASE) {
-        ESP_LOGE(TAG, "Flash encryption mode is DEVELOPMENT, abort..");
-        abort();
-    }
-    ESP_LOGI(TAG, "Flash encryption mode is RELEASE");
 }
 
 void esp_flash_encryption_init_checks(void)

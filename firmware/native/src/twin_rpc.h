@@ -17,7 +17,7 @@ typedef enum {
     TWIN_FLASH_WRITE_ENCRYPTED = 4,
     TWIN_FLASH_ERASE = 5,
     TWIN_INFO = 6,
-    TWIN_IMAGE_VERIFY = 7,
+    TWIN_IMAGE_VERIFY = 7, /**< data: one byte, twin_signature_t */
     TWIN_HASH_START = 8,
     TWIN_HASH_UPDATE = 9,
     TWIN_HASH_FINISH = 10,
@@ -25,6 +25,7 @@ typedef enum {
     TWIN_VERIFY_HASH = 12,
     TWIN_RESTART = 13,
     TWIN_EFUSE = 14,
+    TWIN_EFUSE_READ = 20, /**< of a block as software may read it */
 } twin_op_t;
 
 /** First argument of TWIN_RESTART. */
@@ -34,11 +35,27 @@ typedef enum {
     TWIN_RESTART_TASK_WATCHDOG = 2,
 } twin_restart_t;
 
-/** First argument of TWIN_EFUSE. */
+/** The signature that an image must have. */
+typedef enum {
+    TWIN_SIGNATURE_NONE = 0,
+    TWIN_SIGNATURE_OF_CHIP = 1, /**< the scheme that the chip's row names first */
+    TWIN_SIGNATURE_RSA_3072 = 2,
+    TWIN_SIGNATURE_ECDSA_P192 = 3,
+    TWIN_SIGNATURE_ECDSA_P256 = 4,
+    TWIN_SIGNATURE_ECDSA_P384 = 5,
+} twin_signature_t;
+
+/** First argument of TWIN_EFUSE; the reply's data are the lines that ESP-IDF logs meanwhile. */
 typedef enum {
     TWIN_EFUSE_DOWNLOAD_OFF = 1,
     TWIN_EFUSE_SECURE_DOWNLOAD = 2,
     TWIN_EFUSE_RELEASE_MODE = 3,
+    TWIN_EFUSE_SECURE_VERSION = 4, /**< second argument: up to which; data: u32 size of the field in bits */
+    TWIN_EFUSE_VERIFY_ENCRYPTION = 5, /**< burns nothing; value: whether all is as in release mode */
+    TWIN_EFUSE_VERIFY_SECURE_BOOT =
+        6, /**< the same; second argument: whether aggressive revocation is wanted */
+    TWIN_EFUSE_CHECK_SECURE_BOOT =
+        7, /**< mends at the start; second argument: whether unused slots may stay open */
 } twin_efuse_t;
 
 /** Reply to TWIN_INFO. */

@@ -80,6 +80,8 @@ def test_a_kconfig_default_that_is_an_expression_is_refused() -> None:
         ("uart0", "sdkconfig.console.uart0"),
         ("console.usb-serial-jtag", "sdkconfig.console.usb-serial-jtag"),
         ("layout.table-0x8000", "sdkconfig.layout.table-0x8000"),
+        ("key.device", "sdkconfig.key.device"),
+        ("rollback.anti", "sdkconfig.rollback.anti"),
         ("test", "sdkconfig.test"),
     ],
 )
@@ -114,6 +116,46 @@ def test_a_profile_decides_what_the_bootloader_was_built_for(chip: object, profi
     assert config.flash_encryption == {"open": "off"}.get(profile, profile)
     assert config.require_encrypted is (profile == "development")
     assert (config.table_offset, config.rollback, config.idf_version) == (0x10000, True, "v5.5.5")
+
+
+DEVELOPMENT, RELEASE, OPEN = "profile.development", "profile.release", "profile.open"
+SETTLED = [
+    # A build for development leaves manual encryption open, and so must not freeze the caches' fuse.
+    ("esp32c3", [DEVELOPMENT], {"SECURE_FLASH_UART_BOOTLOADER_ALLOW_ENC": "y"}),
+    ("esp32c3", [DEVELOPMENT], {"SECURE_FLASH_SKIP_WRITE_PROTECTION_CACHE": "y"}),
+    ("esp32c3", [DEVELOPMENT, "key.device"], {"SECURE_FLASH_REQUIRE_ALREADY_ENABLED": "n"}),
+    # Release locks the download mode by itself where the chip can, unless a fragment says otherwise.
+    ("esp32c3", [RELEASE], {"SECURE_ENABLE_SECURE_ROM_DL_MODE": "y"}),
+    ("esp32c3", [RELEASE, "lock.none"], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
+    ("esp32c3", [DEVELOPMENT], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
+    ("esp32", [RELEASE], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
+    ("esp32", [RELEASE, "lock.secure-download"], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
+    ("esp32", [RELEASE, "lock.secure-download"], {"SECURE_ENABLE_SECURE_ROM_DL_MODE": "n"}),
+    # Of a choice the later fragment's member is on.
+    ("esp32c3", [RELEASE, "lock.secure-download", "lock.none"], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
+    ("esp32c3", [RELEASE, "lock.none", "lock.secure-download"], {"SECURE_ENABLE_SECURE_ROM_DL_MODE": "y"}),
+    ("esp32c3", [RELEASE, DEVELOPMENT], {"SECURE_FLASH_ENCRYPTION_MODE_RELEASE": "n"}),
+    ("esp32c3", [OPEN, "lock.secure-download"], {"SECURE_ENABLE_SECURE_ROM_DL_MODE": "n"}),
+    ("esp32c3", [OPEN, "rollback.anti"], {"BOOTLOADER_APP_SEC_VER_SIZE_EFUSE_FIELD": "16"}),
+    ("esp32", [OPEN, "rollback.anti"], {"BOOTLOADER_APP_SEC_VER_SIZE_EFUSE_FIELD": "32"}),
+    ("esp32c2", [OPEN, "rollback.anti"], {"BOOTLOADER_APP_SEC_VER_SIZE_EFUSE_FIELD": "4"}),
+]
+
+
+@pytest.mark.parametrize(("chip", "fragments", "expected"), SETTLED)
+def test_options_follow_from_fragments_as_esp_idfs_kconfig_has_it(
+    chip: str, fragments: list[str], expected: dict[str, str]
+) -> None:
+    options = sdkconfig.native_options(firmware_dir(), chip_named(chip), fragments)
+    assert {name: options.get(f"CONFIG_{name}", "n") for name in expected} == expected
+
+
+def test_a_fragment_for_development_alone_does_nothing_to_release(tmp_path: Path) -> None:
+    path = tmp_path / "mine"
+    path.write_text("CONFIG_SECURE_BOOT_ALLOW_JTAG=y\nCONFIG_SECURE_FLASH_REQUIRE_ALREADY_ENABLED=y\n")
+    options = sdkconfig.native_options(firmware_dir(), chip_named("esp32c3"), ["release", str(path)])
+    assert options["CONFIG_SECURE_BOOT_ALLOW_JTAG"] == "n"
+    assert options["CONFIG_SECURE_FLASH_REQUIRE_ALREADY_ENABLED"] == "n"
 
 
 def test_a_product_build_has_neither_bare_transfers_nor_test_hooks_nor_the_lock_command() -> None:

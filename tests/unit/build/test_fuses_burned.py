@@ -10,9 +10,9 @@ from idf_folder import DATA
 
 from harness.build.fuses_burned import APP, BOOTLOADER, SelfBurns, self_burns
 from harness.build.idf_build_folder import options_from_json
+from harness.chips import CHIPS
 from harness.provision.profile import Profile
 
-CHIPS = ("esp32", "esp32s2", "esp32s3", "esp32c3", "esp32c6", "esp32h2")
 FE = {"CONFIG_SECURE_FLASH_ENC_ENABLED": "y"}
 RELEASE = {**FE, "CONFIG_SECURE_FLASH_ENCRYPTION_MODE_RELEASE": "y"}
 DEVELOPMENT = {**FE, "CONFIG_SECURE_FLASH_UART_BOOTLOADER_ALLOW_ENC": "y"}
@@ -74,9 +74,9 @@ def test_secure_boot_goes_as_far_as_release() -> None:
 
 def test_without_an_sdkconfig_nothing_is_known_and_consent_must_reach_release() -> None:
     burns = self_burns(None, "esp32c3")
-    assert (burns.known, burns.up_to(), burns.up_to(APP)) == (False, Profile.RELEASE, Profile.RELEASE)
+    assert (burns.known, burns.up_to(), burns.up_to(APP)) == (False, *2 * [Profile.RELEASE_SBV2])
     assert "UNKNOWN" in burns.lines()[0]
-    assert not self_burns({}, "esp32p4").known
+    assert not self_burns({}, "esp32c61").known
 
 
 @pytest.mark.parametrize("chip", CHIPS)
@@ -123,6 +123,15 @@ PARTICULAR: list[tuple[str, Mapping[str, str], set[str]]] = [
     ("esp32c6", {"CONFIG_SECURE_DISABLE_ROM_DL_MODE": "y"}, {"DIS_DOWNLOAD_MODE"}),
     ("esp32h2", {**RELEASE, "CONFIG_SECURE_FLASH_PSEUDO_ROUND_FUNC": "y"}, {"XTS_DPA_PSEUDO_LEVEL"}),
     ("esp32c3", {"CONFIG_BOOT_ROM_LOG_ALWAYS_OFF": "y"}, {"UART_PRINT_CONTROL"}),
+    ("esp32p4", RELEASE, {"SPI_DOWNLOAD_MSPI_DIS", "DIS_PAD_JTAG", "DIS_USB_JTAG", "DIS_DIRECT_BOOT"}),
+    ("esp32c5", SECURE_BOOT, {"WR_DIS of SECURE_BOOT_SHA384_EN", "SOFT_DIS_JTAG"}),
+    ("esp32h2", SECURE_BOOT, {"WR_DIS of ECDSA_CURVE_MODE"}),
+    (
+        "esp32c2",
+        RELEASE,
+        {"DIS_DOWNLOAD_ICACHE", "DIS_PAD_JTAG", "SPI_BOOT_CRYPT_CNT = 0x7", "WR_DIS of SPI_BOOT_CRYPT_CNT"},
+    ),
+    ("esp32c2", SECURE_BOOT, {"the digests of its signing keys into BLOCK_KEY0", "SECURE_BOOT_EN"}),
     (
         "esp32c3",
         {"CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK": "y", "CONFIG_BOOTLOADER_APP_SECURE_VERSION": "3"},

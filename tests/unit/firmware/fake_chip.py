@@ -29,6 +29,7 @@ LARGEST_IMAGE = 1 << 20
 """Of the images in these tests: spares deciphering whole slots."""
 READ_RAW, READ, WRITE_RAW, WRITE_ENCRYPTED, ERASE, INFO, VERIFY = range(1, 8)
 HASH_START, HASH_UPDATE, HASH_FINISH, HASH_ABORT, VERIFY_HASH, RESTART, EFUSE = range(8, 15)
+EFUSE_READ = 20
 
 
 @lru_cache(maxsize=4096)
@@ -64,6 +65,8 @@ class FakeChip:
     """By request number: how many to let pass, and the code with which all later ones fail."""
     restarts: list[int] = field(default_factory=list)
     on_request: Callable[[int], None] = lambda _: None
+    checks: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+    """Image checks and eFuse actions that were asked for: request, its two arguments, its data."""
     _hashes: dict[int, hashlib._Hash] = field(default_factory=dict)
     _next_hash: int = 0
 
@@ -137,13 +140,23 @@ class FakeChip:
             return 0, 0, b""
         if op == INFO:
             return 0, 0, self._info()
+        if op in (VERIFY, EFUSE):
+            self.checks.append((op, arg0, arg1, data))
         if op == VERIFY:
             return self._verify(arg0, arg1)
         if op == VERIFY_HASH:
             return _verify_signature(data), 0, b""
         if op == EFUSE:
             return 0, 0, b""
+        if op == EFUSE_READ:
+            return 0, 0, self._fuse_block(arg0)
         return self._hash(op, arg0, data)
+
+    def _fuse_block(self, block: int) -> bytes:
+        """Nothing but the secure version, where the chip keeps it."""
+        home, bit = (3, 128) if self.chip.name == "esp32" else (0, 142)
+        value = ((1 << self.secure_version_fuse) - 1) << bit if block == home else 0
+        return value.to_bytes(32, "little")
 
     def _info(self) -> bytes:
         return struct.pack(

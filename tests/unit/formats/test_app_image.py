@@ -31,7 +31,7 @@ DESCRIPTION = AppDescription(
 ANY_CHIP = pytest.mark.parametrize("chip", CHIPS.values(), ids=list(CHIPS))
 RAM = 0x3FC90000
 SEGMENTS = st.lists(
-    st.builds(Segment, st.integers(0x40000000, 0x40010000), st.binary(max_size=70)), min_size=1, max_size=16
+    st.builds(Segment, st.integers(0x20000000, 0x20010000), st.binary(max_size=70)), min_size=1, max_size=16
 )
 
 

@@ -76,7 +76,7 @@ def test_the_key_id_is_eight_bytes_of_a_hash_and_not_the_key():
         (0, b"\xe9", "offset 0: magic"),
         (8, b"\x02", "offset 8: header_version is 2"),
         (10, b"\x01", "offset 10: header_size is 0x101"),
-        (14, b"\x04", "offset 14: cipher is 4"),
+        (14, b"\x05", "offset 14: cipher is 5"),
         (15, b"\x01", "offset 15: flags is 0x1"),
         (22, b"\x01", "offset 22: reserved is 0x1"),
         (40, bytes(4), "offset 44: body_size is 272"),

@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from harness.connection import key_source_of
 from harness.errors import UsageError
-from harness.inventory.entry import SerialEntry, TwinEntry
+from harness.inventory.entry import ProfileName, SerialEntry, TwinEntry
 from harness.inventory.inventory import parse_inventory, read_inventory
+from harness.provision.profile import Profile
 from harness.vault.key_source import CommandSource, FileSource
 
 FILE = Path("boards.yaml")
@@ -61,6 +63,14 @@ def test_consent_to_burn_is_absent_unless_written() -> None:
     assert board.burn_up_to is None
 
 
+def test_nothing_may_be_used_up_unless_the_entry_says_how_much() -> None:
+    text = GOOD.replace("tags: [desk, c3]", "budget: {secure_version: 4}")
+    for written, bits in ((GOOD, 0), (text, 4)):
+        board = parse_inventory(written, FILE).named("desk-c3")
+        assert isinstance(board, SerialEntry)
+        assert (board.budget.secure_version, board.budget.revocations) == (bits, 0)
+
+
 def test_boards_are_chosen_by_name_or_tag_each_once() -> None:
     inventory = parse_inventory(GOOD, FILE)
     assert list(inventory.select(["desk", "twin-esp32"])) == ["desk-c3", "twin-esp32"]
@@ -93,6 +103,14 @@ def test_boards_are_chosen_by_name_or_tag_each_once() -> None:
         (
             "version: 1\nboards:\n  a:\n    chip: esp32\n    link: serial\n",
             r"boards\.a: name the port in one way",
+        ),
+        (
+            GOOD.replace("burn_up_to: release", "budget: {luck: 1}"),
+            r":8: boards\.desk-c3\.budget\.luck: there is no",
+        ),
+        (
+            GOOD.replace("burn_up_to: release", "budget: {revocations: 3}"),
+            r":8: boards\.desk-c3\.budget\.revocations: .*less than or equal to 2",
         ),
         (with_flash_key("{}"), r"boards\.a\.flash_key: say where the key comes from in one way"),
         (with_flash_key("{file: a, command: [b]}"), r"flash_key: say where the key comes from in one way"),
@@ -223,3 +241,7 @@ def test_a_console_that_the_chip_has_not_is_refused(console: str) -> None:
     text = f"version: 1\nboards:\n  a: {{chip: esp32, link: serial, port: COM5, console: {console}}}\n"
     with pytest.raises(UsageError, match=r"boards\.yaml:3: boards\.a.*console|uart0"):
         parse_inventory(text, FILE)
+
+
+def test_consent_knows_every_profile_by_its_word():
+    assert get_args(ProfileName) == tuple(profile.value for profile in Profile)

@@ -51,6 +51,9 @@ def _plaintext(recipe: Recipe, package: bytes) -> bytes:
 OTHER_SLOT = TABLE.find("ota_0")
 
 # Variants whose header parses: how each is made, and which header fields differ from the right one's.
+OTHER_CHIP_ID = 20
+"""ESP32-C61: no chip of this harness."""
+
 HONEST_OTHERS: list[tuple[str, Callable[[Recipe], bytes], set[str]]] = [
     ("other slot", lambda r: variants.for_other_slot(r, OTHER_SLOT), {"slot_offset", "body_sha256"}),
     ("other device's label", lambda r: variants.for_other_device(r, OTHER_MAC), {"mac"}),
@@ -59,8 +62,8 @@ HONEST_OTHERS: list[tuple[str, Callable[[Recipe], bytes], set[str]]] = [
         lambda r: variants.for_other_device(r, OTHER_MAC, flash_key(r.chip, "other")),
         {"mac", "key_id", "body_sha256"},
     ),
-    ("chip", lambda r: variants.with_chip_id(r, 9), {"chip_id"}),
-    ("cipher", lambda r: variants.with_cipher_number(r, 3), {"cipher_number"}),
+    ("chip", lambda r: variants.with_chip_id(r, OTHER_CHIP_ID), {"chip_id"}),
+    ("cipher", lambda r: variants.with_cipher_number(r, r.chip.cipher.number % 4 + 1), {"cipher_number"}),
     ("version", lambda r: variants.with_version(r, "9.9.9"), {"version"}),
     ("secure version", lambda r: variants.with_secure_version(r, 2), {"secure_version"}),
     ("image hash", lambda r: variants.with_image_sha256(r), {"image_sha256"}),
@@ -79,7 +82,11 @@ HONEST_OTHERS: list[tuple[str, Callable[[Recipe], bytes], set[str]]] = [
         lambda r: variants.with_image_cut(r, 3000),
         {"image_size", "body_size", "body_sha256", "image_sha256"},
     ),
-    ("image's chip", lambda r: variants.with_image_chip_id(r, 9), {"body_sha256", "image_sha256"}),
+    (
+        "image's chip",
+        lambda r: variants.with_image_chip_id(r, OTHER_CHIP_ID),
+        {"body_sha256", "image_sha256"},
+    ),
 ]
 
 

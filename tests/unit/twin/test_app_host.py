@@ -15,7 +15,7 @@ import boot_board
 import pytest
 from boot_board import OTA_0, Board, app_image
 
-from harness.chips import CHIPS
+from harness.chips import TWINS
 from harness.formats.app_image import Segment, build_app_image
 from harness.twin.app_host import AppHost, NotStartable, _dies_with_parent, find_program
 from harness.twin.boot_context import LoadedApp
@@ -131,7 +131,7 @@ class RunningApp:
         return self.result
 
 
-@pytest.fixture(params=sorted(CHIPS))
+@pytest.fixture(params=sorted(TWINS))
 def app(request: pytest.FixtureRequest, tmp_path: Path, program: Path) -> Iterator[RunningApp]:
     board = Board.named(str(request.param), tmp_path, encrypted=True)
     import_program(board, program.read_bytes())

@@ -14,12 +14,12 @@ import espsecure
 import pytest
 from boot_board import OTHER_KEY, Board, bootloader_image
 
-from harness.chips import CHIPS
+from harness.chips import TWINS
 from harness.formats.app_image import Segment, build_app_image
 from harness.twin import rom_boot
 from harness.twin.boot_context import Halted, LoadedApp, Reset, RomLoop
 
-CHIP_NAMES = sorted(CHIPS)
+CHIP_NAMES = sorted(TWINS)
 BANNER = {
     "esp32": ["ets Jul 29 2019 12:21:46", ""],
     "esp32c3": ["ESP-ROM:esp32c3-api1-20210207", "Build:Feb  7 2021"],
@@ -291,12 +291,13 @@ def test_a_real_bootloader_runs_with_the_sdkconfig_beside_it(chip_name: str, tmp
     ]
 
 
-def test_an_sdkconfig_with_secure_boot_halts_with_one_line(tmp_path: Path) -> None:
-    board = Board.named("esp32c3", tmp_path)
+def test_an_sdkconfig_with_secure_boot_v1_halts_with_one_line(tmp_path: Path) -> None:
+    board = Board.named("esp32", tmp_path)
     put_real_bootloader(board)
-    (tmp_path / "bootloader.sdkconfig").write_text("CONFIG_SECURE_BOOT=y\n")
+    text = "CONFIG_SECURE_BOOT=y\nCONFIG_SECURE_BOOT_V1_ENABLED=y\n"
+    (tmp_path / "bootloader.sdkconfig").write_text(text)
     assert isinstance(board.boot(), Halted)
-    assert "secure boot" in board.lines[-1]
+    assert "secure boot v1" in board.lines[-1]
 
 
 def put_real_bootloader(board: Board) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from boot_board import Board
 
-from harness.chips import CHIPS
+from harness.chips import TWINS
 from harness.twin import security
 from harness.twin.security import Download, EncryptionMode
 
 
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 def test_a_new_chip_has_nothing_enabled(chip_name: str, tmp_path: Path) -> None:
     efuses = Board.named(chip_name, tmp_path).efuses
     assert security.encryption_mode(efuses) is EncryptionMode.OFF
@@ -24,7 +24,7 @@ def test_a_new_chip_has_nothing_enabled(chip_name: str, tmp_path: Path) -> None:
     assert security.efuse_block_revision(efuses) == 0
 
 
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 def test_the_documented_release_fuses_pass_the_release_check(chip_name: str, tmp_path: Path) -> None:
     efuses = Board.named(chip_name, tmp_path, encrypted=True).efuses
     assert security.encryption_mode(efuses) is EncryptionMode.RELEASE

@@ -9,7 +9,7 @@ import boot_board
 import pytest
 from boot_board import CSV_FACTORY, OTA_0, OTA_1, OTADATA, Board, app_image, otadata, record
 
-from harness.chips import CHIPS
+from harness.chips import TWINS
 from harness.formats.otadata import OtaData, OtaRecord, OtaState
 from harness.twin.boot_context import LoadedApp, Reset
 from harness.twin.bootloader import SECTOR_BYTES
@@ -91,7 +91,7 @@ ABOUT_THE_CHOICE = ("otadata", "ota data", "factory", "OTA 0")
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 @pytest.mark.parametrize("given", CASES, ids=lambda given: given.name)
 def test_otadata_decides(given: Case, chip_name: str, encrypted: bool, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=encrypted)
@@ -110,7 +110,7 @@ def test_otadata_decides(given: Case, chip_name: str, encrypted: bool, tmp_path:
         assert (rest == b"\xff" * len(rest)) is (not same or not encrypted)
 
 
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 @pytest.mark.parametrize(
     "content",
     [b"\xff" * 0x2000, OtaData.for_slot(1, 2, VALID).to_bytes()],
@@ -149,7 +149,7 @@ def test_a_factory_app_is_the_fallback(before: OtaData, line: str, label: str, t
     assert board.records() == before.records
 
 
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 def test_a_slot_that_is_not_bootable_is_passed_over_downwards_then_upwards(
     chip_name: str, tmp_path: Path
 ) -> None:
@@ -250,7 +250,7 @@ def test_at_error_level_a_good_boot_prints_only_the_roms_lines(tmp_path: Path) -
 ANTI = replace(boot_board.CONFIG, anti_rollback=True)
 
 
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 def test_with_anti_rollback_garbage_counts_as_initial_and_is_repaired(chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=True)
     board.provision(config=ANTI)
@@ -267,7 +267,7 @@ def test_with_anti_rollback_garbage_counts_as_initial_and_is_repaired(chip_name:
     assert board.records()[0] == record(1, VALID)
 
 
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 def test_booting_a_confirmed_app_raises_the_efuse_to_its_version(chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=True)
     board.provision(config=ANTI, otadata=otadata(record(2, VALID), None))
@@ -278,6 +278,66 @@ def test_booting_a_confirmed_app_raises_the_efuse_to_its_version(chip_name: str,
     board.boot(0xC)
     assert "I boot: Secure version (from eFuse) = 2" in board.lines
     assert not any("Anti-rollback is set" in line for line in board.lines)
+
+
+@pytest.mark.parametrize(("chip_name", "bits"), [("esp32", 32), ("esp32c3", 16)])
+def test_a_version_beyond_the_fuses_boots_and_burns_nothing(
+    chip_name: str, bits: int, tmp_path: Path
+) -> None:
+    board = Board.named(chip_name, tmp_path, encrypted=True)
+    board.provision(config=ANTI, otadata=otadata(record(2, VALID), None))
+    board.put(OTA_1, app_image(board.chip, "1.1.0", secure_version=bits + 1))
+    assert isinstance(board.boot(), LoadedApp)
+    assert board.efuses.field("SECURE_VERSION") == 0
+    assert (
+        f"E efuse: Max secure version is {bits}. Given {bits + 1} version can not be written." in board.lines
+    )
+
+
+def test_a_build_that_uses_fewer_bits_counts_and_burns_only_those(tmp_path: Path) -> None:
+    board = Board.named("esp32c3", tmp_path, encrypted=True)
+    board.provision(config=replace(ANTI, secure_version_bits=4), otadata=otadata(record(2, VALID), None))
+    board.put(OTA_1, app_image(board.chip, "1.1.0", secure_version=5))
+    board.efuses.burn_field("SECURE_VERSION", 1 << 9)
+    assert isinstance(board.boot(), LoadedApp)
+    assert "I boot: Secure version (from eFuse) = 0" in board.lines
+    assert "E efuse: Max secure version is 4. Given 5 version can not be written." in board.lines
+
+
+def test_esp32_with_a_coding_scheme_cannot_raise_its_version(tmp_path: Path) -> None:
+    board = Board.named("esp32", tmp_path)
+    board.efuses.burn_field("CODING_SCHEME", 1)
+    board.provision(
+        config=replace(ANTI, flash_encryption="off", require_encrypted=False),
+        otadata=otadata(record(2, VALID), None),
+    )
+    board.put(OTA_1, app_image(board.chip, "1.1.0", secure_version=1))
+    assert isinstance(board.boot(), LoadedApp)
+    assert "E efuse: Anti rollback is not supported with any coding scheme." in board.lines
+    assert board.efuses.field("SECURE_VERSION") == 0
+
+
+def test_fuses_that_are_write_protected_stay_whatever_the_bootloader_says(tmp_path: Path) -> None:
+    board = Board.named("esp32c3", tmp_path, encrypted=True)
+    board.provision(config=ANTI, otadata=otadata(record(2, VALID), None))
+    board.put(OTA_1, app_image(board.chip, "1.1.0", secure_version=1))
+    board.efuses.burn_field("WR_DIS", 1 << 18)
+    assert isinstance(board.boot(), LoadedApp)
+    assert board.efuses.field("SECURE_VERSION") == 0
+    assert [line for line in board.lines if " efuse: " in line] == [
+        "I efuse: BURN BLOCK0",
+        "E efuse: BURN BLOCK0 - ERROR (written bits != read bits)",
+        "W efuse: BLOCK0: next retry to fix an error [1/3]...",
+        "I efuse: BURN BLOCK0",
+        "E efuse: BURN BLOCK0 - ERROR (written bits != read bits)",
+        "W efuse: BLOCK0: next retry to fix an error [2/3]...",
+        "I efuse: BURN BLOCK0",
+        "E efuse: BURN BLOCK0 - ERROR (written bits != read bits)",
+        "W efuse: BLOCK0: next retry to fix an error [3/3]...",
+        "E efuse: Written data are incorrect",
+        # What the write returned is not looked at.
+        "I efuse: Anti-rollback is set. eFuse field is updated(1).",
+    ]
 
 
 def test_an_older_app_is_not_selected_whatever_its_sequence(tmp_path: Path) -> None:
@@ -297,9 +357,11 @@ def test_a_fallback_to_an_app_that_is_too_old_is_refused(tmp_path: Path) -> None
     board.efuses.burn_field("SECURE_VERSION", 1)
     outcome = board.boot()
     assert isinstance(outcome, Reset)
-    assert board.boot_lines[-4:] == [
+    assert board.boot_lines[-5:] == [
         GARBAGE,
         "E OTA app partition slot 0 is not bootable",
         "E OTA app partition slot 1 is not bootable",
+        # The test app that there is not: ESP_ERR_INVALID_ARG.
+        "E Failed to get partition description 258",
         "E No bootable app partitions in the partition table",
     ]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import boot_board
 import pytest
 from boot_board import OTA_0, TABLE_OFFSET, Board, bootloader_image
 
-from harness.chips import CHIPS
+from harness.chips import TWINS
 from harness.formats.partition_table import PartitionTable
-from harness.twin.boot_context import Halted, LoadedApp, Reset
+from harness.twin.boot_context import LoadedApp, Reset
 from harness.twin.boot_table import Entry, verified_entries
 
 
@@ -63,7 +62,7 @@ DAMAGES: list[tuple[Callable[[bytearray], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 @pytest.mark.parametrize(("damage", "text"), DAMAGES, ids=[d.__name__ for d, _ in DAMAGES])
 def test_a_bad_table_is_named_and_the_chip_resets_by_software(
     damage: Callable[[bytearray], None], text: str, chip_name: str, tmp_path: Path
@@ -196,7 +195,7 @@ def test_a_write_protected_counter_leaves_none(tmp_path: Path) -> None:
     assert "I flash_encrypt: flash encryption is enabled (0 plaintext flashes left)" in board.lines
 
 
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 def test_a_lab_build_refuses_every_slot_of_a_chip_without_encryption(chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path)
     board.provision(config=boot_board.CONFIG)
@@ -215,16 +214,6 @@ def test_a_lab_build_refuses_every_slot_of_a_chip_without_encryption(chip_name: 
     assert isinstance(outcome, Reset)
 
 
-def test_a_build_that_would_encrypt_in_place_halts_with_one_line(tmp_path: Path) -> None:
-    board = Board.named("esp32c3", tmp_path)
-    board.provision(config=replace(boot_board.CONFIG, require_encrypted=False))
-    outcome = board.boot()
-    assert isinstance(outcome, Halted)
-    assert board.lines[-1] == (
-        "twin: this bootloader would now encrypt the flash in place, which the twin does not model"
-    )
-
-
 def test_a_build_without_encryption_says_nothing_about_it_on_an_encrypted_chip(tmp_path: Path) -> None:
     board = Board.named("esp32c3", tmp_path, encrypted=True)
     board.provision(config=boot_board.PLAIN_CONFIG)
@@ -232,11 +221,3 @@ def test_a_build_without_encryption_says_nothing_about_it_on_an_encrypted_chip(t
     assert isinstance(outcome, LoadedApp)
     assert outcome.offset == OTA_0
     assert not any("ncryption" in line for line in board.lines)
-
-
-def test_secure_boot_is_not_pretended(tmp_path: Path) -> None:
-    board = Board.named("esp32c3", tmp_path)
-    board.provision()
-    board.efuses.burn_field("SECURE_BOOT_EN", 1)
-    assert isinstance(board.boot(), Halted)
-    assert board.lines[-1] == "twin: secure boot is on, and the twin does not model it"

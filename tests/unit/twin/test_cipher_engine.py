@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 import espsecure
 import pytest
 
-from harness.chips import CHIPS, Chip
+from harness.chips import CHIPS, Chip, Cipher
 from harness.formats import flash_encryption
 from harness.twin.cipher import FlashCipher
 
 COUNTING_KEY = bytes(range(32))
+
+
+def counting_key(name: str) -> bytes:
+    """A key file of the chip's length: 00 01 02 and so on."""
+    return bytes(range(CHIPS[name].cipher.key_size_bytes))
 
 
 @dataclass
@@ -52,13 +57,21 @@ class FakeFlash:
 
 
 def engine(
-    name: str, *, key: bytes = COUNTING_KEY, on: bool = True
+    name: str, *, key: bytes | None = None, on: bool = True
 ) -> tuple[FlashCipher, FakeFlash, FakeFuses]:
     chip = CHIPS[name]
+    key = counting_key(name) if key is None else key
     fuses = FakeFuses(chip, {chip.fuses.counter: int(on)})
     if name == "esp32":
         fuses.fields["FLASH_CRYPT_CONFIG"] = 0xF
         fuses.blocks["BLOCK1"] = key[::-1]
+    elif chip.cipher is Cipher.XTS_AES_128_DERIVED:
+        # The other half of the block is somebody else's: the digest of secure boot.
+        fuses.blocks["BLOCK_KEY0"] = key[::-1] + b"\x5a" * 16
+    elif chip.cipher is Cipher.XTS_AES_256:
+        # The second half lies in the lower block: purposes tell them apart, not places.
+        fuses.fields |= {"KEY_PURPOSE_3": 2, "KEY_PURPOSE_1": 3}
+        fuses.blocks |= {"BLOCK_KEY3": key[:32][::-1], "BLOCK_KEY1": key[32:][::-1]}
     else:
         fuses.fields["KEY_PURPOSE_3"] = 4
         fuses.blocks["BLOCK_KEY3"] = key[::-1]
@@ -76,6 +89,8 @@ VECTORS = [
     ("esp32c3", 0x10000, "f046ac4b14b7d5de087cda76b4f04c4e82ecab550a32e72e11ee6bf7b83fe2ad"),
     ("esp32c3", 0x10020, "6a80eafce25725759a0228c69bb293892a154305e9ca006a1b6557f04be9507a"),
     ("esp32c3", 0x110080, "842f42bd9be71887978328ec2985e0cfaad8ec858846f45588cb352ab67f12e8"),
+    ("esp32s3", 0x10000, "8c228de624fcc16e0487b9d96d6f93e15246e078a82daebf69d4c9541fb72525"),
+    ("esp32p4", 0x10020, "f878f28496dcbc5cb01910fea078578644386e64e098b38dfd47d0f3f9cb283d"),
 ]
 
 
@@ -83,6 +98,27 @@ VECTORS = [
 def test_known_answers(name: str, address: int, ciphertext: str) -> None:
     cipher, _, _ = engine(name)
     assert cipher.encipher(address, bytes(32)).hex() == ciphertext
+
+
+def test_esp32s3_with_a_128_bit_key_uses_that() -> None:
+    cipher, _, fuses = engine("esp32s3")
+    fuses.fields = {"SPI_BOOT_CRYPT_CNT": 1, "KEY_PURPOSE_3": 4}
+    fuses.blocks = {"BLOCK_KEY3": COUNTING_KEY[::-1]}
+    assert cipher.encipher(0x10000, bytes(32)).hex() == VECTORS[5][2]
+
+
+def test_half_a_256_bit_key_enciphers_to_something_else() -> None:
+    cipher, _, fuses = engine("esp32s3")
+    whole = cipher.encipher(0x10000, bytes(32))
+    del fuses.fields["KEY_PURPOSE_1"]
+    assert cipher.encipher(0x10000, bytes(32)) != whole
+
+
+def test_esp32c2_with_the_length_fuse_uses_the_whole_block() -> None:
+    cipher, _, fuses = engine("esp32c2")
+    fuses.fields["XTS_KEY_LENGTH_256"] = 1
+    fuses.blocks["BLOCK_KEY0"] = COUNTING_KEY[::-1]
+    assert cipher.encipher(0x10000, bytes(32)).hex() == VECTORS[5][2]
 
 
 @pytest.mark.parametrize("name", sorted(CHIPS))
@@ -96,7 +132,7 @@ def test_the_engine_and_the_hosts_own_code_agree(name: str, address: int, size: 
     cipher.write_enciphered(address, text, who="app")
     assert flash.programmed == [(address, size, "write-encrypted", "app")]
     assert flash.data[address : address + size] == flash_encryption.encrypt(
-        chip.cipher, COUNTING_KEY, address, text
+        chip.cipher, counting_key(name), address, text
     )
     assert cipher.read(address, size) == text
     assert cipher.read(address + 3, size - 5) == text[3:-2]

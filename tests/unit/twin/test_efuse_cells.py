@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import espefuse
 import pytest
-import yaml
 
 from harness.chips import CHIPS
-from harness.chips.efuses import EFUSE_GEOMETRY, efuse_geometry
-from harness.errors import UsageError
+from harness.chips.efuses import efuse_geometry
 from harness.twin.efuses import CODING_FILE, Efuses, factory_content, mac_crc
 from harness.twin.operations import CutPoint, OperationLog, PowerCut, PowerLost
 
 MAC = bytes.fromhex("7cdfa1010203")
-ROWS = [(chip, row) for chip, geometry in EFUSE_GEOMETRY.items() for row in geometry.fields]
+ROWS = [(chip, row) for chip in ("esp32", "esp32c3") for row in efuse_geometry(chip).fields]
 ROW_IDS = [f"{chip}: {row.name}" for chip, row in ROWS]
 KEY = bytes(range(1, 33))
 
@@ -36,47 +33,6 @@ def board(tmp_path):
     yield make
     for efuses in opened:
         efuses.close()
-
-
-class TestGeometry:
-    @pytest.mark.parametrize("chip", list(EFUSE_GEOMETRY))
-    def test_every_field_lies_where_the_installed_espefuse_has_it(self, chip):
-        table = Path(espefuse.__file__).parent / "efuse_defs" / f"{chip}.yaml"
-        theirs = yaml.safe_load(table.read_text())["EFUSES"]
-        for row in efuse_geometry(chip).fields:
-            entry = theirs[row.name]
-            place = (entry["blk"], entry["word"] * 32 + entry["pos"], entry["len"])
-            assert (row.block, row.bit, row.bits) == place, row.name
-            assert (row.write_disable, row.read_disable) == (entry["wr_dis"], entry["rd_dis"]), row.name
-
-    @pytest.mark.parametrize("chip", list(EFUSE_GEOMETRY))
-    def test_no_field_that_a_person_can_burn_is_missing(self, chip):
-        table = Path(espefuse.__file__).parent / "efuse_defs" / f"{chip}.yaml"
-        theirs = yaml.safe_load(table.read_text())["EFUSES"]
-        geometry = efuse_geometry(chip)
-        shown = {name for name, entry in theirs.items() if entry["show"] == "y" or entry["show"] is True}
-        missing = {name for name in shown if not geometry.has_field(name) and not geometry.has_block(name)}
-        assert missing <= {"BLOCK_USR_DATA"}
-
-    @pytest.mark.parametrize(("chip", "size"), [("esp32", 124), ("esp32c3", 336)])
-    def test_blocks_lie_one_after_the_other_in_the_file(self, chip, size):
-        at = 0
-        for block in efuse_geometry(chip).blocks:
-            assert block.file_offset == at
-            at += block.size_bytes
-        assert at == size
-
-    def test_c3_read_registers_are_those_of_the_manual(self):
-        offsets = {block.name: block.read_offset for block in efuse_geometry("esp32c3").blocks}
-        assert offsets["BLOCK0"] == 0x2C
-        assert offsets["MAC_SPI_8M_0"] == 0x44
-        assert offsets["BLOCK_KEY0"] == 0x9C
-        assert offsets["BLOCK_SYS_DATA2"] == 0x15C
-
-    @pytest.mark.parametrize("name", ["NO_SUCH_FUSE", "BLOCK11"])
-    def test_unknown_names_are_refused(self, board, name):
-        with pytest.raises(UsageError, match=name):
-            board().field(name)
 
 
 class TestFactory:

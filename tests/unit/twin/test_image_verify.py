@@ -10,7 +10,7 @@ import boot_board
 import pytest
 from boot_board import OTA_1, OTHER_KEY, Board, app_image, description
 
-from harness.chips import CHIPS, Chip
+from harness.chips import TWINS, Chip
 from harness.formats.app_image import Segment, build_app_image
 from harness.twin.image_verify import (
     ERR_FAIL,
@@ -70,7 +70,7 @@ def patched(image: bytes, at: int, value: bytes) -> bytes:
     return resealed(image[:at] + value + image[at + len(value) :])
 
 
-@pytest.fixture(params=[(name, enc) for name in sorted(CHIPS) for enc in (False, True)], ids=str)
+@pytest.fixture(params=[(name, enc) for name in sorted(TWINS) for enc in (False, True)], ids=str)
 def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
     name, encrypted = request.param
     return Board.named(name, tmp_path, encrypted=encrypted)
@@ -218,7 +218,7 @@ def test_the_c3_also_checks_the_efuse_block_revision(
 # What a raw writer can do wrong on an encrypted board: all of it looks the same from the device
 
 
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 @pytest.mark.parametrize("mistake", ["plaintext", "other key", "other slot", "not erased"])
 def test_wrong_ciphertext_has_no_magic_byte(mistake: str, chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=True)
@@ -241,7 +241,7 @@ def test_wrong_ciphertext_has_no_magic_byte(mistake: str, chip_name: str, tmp_pa
     )
 
 
-@pytest.mark.parametrize("chip_name", sorted(CHIPS))
+@pytest.mark.parametrize("chip_name", sorted(TWINS))
 def test_a_truncated_ciphertext_fails_behind_its_last_whole_segment(chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=True)
     data = description("1.1.0").to_bytes() + b"\x55" * 0x3000

@@ -1,0 +1,85 @@
+"""Which scenarios a run leaves out unless everything is asked for, and how it says so: never silently."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+FULL = "full"
+"""Name of the option and of the marker."""
+
+
+@dataclass(slots=True)
+class Subset:
+    """The default subset of one session, and what is not in it.
+
+    Two things make everything more than the subset: rows marked ``full``, which are collected and deselected, and
+    chips and profiles that a scenario is not multiplied with, of which there is only a number.
+    """
+
+    full: bool
+    named: tuple[str, ...] = ()
+    """Arguments that name single tests (``file.py::test``): whoever names a row means it."""
+    run: int = 0
+    rows: int = 0
+    """Rows that were left out."""
+    cells: int = 0
+    """Scenarios on further chips and in further profiles, rows that were left out included."""
+    _multiplied: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Subset:
+        named = tuple(str(arg) for arg in config.args if "::" in str(arg))
+        return cls(bool(config.getoption(f"--{FULL}")), named)
+
+    def multiply(self, nodeid: str, *, chosen: int, everything: int) -> None:
+        """The test function `nodeid` runs on `chosen` targets; `everything` are those with ``--full``."""
+        self._multiplied[nodeid] = (chosen, everything)
+
+    def select(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Deselects what is not in the subset, and counts what there would be."""
+        kept: list[pytest.Item] = []
+        gone: list[pytest.Item] = []
+        further = Fraction(0)
+        for item in items:
+            counts = self._multiplied.get(item.nodeid.split("[")[0])
+            if counts is None:
+                kept.append(item)
+                continue
+            chosen, everything = counts
+            left_out = (
+                not self.full and item.get_closest_marker(FULL) is not None and not self._is_named(item)
+            )
+            # A test that makes no sense on what was chosen has one item, without a board.
+            (gone if left_out or not chosen else kept).append(item)
+            self.rows += left_out
+            further += Fraction(max(0, everything - chosen), max(1, chosen))
+            self.run += bool(chosen) and not left_out
+        self.cells = round(further)
+        if gone:
+            config.hook.pytest_deselected(items=gone)
+            items[:] = kept
+
+    def _is_named(self, item: pytest.Item) -> bool:
+        return any(item.nodeid.startswith(named.removeprefix("./")) for named in self.named)
+
+    @property
+    def line(self) -> str | None:
+        """One line for the terminal; None: nothing was left out."""
+        if self.full or not (self.rows or self.cells):
+            return None
+        return (
+            f"default subset: {self.run} of {self.run + self.rows + self.cells} scenarios. Left out: {self.rows} "
+            f"rows, and {self.cells} on further chips and profiles. All of them: --{FULL}"
+        )
+
+    def to_fields(self) -> dict[str, Any]:
+        """What a worker tells its controller."""
+        return {"run": self.run, "rows": self.rows, "cells": self.cells}
+
+    def take(self, fields: dict[str, Any]) -> None:
+        """What a worker counted; every worker collects the same."""
+        self.run, self.rows, self.cells = fields["run"], fields["rows"], fields["cells"]

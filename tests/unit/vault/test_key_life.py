@@ -173,7 +173,6 @@ def test_a_proof_of_what_is_proven_changes_nothing(vault: Vault) -> None:
         (make_unproven, ESP32, KEY, RefusedError, "as esp32c3, not as esp32"),
         (make_device_made, ESP32C3, KEY, NoKeyHereError, "made its key itself"),
     ],
-    ids=str,
 )
 def test_an_import_that_cannot_be_is_one_clear_error_and_changes_nothing(
     vault: Vault,

@@ -114,6 +114,7 @@ def broken_promises(step: ConfirmFuses, found: ChipState) -> tuple[Difference, .
     # espefuse knows fields of other revisions that share a bit, and which no plan can tell of.
     known = efuse_geometry(found.chip_name)
     protected = {name for name in found.write_protected if known.has_field(name) and not _is_purpose(name)}
+    told = {name for name, _ in step.fuses}
     wrong += [
         Difference(f"{name} is not write-protected", False)
         for name in step.write_protected
@@ -122,6 +123,7 @@ def broken_promises(step: ConfirmFuses, found: ChipState) -> tuple[Difference, .
     wrong += [
         Difference(f"{name} is write-protected", True)
         for name in sorted(protected - set(step.write_protected))
+        if name in told
     ]
     blocks = {described(block) for block in found.key_blocks}
     wrong += [Difference(f"not so: {block}", False) for block in step.blocks if block not in blocks]

@@ -18,7 +18,7 @@ from harness.provision.profile import Profile
 from harness.report.verdict import Claim, Standing, Verdict
 from harness.say import Say
 from harness.vault.key_life import due_notes
-from harness.vault.key_ref import KeyState
+from harness.vault.key_ref import KEYLESS, KeyState
 
 UPDATES = ("1.1.0", "1.2.0")
 """There and back: after both, the slot that ran first runs again."""
@@ -48,8 +48,8 @@ def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, 
         say.detail(f"{planned.app.project} {why}; no update is tried")
     else:
         claims += _confessed(board, prepared.running, demand)
-        if prepared.plan.key_state == KeyState.DEVICE_MADE.value:
-            why = "no key: the device made it, and no host can encipher for this board"
+        if prepared.plan.key_state is not None:
+            why = f"no key: it is {KEYLESS[KeyState(prepared.plan.key_state)]}, and no update can be enciphered here"
             claims.append(Claim("raw updates there and back", Standing.NOT_APPLICABLE, why))
         else:
             claims += _there_and_back(board, prepared.running, say=say)

@@ -20,6 +20,7 @@ from harness.inventory.inventory import read_inventory
 from harness.lab import Lab, own_vault
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.provision.profile import Lock, Profile
+from harness.provision.session import KeyToBurn
 from harness.vault import KeyFile, KeyState, NoKeyHereError, UnprovenKeyError, Vault, back_up
 from harness.vault.key_life import import_key, note_device_made
 from harness.vault.secret import Secret
@@ -297,7 +298,7 @@ def test_an_import_asks_the_board_and_keeps_what_it_cannot_prove_as_unproven(tmp
     with Lab(home, read_inventory(boards_file), tmp_path / "out", no_secret) as lab:
         board = lab.open("twin")
         with board.rom() as session:
-            session.burn_key("BLOCK_KEY0", "XTS_AES_128_KEY", bytes(range(32)))
+            session.burn_keys([KeyToBurn("BLOCK_KEY0", "XTS_AES_128_KEY", bytes(range(32)))])
         assert board.mac is None
     (tmp_path / "key.hex").write_text(bytes(range(32)).hex())
     # Burned and hidden, encryption not on: nothing can show it yet.

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from fuse_bench import MAC, Bench, firmware
 
-from harness.chips import ESP32, ESP32C3, Chip
+from harness.chips import ESP32, ESP32C3, ESP32S3, Chip
 from harness.errors import BoardError, RefusedError
 from harness.formats.app_image import Segment, build_app_image
-from harness.provision import FlashRegion, Lock, Plan, Profile
+from harness.provision import DeviceRecords, FlashRegion, Lock, Plan, Profile
+from harness.provision.chip_state import ChipState
+from harness.provision.key_blocks import key_parts
 from harness.provision.key_proof import proof_by_bootloader, proof_by_key_block
 from harness.provision.proven import require_key, require_proven, saying_what_became_of, with_key_notes
 from harness.provision.steps import BurnFuses, BurnKey, Canary, MakeKey, Step, WriteFlash
@@ -182,16 +184,42 @@ def test_no_other_key_is_made_for_a_device_whose_key_is_not_here(bench, lose):
 
 def test_a_plan_that_needs_a_forgotten_key_says_what_became_of_it(bench):
     here = bench(ESP32C3)
-    here.run(Profile.DEVELOPMENT)
-    forget(here.vault, MAC, lose_updates=True)
-    record = here.vault.key_record(MAC)
+    here.run(Profile.RELEASE)
+    record = forget(here.vault, MAC, lose_updates=True).record
+    here.records.note_key(record)
     with pytest.raises(RefusedError, match="was forgotten here on") as error, saying_what_became_of(record):
-        here.plan(Profile.DEVELOPMENT, reflash=True)
+        here.plan(Profile.RELEASE, reflash=True)
     assert "keys import" in str(error.value)
     # A board that is there already needs no key for that, and its plan says what it lacks.
-    plan = here.plan(Profile.DEVELOPMENT)
+    plan = here.plan(Profile.RELEASE)
     require_key(plan, record)
     assert "takes updates only from who holds a copy" in with_key_notes(plan, record).text()
+
+
+def test_while_its_rom_enciphers_a_board_is_flashed_without_the_key_that_was_forgotten(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.DEVELOPMENT)
+    record = forget(here.vault, MAC, lose_updates=True).record
+    here.records.note_key(record)
+    plan = here.plan(Profile.DEVELOPMENT, reflash=True)
+    require_key(plan, record)
+    assert plan.key_state == "forgotten"
+    here.carry_out(plan)
+    assert here.records.read(MAC).key_state == "forgotten"
+
+
+def test_a_key_that_never_was_here_is_not_called_the_devices_own(bench, tmp_path):
+    here = bench(ESP32C3)
+    here.run(Profile.DEVELOPMENT)
+    here.vault = Vault.open(tmp_path / "other", KeyFile.create(tmp_path / "key"), create=True)
+    here.records = DeviceRecords(tmp_path / "others")
+    plan = here.plan(Profile.DEVELOPMENT, reflash=True)
+    assert plan.key_state == "elsewhere"
+    assert "made elsewhere" in plan.text()
+    here.carry_out(plan)
+    assert here.records.read(MAC).key_state == "elsewhere"
+    # So whoever comes with the key later can still have it taken in.
+    assert import_key(here.vault, MAC, ESP32C3, WRONG).state is KeyState.UNPROVEN
 
 
 # --- what plans and records say ---
@@ -264,21 +292,35 @@ def test_plaintext_in_flash_proves_no_key(bench):
         assert proof_by_bootloader(session, ESP32C3, WRONG).result is ProofResult.WRONG
 
 
-@BOTH
-def test_a_key_block_that_can_be_read_tells_the_key(bench, chip):
+def with_key_in_sight(here: Bench, key: bytes) -> ChipState:
+    """The board as if `key` had been burned and its blocks not been protected."""
+    fuses, blocks = here.chip.fuses, list(here.board.state().key_blocks)
+    first = next(at for at, block in enumerate(blocks) if block.name == fuses.key_storage_block)
+    for at, part in enumerate(key_parts(here.chip), first):
+        blocks[at] = dataclasses.replace(
+            blocks[at], empty=False, readable=True, purpose=part.purpose, key_id=key_id(part.of(key))
+        )
+    return dataclasses.replace(here.board.state(), key_blocks=tuple(blocks))
+
+
+@pytest.mark.parametrize("chip", [ESP32, ESP32C3, ESP32S3], ids=lambda chip: chip.name)
+def test_key_blocks_that_can_be_read_tell_the_key(bench, chip):
     here = bench(chip)
-    key = bytes(range(1, 33))
-    with here.board.quietly():
-        burner = here.board.burner()
-        burner.burn_key(chip.fuses.key_block, chip.fuses.key_purpose, key)
-    state = here.board.state()
-    readable = tuple(
-        dataclasses.replace(block, readable=True, empty=False, key_id=key_id(key))
-        if block.name == chip.fuses.key_storage_block
-        else block
+    size = chip.cipher.key_size_bytes
+    key, other = bytes(range(1, size + 1)), bytes(range(size - 1)) + b"\xff"
+    state = with_key_in_sight(here, key)
+    assert proof_by_key_block(state, key).result is ProofResult.PROVEN
+    assert proof_by_key_block(state, other).result is ProofResult.WRONG
+    hidden = tuple(dataclasses.replace(block, readable=False, key_id=None) for block in state.key_blocks)
+    assert proof_by_key_block(dataclasses.replace(state, key_blocks=hidden), key) is None
+    assert proof_by_key_block(here.board.state(), key) is None
+
+
+def test_half_a_key_in_sight_proves_none(bench):
+    here = bench(ESP32S3)
+    state = with_key_in_sight(here, bytes(range(64)))
+    half = tuple(
+        dataclasses.replace(block, purpose="USER") if block.purpose == "XTS_AES_256_KEY_2" else block
         for block in state.key_blocks
     )
-    open_state = dataclasses.replace(state, key_blocks=readable)
-    assert proof_by_key_block(open_state, key).result is ProofResult.PROVEN
-    assert proof_by_key_block(open_state, WRONG).result is ProofResult.WRONG
-    assert proof_by_key_block(state, key) is None
+    assert proof_by_key_block(dataclasses.replace(state, key_blocks=half), bytes(range(64))) is None

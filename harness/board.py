@@ -42,7 +42,8 @@ from harness.provision.identity import Identity
 from harness.provision.profile import Lock, Profile
 from harness.provision.rom import RomSession
 from harness.provision.told_fuses import told_state
-from harness.vault.vault import Vault
+from harness.vault.key_ref import KeyState
+from harness.vault.vault import Vault, now_utc
 
 BOOT_TIMEOUT_S = 30.0
 """From reset to the firmware's boot event; a real board with Wi-Fi takes a few seconds."""
@@ -381,6 +382,14 @@ class Board:
             raise BoardError(f"refuses to reboot: {answer.error}", board=self.name)
         return self._await_firmware(mark, timeout_s)
 
+    def await_boot(self, since: int, *, timeout_s: float = BOOT_TIMEOUT_S) -> BootRecord:
+        """Waits until the firmware is up in a boot of its own accord, after the mark `since` (``console.mark()``).
+
+        Raises:
+            BoardError: as `restart`.
+        """
+        return self._await_firmware(since, timeout_s)
+
     def watch_boot(
         self, *, until: Callable[[BootRecord], bool] | None = None, timeout_s: float = BOOT_TIMEOUT_S
     ) -> BootRecord:
@@ -614,7 +623,21 @@ class Board:
         )
 
     def _key(self) -> bytes | None:
-        return self.vault.flash_key(self._known_mac()) if self.encrypts else None
+        if not self.encrypts:
+            return None
+        known = self.vault.key_record(self._known_mac())
+        if known is None or known.state is KeyState.DEVICE_MADE:
+            raise NotApplicableError(
+                "not applicable: no key. Its flash key was made by the device or elsewhere: no host can encipher an "
+                "update for it",
+                board=self.name,
+                todo="update it with the stock handler, which enciphers on the device",
+            )
+        return self.vault.flash_key(self._known_mac())
+
+    def note_proof(self, what: str, *, version: str) -> None:
+        """Its record remembers that `what` (`harness.provision.device_record.ROLLBACK`, …) has passed on it."""
+        self.records.note_proof(self._known_mac(), what, version=version, when=now_utc())
 
     def package(self, release: Release, slot: Partition | None = None) -> bytes:
         """The signed OTA package of `release`, for `slot` or for the slot that is free now."""

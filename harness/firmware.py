@@ -27,6 +27,7 @@ def firmware_for(
     apps: Sequence[Path] = (),
     fragments: Sequence[str] = (),
     idf: Path | None = None,
+    device_key: bool = False,
     say: Say,
 ) -> FirmwareSource:
     """What `board` is flashed with and updated to: builds that were given, else the companion, built for its link.
@@ -37,6 +38,7 @@ def firmware_for(
         apps: folders of builds to take instead.
         fragments: sdkconfig fragments that win over those of profile and lock.
         idf: ESP-IDF's folder; None: the environment's.
+        device_key: it makes a flash key by itself at its first start, and enciphers what was flashed.
 
     Raises:
         UsageError: a build that was given is none, or does not fit the board.
@@ -46,8 +48,10 @@ def firmware_for(
         encryption = profile.built_as.value if profile.encrypts else "off"
         return GivenFirmware.read(apps, chip=chip, encryption=encryption)
     locked = Lock.SECURE_DOWNLOAD if lock is Lock.SECURE_DOWNLOAD else Lock.NONE
+    key = ("key.device",) if device_key else ()
     fragments = (
         f"profile.{profile.built_as.value}",
+        *key,
         f"lock.{locked.value}",
         TEST_FRAGMENT,
         *fragments,
@@ -87,22 +91,27 @@ def _build_progress(say: Say) -> Callable[[Progress], None]:
     return show
 
 
-def burned_by_itself(app: AppDirectory, state: ChipState, profile: Profile, lock: Lock) -> SelfBurns:
+def burned_by_itself(
+    app: AppDirectory, state: ChipState, profile: Profile, lock: Lock, *, device_key: bool = False
+) -> SelfBurns:
     """What `app` burns when it first runs on a board that has been brought into `profile` and `lock` by then."""
     fuses = state.chip.fuses
     burned = [name for name, value in state.fuses.items() if value]
-    if profile.encrypts:
+    by_host = not device_key or state.encrypted
+    if profile.encrypts and by_host:
         burned += [name for name, _ in fuses.key_config]
-    if profile.encryption is Profile.RELEASE:
+    if profile.encryption is Profile.RELEASE and by_host:
         burned += [*fuses.release, fuses.counter, f"WR_DIS of {fuses.counter}"]
     if lock is Lock.SECURE_DOWNLOAD and fuses.secure_download is not None:
         burned.append(fuses.secure_download)
     if lock is Lock.DOWNLOAD_OFF:
         burned.append(fuses.download_off)
-    return self_burns(app.sdkconfig, app.chip.name, encrypted=profile.encrypts, burned=burned)
+    return self_burns(app.sdkconfig, app.chip.name, encrypted=profile.encrypts and by_host, burned=burned)
 
 
-def judge(board: Board, app: AppDirectory, profile: Profile, lock: Lock) -> tuple[str, ...]:
+def judge(
+    board: Board, app: AppDirectory, profile: Profile, lock: Lock, *, device_key: bool = False
+) -> tuple[str, ...]:
     """Whether a build suits the board and what it is to become; remarks for the plan.
 
     Raises:
@@ -115,6 +124,14 @@ def judge(board: Board, app: AppDirectory, profile: Profile, lock: Lock) -> tupl
             "key that it makes, no update from here could ever be enciphered",
             board=board.name,
             todo=f"give a build without flash encryption, or demand profile {app.encryption}",
+        )
+    already = (app.sdkconfig or {}).get("CONFIG_SECURE_FLASH_REQUIRE_ALREADY_ENABLED") == "y"
+    if device_key and (already or app.encryption != profile.encryption.value):
+        raise UsageError(
+            f"the build in {app.dir} does not encrypt the flash by itself in {profile.encryption.value} mode",
+            board=board.name,
+            todo="build it with CONFIG_SECURE_FLASH_ENC_ENABLED=y and that mode, and with "
+            "SECURE_FLASH_REQUIRE_ALREADY_ENABLED off",
         )
     if profile.encrypts and app.encryption not in (None, profile.built_as.value):
         made_for = f"{app.encryption} mode" if app.encryption != "off" else "a chip without flash encryption"

@@ -13,9 +13,10 @@ from harness.ota.release import signer
 from harness.preparation import identify
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord
+from harness.provision.key_blocks import flash_key_blocks
 from harness.provision.key_proof import can_read_flash, proof_by_bootloader, proof_by_key_block
 from harness.provision.profile import Profile
-from harness.provision.recognition import flash_key_blocks, lock_of, profile_of
+from harness.provision.recognition import lock_of, profile_of
 from harness.say import Say
 from harness.vault.key_life import discard_unproven, import_key, mark_proven
 from harness.vault.key_proof import KeyProof, ProofResult

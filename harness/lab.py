@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from harness.board import Board
 from harness.chips import chip_named
-from harness.connection import network_of, physical_key, physical_link, power_of, virtual_link
+from harness.connection import key_source_of, network_of, physical_key, physical_link, power_of, virtual_link
 from harness.errors import HarnessError, UsageError
 from harness.home import Home
 from harness.inventory.entry import (
@@ -151,12 +151,13 @@ class Lab:
             ) from error
         journal = folder / "server-journal.jsonl"
         network = network_of(name, entry, link, base_folder(self.inventory.path))
+        keys = key_source_of(entry, base_folder(self.inventory.path))
         board = Board(
             name,
             chip_named(entry.chip),
             link,
             folder=folder,
-            vault=vault,
+            vault=lambda: vault().take_keys_from(keys),
             bench_vault=bench_vault,
             records=DeviceRecords(records),
             serve=lambda: network.serve(journal),

@@ -13,9 +13,12 @@ from harness.home import Home
 from harness.ota.bundle import make_bundle, write_bundle
 from harness.ota.release import Release, signer
 from harness.preparation import Consent, Demand, Planned, Prepared, carry_out_plan, make_plan, settle_after
+from harness.provision.device_record import RAW_UPDATE_BACK, RAW_UPDATE_THERE
 from harness.provision.profile import Profile
-from harness.report.verdict import Claim, Verdict
+from harness.report.verdict import Claim, Standing, Verdict
 from harness.say import Say
+from harness.vault.key_life import due_notes
+from harness.vault.key_ref import KeyState
 
 UPDATES = ("1.1.0", "1.2.0")
 """There and back: after both, the slot that ran first runs again."""
@@ -45,9 +48,13 @@ def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, 
         say.detail(f"{planned.app.project} {why}; no update is tried")
     else:
         claims += _confessed(board, prepared.running, demand)
-        claims += _there_and_back(board, prepared.running, say=say)
+        if prepared.plan.key_state == KeyState.DEVICE_MADE.value:
+            why = "no key: the device made it, and no host can encipher for this board"
+            claims.append(Claim("raw updates there and back", Standing.NOT_APPLICABLE, why))
+        else:
+            claims += _there_and_back(board, prepared.running, say=say)
     subject = f"{board.name} ({board.chip.name} {board.mac}), profile {demand.profile.value}"
-    return Verdict(subject, claims, _facts(board, prepared, demand, say))
+    return Verdict(subject, claims, _facts(board, prepared, demand, say), _marks(board))
 
 
 def _versions(board: Board, running: str) -> tuple[str, str]:
@@ -118,10 +125,16 @@ def _silent(board: Board) -> tuple[None, ...]:
 def _there_and_back(board: Board, first: Running, *, say: Say) -> list[Claim]:
     claims: list[Claim] = []
     running, expected, way = first, first.slot, [first.slot]
-    for version in _versions(board, first.version):
+    for version, proof in zip(
+        _versions(board, first.version), (RAW_UPDATE_THERE, RAW_UPDATE_BACK), strict=True
+    ):
         expected = running.next_slot
-        claims += _update(board, board.release(version), running, say=say)
+        done = _update(board, board.release(version), running, say=say)
+        claims += done
         running = board.status()
+        came_back = proof is RAW_UPDATE_THERE or running.slot == first.slot
+        if came_back and all(claim.standing is Standing.PROVEN for claim in done):
+            board.note_proof(proof, version=version)
         way.append(running.slot)
     # With a factory app or a third slot the second update goes on, not back.
     back = expected == first.slot
@@ -210,6 +223,12 @@ def _keep_bundle(board: Board, release: Release) -> None:
         sign=signer(board.vault.signing_key()),
     )
     write_bundle(bundle, board.folder / "bundles" / release.version)
+
+
+def _marks(board: Board) -> tuple[str, ...]:
+    """What the state of the device's key means for whoever holds the device."""
+    key = board.vault.key_record(board.mac) if board.encrypts and board.mac is not None else None
+    return tuple(due_notes(key)) if key is not None else ()
 
 
 def _facts(board: Board, prepared: Prepared, demand: Demand, say: Say) -> dict[str, Any]:

@@ -22,14 +22,21 @@ from harness.provision.chip_state import ChipState, Download, unreachable_state
 from harness.provision.consent import check_consent
 from harness.provision.device_record import DeviceRecord
 from harness.provision.execute import StepEvent, carry_out
+from harness.provision.key_blocks import flash_key_blocks
 from harness.provision.plan import Plan
 from harness.provision.planner import FlashedFirmware, plan_for
 from harness.provision.profile import Lock, Profile, default_lock
+from harness.provision.promise import Difference, broken_promises, last_promise
+from harness.provision.proven import require_key, saying_what_became_of, with_key_notes
 from harness.provision.recognition import profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.saved_flash import FOLDER as SAVED_FOLDER
 from harness.provision.saved_flash import SavedFlashes, save_before_overwrite
+from harness.provision.steps import FirmwareCommand
+from harness.provision.told_fuses import told_profile, told_state
 from harness.say import Say
+from harness.vault.key_life import note_device_made
+from harness.vault.key_ref import KeyState
 
 FIRST_VERSION = "1.0.0"
 
@@ -52,6 +59,12 @@ class Demand:
     """Partitions that are left blank."""
     fragments: tuple[str, ...] = ()
     """More sdkconfig fragments for a companion firmware that is built here (``rollback.anti``)."""
+    by_firmware: bool = False
+    """The last burns are the running firmware's: release by ESP-IDF's own function, or a lock."""
+    device_key: bool = False
+    """The device makes its flash key itself, at its first start; no update can ever be enciphered on a host."""
+    aggressive_revoke: bool = False
+    """Burn SECURE_BOOT_AGGRESSIVE_REVOKE, which Espressif's workflow has and this one leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +116,58 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
             ) from error
     if running is not None:
         _require_known(board, running.mac)
+        require_promised(board, planned.plan, running)
+        if planned.plan.key_state == KeyState.DEVICE_MADE.value and planned.plan.writes:
+            _note_device_made(board, planned.plan, running)
         _prove_update_path(board, running, say)
     return Prepared(planned.plan, running)
+
+
+def require_promised(board: Board, plan: Plan, running: Running) -> None:
+    """What the firmware reads of the eFuses is what the plan promised, also where the ROM tells nothing any more.
+
+    Raises:
+        BoardError: names every difference; or ESP-IDF's own release check does not pass.
+    """
+    if not plan.burns:
+        return
+    told, promise = told_state(board.chip, running.fields), last_promise(plan)
+    wrong: tuple[Difference, ...] = ()
+    if told is not None and promise is not None:
+        # What the firmware burns over and above is listed in the plan; that nothing is missing must hold.
+        wrong = tuple(
+            each for each in broken_promises(promise, told) if not (plan.by_itself and each.is_more)
+        )
+    if wrong:
+        listed = "; ".join(str(each) for each in wrong)
+        raise BoardError(
+            f"its firmware reads other eFuses than plan {plan.id} promised: {listed}",
+            board=board.name,
+            todo="plan again: the new plan says what is still missing or in the way",
+        )
+    if plan.profile.encryption is Profile.RELEASE and not running.release_ok:
+        raise BoardError(
+            "ESP-IDF's own esp_flash_encryption_cfg_verify_release_mode() says that this is not release",
+            board=board.name,
+            todo=f"read what it misses in {board.log_path}",
+        )
+
+
+def _note_device_made(board: Board, plan: Plan, running: Running) -> None:
+    """The device has enciphered itself: what its firmware reads goes into its record, and no key can ever be made."""
+    told = told_profile(board.chip, running.fields)
+    if told is not None and told.profile is not plan.profile:
+        raise BoardError(
+            f"was to become {plan.profile.value} with a key of its own; its firmware reads {told.text()}",
+            board=board.name,
+            todo=f"read what its bootloader said at its first start in {board.log_path}",
+        )
+    note_device_made(board.vault, plan.mac, board.chip)
+    record, state = board.records.read(plan.mac), told_state(board.chip, running.fields)
+    if record is not None and state is not None:
+        blocks = flash_key_blocks(state)
+        block = blocks[0].name if blocks else record.key_block
+        board.records.write(replace(record, fuses=state.fuses, key_block=block))
 
 
 def _prove_update_path(board: Board, running: Running, say: Say) -> None:
@@ -152,6 +215,7 @@ def make_plan(
     say: Say,
     reflash: bool = False,
     to_carry_out: bool = False,
+    state: ChipState | None = None,
 ) -> Planned:
     """Identifies the board, reads its eFuses, builds the firmware, plans. Nothing on the board changes.
 
@@ -159,12 +223,14 @@ def make_plan(
         reflash: write the flash again, although the board is in the profile already.
         to_carry_out: what would be refused in the end for want of the board's name is refused before a build of
             minutes.
+        state: the board as it was read and identified before; None: that is done here.
 
     Raises:
         RefusedError: the state cannot reach the profile; names the fuse in the way.
     """
-    with say.phase("read", lambda: board.uart_bytes):
-        state = identify(board)
+    if state is None:
+        with say.phase("read", lambda: board.uart_bytes):
+            state = identify(board)
     if to_carry_out:
         board.identity.require()
     mac = board.mac
@@ -175,17 +241,22 @@ def make_plan(
     with say.phase("build", lambda: board.uart_bytes), _called_by_name(board):
         board.firmware = firmware_for(
             board,
-            demand.profile,
-            lock,
+            _built_for(demand, state, record),
+            Lock.NONE if demand.by_firmware else lock,
             home,
             apps=demand.apps,
             fragments=demand.fragments,
             idf=demand.idf,
+            device_key=demand.device_key,
             say=say,
         )
         apps = board.firmware.all(demand.version)
         remarks = tuple(
-            dict.fromkeys(remark for each in apps for remark in judge(board, each, demand.profile, lock))
+            dict.fromkeys(
+                remark
+                for each in apps
+                for remark in judge(board, each, demand.profile, lock, device_key=demand.device_key)
+            )
         )
     app = apps[0]
     board.app = app
@@ -193,16 +264,19 @@ def make_plan(
     # What the board may be updated to burns its fuses as well as what is flashed.
     burns = SelfBurns(())
     for each in apps:
-        burns = burns.together_with(burned_by_itself(each, state, demand.profile, lock))
+        burns = burns.together_with(
+            burned_by_itself(each, state, demand.profile, lock, device_key=demand.device_key)
+        )
     layout = lay_out(
         app,
-        encrypts=demand.profile.encrypts,
+        encrypts=demand.profile.encrypts and not demand.device_key,
         burns=burns,
         write=demand.write,
         erase=demand.erase,
     )
     regions = layout.regions
-    with _called_by_name(board):
+    key = board.vault.key_record(mac)
+    with _called_by_name(board), saying_what_became_of(key):
         plan = plan_for(
             state,
             profile=demand.profile,
@@ -213,10 +287,20 @@ def make_plan(
             record=record,
             reflash=reflash,
             firmware=FlashedFirmware(burns.steps(), layout.lines(), remarks),
+            by_firmware=demand.by_firmware,
+            device_key=demand.device_key,
+            aggressive_revoke=demand.aggressive_revoke,
         )
+        plan = with_key_notes(plan, key, board.vault.key_source)
+        require_key(plan, key)
+    keep_plan(board, plan)
+    return Planned(plan, regions, state, app, burns)
+
+
+def keep_plan(board: Board, plan: Plan) -> None:
+    """Leaves `plan` among the artefacts of this run."""
     (board.folder / "plan.txt").write_text(plan.text() + "\n", encoding="utf-8")
     (board.folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
-    return Planned(plan, regions, state, app, burns)
 
 
 @contextmanager
@@ -228,6 +312,14 @@ def _called_by_name(board: Board) -> Iterator[None]:
         if error.board in (None, board.mac):
             error.board = board.name
         raise
+
+
+def _built_for(demand: Demand, state: ChipState, record: DeviceRecord | None) -> Profile:
+    """The firmware that goes from development to release by itself is one for development."""
+    release = demand.profile.encryption is Profile.RELEASE
+    if not (demand.by_firmware and release) or profile_of(state, record).profile is demand.profile:
+        return demand.profile
+    return Profile.of(Profile.DEVELOPMENT, secure_boot=demand.profile.secure_boot)
 
 
 def _kept_lock(board: Board, state: ChipState, record: DeviceRecord | None, profile: Profile) -> Lock:
@@ -251,7 +343,7 @@ def identify(board: Board) -> ChipState:
         BoardError: nothing answers, or nothing tells its MAC.
     """
     off = _was_off(board) and board.says_download_is_off()
-    state = unreachable_state(board.chip, None) if off else _read_state(board)
+    state = unreachable_state(board.chip, None) if off else ask_rom(board)
     board.mac = state.mac or _told_otherwise(board)
     return state
 
@@ -263,7 +355,12 @@ def _was_off(board: Board) -> bool:
     return record is not None and record.lock is Lock.DOWNLOAD_OFF
 
 
-def _read_state(board: Board) -> ChipState:
+def ask_rom(board: Board) -> ChipState:
+    """What the ROM tells of the chip; of a board without UART download only that it has none.
+
+    Raises:
+        BoardError: nothing answers.
+    """
     try:
         return board.read_state()
     except BoardError:
@@ -335,9 +432,32 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
             regions=planned.regions,
             physical=board.link.physical,
             on_step=told,
+            firmware=lambda step: burn_by_firmware(board, step),
         )
     for remark in outcome.remarks:
         say.detail(remark)
+
+
+def burn_by_firmware(board: Board, step: FirmwareCommand) -> None:
+    """Boots the board and has its firmware burn what `step` says.
+
+    Raises:
+        BoardError: it does not come up, or refuses.
+    """
+    board.restart()
+    mode = dict(step.arguments)["mode"]
+    burn = {
+        "release": board.set_release_mode,
+        Lock.DOWNLOAD_OFF.value: board.disable_download,
+        Lock.SECURE_DOWNLOAD.value: board.enable_secure_download,
+    }[mode]
+    answer = burn(planned=True)
+    if not answer.ok:
+        raise BoardError(
+            f"its firmware refuses '{step.command} mode={mode}': {answer.error}",
+            board=board.name,
+            todo="build it with CONFIG_COMPANION_ALLOW_LOCK=y; nothing was burned",
+        )
 
 
 def _require_consent(board: Board, plan: Plan, consent: Consent) -> None:
@@ -351,6 +471,7 @@ def _require_consent(board: Board, plan: Plan, consent: Consent) -> None:
         burn_names=consent.burn,
         plan=plan,
         unknown_burns_accepted=consent.unknown_burns,
+        record=board.records.read(plan.mac) if plan.final else None,
     )
 
 

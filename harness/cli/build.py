@@ -41,7 +41,7 @@ from harness.say import Say, is_terminal
 )
 @click.option(
     "--profile",
-    type=click.Choice([Profile.OPEN.value, Profile.DEVELOPMENT.value, Profile.RELEASE.value]),
+    type=click.Choice([profile.value for profile in Profile]),
     default=Profile.RELEASE.value,
     show_default=True,
     help="Security profile.",

@@ -17,6 +17,7 @@ from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
+from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
 from harness.cli.twin import twin
@@ -48,7 +49,22 @@ def cli() -> None:
     """
 
 
-for command in (run, init, doctor, boards, plan, provision, build, restore, twin, encrypt, log, vault, keys):
+for command in (
+    run,
+    init,
+    doctor,
+    boards,
+    plan,
+    provision,
+    build,
+    restore,
+    rescue,
+    twin,
+    encrypt,
+    log,
+    vault,
+    keys,
+):
     cli.add_command(command)
 
 

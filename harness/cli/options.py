@@ -75,11 +75,34 @@ def demand_options(function: F) -> F:
     )(function)
     return click.option(
         "--profile",
-        type=click.Choice([Profile.OPEN.value, Profile.DEVELOPMENT.value, Profile.RELEASE.value]),
+        type=click.Choice([profile.value for profile in Profile]),
         default=Profile.RELEASE.value,
         show_default=True,
-        help="Security profile.",
+        help="Security profile; +sbv2 is secure boot v2.",
     )(function)
+
+
+def way_options(function: F) -> F:
+    """``--by-firmware``, ``--device-key``, ``--aggressive-revoke``: how a profile is reached."""
+    for option in (
+        click.option(
+            "--aggressive-revoke",
+            is_flag=True,
+            help="With +sbv2: burn SECURE_BOOT_AGGRESSIVE_REVOKE, too. One damaged read then revokes a key for good.",
+        ),
+        click.option(
+            "--device-key",
+            is_flag=True,
+            help="Let the device make its flash key at its first start: no update can ever be enciphered on a host.",
+        ),
+        click.option(
+            "--by-firmware",
+            is_flag=True,
+            help="Let the running firmware burn release (esp_flash_encryption_set_release_mode), or the lock.",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 def demand_of(
@@ -91,6 +114,9 @@ def demand_of(
     idf: Path | None = None,
     write: tuple[str, ...] = (),
     erase: tuple[str, ...] = (),
+    by_firmware: bool = False,
+    device_key: bool = False,
+    aggressive_revoke: bool = False,
 ) -> Demand:
     """What the options of `demand_options` and `firmware_options` ask for."""
     return Demand(
@@ -100,6 +126,9 @@ def demand_of(
         idf=idf or inventory.esp_idf,
         write=write,
         erase=erase,
+        by_firmware=by_firmware,
+        device_key=device_key,
+        aggressive_revoke=aggressive_revoke,
     )
 
 

@@ -22,6 +22,7 @@ from harness.cli.options import (
     open_lab,
     out_option,
     secret_options,
+    way_options,
 )
 from harness.errors import RefusedError, UsageError
 from harness.home import Home
@@ -42,6 +43,7 @@ SHOWN_CHANGES = 8
 )
 @click.option("--board", required=True, metavar="NAME", help="Board of boards.yaml.")
 @demand_options
+@way_options
 @firmware_options
 @boards_option
 @secret_options
@@ -51,6 +53,9 @@ def plan(
     board: str,
     profile: str,
     lock: str | None,
+    by_firmware: bool,
+    device_key: bool,
+    aggressive_revoke: bool,
     apps: tuple[Path, ...],
     idf: Path | None,
     write: tuple[str, ...],
@@ -72,7 +77,17 @@ def plan(
         vault_passphrase_fd=vault_passphrase_fd,
     ) as lab:
         opened = lab.open(board)
-        wanted = _Wanted(profile, lock, _absolute(apps), str(idf.absolute()) if idf else None, write, erase)
+        wanted = _Wanted(
+            profile,
+            lock,
+            _absolute(apps),
+            str(idf.absolute()) if idf else None,
+            write,
+            erase,
+            by_firmware,
+            device_key,
+            aggressive_revoke,
+        )
         planned = make_plan(opened, wanted.demand(lab.inventory), lab.home, say=say)
         _keep(lab.home, opened, planned.plan, wanted)
     click.echo(planned.plan.to_json() if as_json else planned.plan.text())
@@ -94,6 +109,7 @@ Examples:
     "--plan", "plan_id", metavar="ID", help="Do exactly this plan, or refuse because the board has changed."
 )
 @demand_options
+@way_options
 @firmware_options
 @burn_option
 @boards_option
@@ -105,6 +121,9 @@ def provision(
     plan_id: str | None,
     profile: str,
     lock: str | None,
+    by_firmware: bool,
+    device_key: bool,
+    aggressive_revoke: bool,
     apps: tuple[Path, ...],
     idf: Path | None,
     write: tuple[str, ...],
@@ -123,7 +142,17 @@ def provision(
     board needs consent: mac and burn_up_to in its entry, and --burn NAME here.
     """
     say = Say(quiet=as_json)
-    wanted = _Wanted(profile, lock, _absolute(apps), str(idf.absolute()) if idf else None, write, erase)
+    wanted = _Wanted(
+        profile,
+        lock,
+        _absolute(apps),
+        str(idf.absolute()) if idf else None,
+        write,
+        erase,
+        by_firmware,
+        device_key,
+        aggressive_revoke,
+    )
     if plan_id:
         stored = _stored(Home.of_user(), plan_id)
         _require_same(plan_id, stored, board, wanted)
@@ -191,6 +220,9 @@ class _Wanted:
     idf: str | None = None
     write: tuple[str, ...] = ()
     erase: tuple[str, ...] = ()
+    by_firmware: bool = False
+    device_key: bool = False
+    aggressive_revoke: bool = False
 
     def demand(self, inventory: Inventory) -> Demand:
         return demand_of(
@@ -201,6 +233,9 @@ class _Wanted:
             idf=Path(self.idf) if self.idf else None,
             write=self.write,
             erase=self.erase,
+            by_firmware=self.by_firmware,
+            device_key=self.device_key,
+            aggressive_revoke=self.aggressive_revoke,
         )
 
 
@@ -252,12 +287,17 @@ def _require_same(plan_id: str, stored: _Stored, board: str | None, wanted: _Wan
     for word, value in {"board": board, **said}.items():
         of_plan = stored.board if word == "board" else getattr(stored.wanted, word)
         if value is not None and value != of_plan:
-            shown = of_plan if isinstance(of_plan, str) else ", ".join(of_plan or ()) or "by default"
-            asked = value if isinstance(value, str) else ", ".join(value)
+            shown, asked = _shown(of_plan), _shown(value)
             raise UsageError(
                 f"plan {plan_id} is for {word} {shown}, not {asked}",
                 todo=f"leave --{word} out, or print a plan that fits: harness plan --board NAME",
             )
+
+
+def _shown(value: str | bool | Iterable[str] | None) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else ", ".join(value or ()) or "by default"
 
 
 def _stored(home: Home, plan_id: str) -> _Stored:
@@ -312,4 +352,17 @@ def _wanted(note: dict[str, Any]) -> _Wanted:
         if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
             raise ValueError(f"{word} is not a list of texts")
         lists[word] = tuple(values)
-    return _Wanted(profile, lock, idf=idf, **lists)
+    ways = {word: note.get(word, False) for word in ("by_firmware", "device_key", "aggressive_revoke")}
+    if not all(isinstance(value, bool) for value in ways.values()):
+        raise ValueError("how the profile is reached is not said with yes or no")
+    return _Wanted(
+        profile,
+        lock,
+        lists["app"],
+        idf,
+        lists["write"],
+        lists["erase"],
+        ways["by_firmware"],
+        ways["device_key"],
+        ways["aggressive_revoke"],
+    )

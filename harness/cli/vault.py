@@ -87,7 +87,7 @@ def create(vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
 )
 @click.option(
     "--profile",
-    type=click.Choice([Profile.OPEN.value, Profile.DEVELOPMENT.value, Profile.RELEASE.value]),
+    type=click.Choice([profile.value for profile in Profile]),
     default=Profile.RELEASE.value,
     show_default=True,
     help="In open, packages for physical boards are signed with a key of this bench, not of the vault.",

@@ -148,6 +148,27 @@ class Network(BaseModel):
         return self
 
 
+class FlashKeyEntry(BaseModel):
+    """Where a new flash key of this board comes from, when it is not to be made here. Asked once: the vault keeps it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: Annotated[str, Field(min_length=1)] | None = None
+    """Key file; `{mac}`, `{mac_hex}` and `{chip}` are filled in; relative to boards.yaml."""
+    command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    """Command that prints the key, raw or as hexadecimal digits; the same words are filled in."""
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """For the command."""
+    variables: list[str] = []
+    """Environment variables that the command may see, by name."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FlashKeyEntry:
+        if (self.file is None) == (self.command is None):
+            raise ValueError("say where the key comes from in one way: 'file' or 'command'")
+        return self
+
+
 class Entry(BaseModel):
     """What every board's entry may say, whatever its link."""
 
@@ -157,6 +178,7 @@ class Entry(BaseModel):
     description: str = ""
     tags: list[str] = []
     network: Network = Network()
+    flash_key: FlashKeyEntry | None = None
 
     @field_validator("chip")
     @classmethod
@@ -287,6 +309,19 @@ class Budget(BaseModel):
     device_keys: Annotated[int, Field(ge=0, le=1)] = 0
 
 
+ProfileName = Literal[
+    "open",
+    "development",
+    "ciphertext-only",
+    "release",
+    "open+sbv2",
+    "development+sbv2",
+    "ciphertext-only+sbv2",
+    "release+sbv2",
+]
+"""`harness.provision.profile.Profile`'s words."""
+
+
 class PhysicalEntry(Entry):
     """What every physical board's entry may say."""
 
@@ -294,7 +329,7 @@ class PhysicalEntry(Entry):
     console_baud: Annotated[int, Field(ge=9600, le=4_000_000)] = 115_200
     mac: str | None = None
     """Base MAC; must match the chip before anything is written."""
-    burn_up_to: Literal["development", "release"] | None = None
+    burn_up_to: ProfileName | None = None
     """Consent in writing: the furthest profile whose fuses may be burned. Absent: never."""
     budget: Budget = Budget()
     """What scenarios may use up for good, with ``--consume NAME``. Absent: nothing."""

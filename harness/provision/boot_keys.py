@@ -21,6 +21,8 @@ class BootDigest:
     """All 32 bytes of SHA-256 over the public key as the ROM hashes it, before a chip's truncation."""
     name: str
     """What the key is called, for people."""
+    sha384: bool = False
+    """Its signatures are over SHA-384 (ECDSA P-384), which the ROM must be told by a fuse."""
 
     def burned_on(self, chip: Chip) -> bytes:
         """What lies in the chip's eFuses: the digest, or its first 16 bytes on ESP32-C2."""
@@ -34,6 +36,14 @@ def check_digests(chip: Chip, digests: tuple[BootDigest, ...]) -> None:
         UsageError: a digest of another length, a slot that the chip lacks, a slot or a key given twice.
     """
     slots = max(1, len(chip.secure_boot.digest_purposes))
+    if any(each.sha384 for each in digests):
+        if chip.secure_boot.sha384_enable is None:
+            raise UsageError(f"the ROM of {chip.title} verifies no signatures over SHA-384")
+        if not all(each.sha384 for each in digests):
+            raise UsageError(
+                "one fuse decides for all boot keys whether signatures are over SHA-384, and these are mixed",
+                todo="use P-384 for all boot keys of the board, or for none",
+            )
     taken: dict[int, BootDigest] = {}
     for each in digests:
         if len(each.digest) != DIGEST_BYTES:

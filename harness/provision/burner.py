@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import esptool
@@ -17,6 +17,8 @@ from harness.chips import Chip
 from harness.errors import RefusedError
 from harness.provision.chip_state import ChipState, Download, KeyBlock
 from harness.provision.fuse_definitions import parse_once
+from harness.provision.key_blocks import digest_block_name, has_purposes, shares_one_block
+from harness.provision.session import KeyToBurn
 from harness.vault.key_ref import key_id
 
 with warnings.catch_warnings():
@@ -76,24 +78,30 @@ class FuseBurner:
                 field.name for field in fields if _bit(wr_dis, field.write_disable_bit)
             ),
             hidden=frozenset(field.name for field in fields if _bit(rd_dis, field.read_disable_bit)),
-            key_blocks=tuple(
-                self._key_block(block) for block in self._efuses.blocks if self._may_hold_key(block)
-            ),
+            key_blocks=self._key_blocks(),
             download=Download.OPEN,
         )
 
     def burn_key(self, burn_as: str, purpose: str | None, key: bytes) -> None:
         """The key, its purpose, then its protections. `burn_as` is espefuse's name for the block."""
-        if purpose is None:
-            self._commands.burn_key([burn_as], [io.BytesIO(key)])
+        self.burn_keys([KeyToBurn(burn_as, purpose, key)])
+
+    def burn_keys(self, keys: Sequence[KeyToBurn]) -> None:
+        """All of them in one batch of espefuse: every block is programmed once, then purposes, then protections."""
+        blocks, contents = [key.burn_as for key in keys], [io.BytesIO(key.data) for key in keys]
+        if self.chip.fuses.key_purpose is None:
+            self._commands.burn_key(blocks, contents)
         else:
-            self._commands.burn_key([burn_as], [io.BytesIO(key)], [purpose])
+            self._commands.burn_key(blocks, contents, [key.purpose for key in keys])
 
     def protect_key(self, block: str, *, read: bool, write: bool, purpose: bool) -> None:
         """Protections of a key block, in one go.
 
         Not ``read_protect_efuse``: it refuses blocks whose purpose is still USER, as a half-burned key's is.
         """
+        if shares_one_block(self.chip):
+            # One bit of read protection per half; write protection is the block's.
+            block = str(self.chip.fuses.key_part) if block == self.chip.fuses.key_storage_block else block
         field = self._efuses[block]
         if read and field.is_readable():
             field.disable_read()
@@ -115,28 +123,75 @@ class FuseBurner:
         """The WR_DIS bit of `fuse`."""
         self._commands.write_protect_efuse([fuse])
 
-    def _may_hold_key(self, block: Any) -> bool:
-        if self.chip.fuses.key_purpose is None:
-            return bool(block.name == self.chip.fuses.key_storage_block)
-        return block.key_purpose_name is not None
+    def _key_blocks(self) -> tuple[KeyBlock, ...]:
+        chip = self.chip
+        if has_purposes(chip):
+            return tuple(self._key_block(block) for block in self._efuses.blocks if block.key_purpose_name)
+        flash, digest = chip.fuses.key_storage_block, digest_block_name(chip)
+        by_name = {block.name: block for block in self._efuses.blocks}
+        if shares_one_block(chip):
+            block = by_name[flash]
+            return (
+                self._half(block, flash, str(chip.fuses.key_part), holds_digest=False),
+                self._half(block, str(digest), str(digest), holds_digest=True),
+            )
+        return tuple(
+            self._key_block(by_name[name], holds_digest=name == digest)
+            for name in dict.fromkeys((flash, digest))
+            if name is not None
+        )
 
-    def _key_block(self, block: Any) -> KeyBlock:
+    def _key_block(self, block: Any, *, holds_digest: bool = False) -> KeyBlock:
         purpose_field = self._efuses[block.key_purpose_name] if block.key_purpose_name else None
-        # espefuse holds a block as one big number: most significant byte first, which is the byte order of a
-        # key file, since flash keys are burned reversed.
-        content = bytes(block.get_raw())
-        readable = bool(block.is_readable())
+        purpose = str(purpose_field.get()) if purpose_field is not None else None
+        return self._described(
+            block,
+            block.name,
+            bytes(block.get_raw()),
+            purpose,
+            readable=bool(block.is_readable()),
+            purpose_writeable=bool(purpose_field.is_writeable()) if purpose_field is not None else True,
+            holds_digest=holds_digest or (purpose or "").startswith("SECURE_BOOT_DIGEST"),
+        )
+
+    def _half(self, block: Any, name: str, field_name: str, *, holds_digest: bool) -> KeyBlock:
+        field = self._efuses[field_name]
+        return self._described(
+            block,
+            name,
+            bytes(field.get_raw()),
+            None,
+            readable=bool(field.is_readable()),
+            purpose_writeable=True,
+            holds_digest=holds_digest,
+        )
+
+    def _described(
+        self,
+        block: Any,
+        name: str,
+        content: bytes,
+        purpose: str | None,
+        *,
+        readable: bool,
+        purpose_writeable: bool,
+        holds_digest: bool,
+    ) -> KeyBlock:
+        """`content` most significant byte first, as espefuse holds a block: the byte order of a key file, since flash
+        keys are burned reversed."""
         empty = not any(content)
+        known = readable and not empty
         errors, failed = self._efuses.get_block_errors(block.id)
         return KeyBlock(
-            name=block.name,
-            purpose=str(purpose_field.get()) if purpose_field is not None else None,
+            name=name,
+            purpose=purpose,
             empty=empty,
             readable=readable,
             writeable=bool(block.is_writeable()),
-            purpose_writeable=bool(purpose_field.is_writeable()) if purpose_field is not None else True,
-            key_id=key_id(content) if readable and not empty else None,
+            purpose_writeable=purpose_writeable,
+            key_id=key_id(content) if known else None,
             coding_errors=-1 if failed else int(errors),
+            digest=content[::-1].hex() if known and holds_digest else None,
         )
 
 

@@ -42,6 +42,8 @@ class KeyBlock:
     """Key id of the content taken as a flash key; None if empty or not readable."""
     coding_errors: int
     """Bytes that the block's error correction had to repair (-1: beyond repair); 0 on ESP32."""
+    digest: str | None = None
+    """Hexadecimal digest of a boot key, from a readable block whose purpose says that it holds one; not secret."""
 
     @property
     def unused(self) -> bool:

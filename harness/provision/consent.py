@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from harness.errors import RefusedError, UsageError
+from harness.provision.device_record import PROOFS_FOR_DOWNLOAD_OFF, DeviceRecord
 from harness.provision.identity import require_identified, require_same
 from harness.provision.plan import Plan
 from harness.provision.profile import Profile
@@ -21,6 +22,7 @@ def check_consent(
     burn_names: Collection[str],
     plan: Plan,
     unknown_burns_accepted: Collection[str] = (),
+    record: DeviceRecord | None = None,
 ) -> None:
     """Refuses a plan that writes to a physical board that is not identified, or burns it without consent.
 
@@ -34,6 +36,7 @@ def check_consent(
         plan: what would be done.
         unknown_burns_accepted: the names given with ``--accept-unknown-burns``: firmware without an sdkconfig may
             burn anything, and consent to that must say so.
+        record: what is known of this very board: what has passed on it, before UART download is switched off.
 
     Raises:
         RefusedError: the chip is another than declared, or one of the two is not known; or the plan burns eFuses,
@@ -66,6 +69,9 @@ def check_consent(
             f"'--accept-unknown-burns {board_name}' on this run: nobody can tell what this firmware burns by itself "
             "(better: give the build with its sdkconfig)"
         )
+    if plan.final:
+        unproven = record.missing_proofs() if record is not None else tuple(PROOFS_FOR_DOWNLOAD_OFF.values())
+        missing += [f"{what} that passed on this very board: its record knows of none" for what in unproven]
     if missing:
         listed = "".join(f"\n  - {each}" for each in missing)
         raise RefusedError(

@@ -6,7 +6,7 @@ It is what remains to know of a board whose download mode tells nothing any more
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,31 @@ from harness.vault.record_file import make_private_folder, read_record, write_re
 from harness.vault.vault import now_utc
 
 FORMAT = 1
+
+RAW_UPDATE_THERE = "raw-update-there"
+RAW_UPDATE_BACK = "raw-update-back"
+ROLLBACK = "rollback"
+PROOFS_FOR_DOWNLOAD_OFF = {
+    RAW_UPDATE_THERE: "a raw update to the other slot",
+    RAW_UPDATE_BACK: "a raw update back",
+    ROLLBACK: "a rollback",
+}
+"""What must have passed on a board before nothing but its firmware can ever change its flash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Something that this very board has been seen to do."""
+
+    what: str
+    when: str
+    """UTC, ISO 8601."""
+    version: str
+    """Of the firmware that did it."""
+
+    def to_fields(self) -> dict[str, Any]:
+        """For its record's file."""
+        return {"what": self.what, "when": self.when, "version": self.version}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +66,18 @@ class DeviceRecord:
     plan_id: str
     updated: str
     """UTC, ISO 8601."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Digest slot -> boot key's digest, hexadecimal; empty without secure boot."""
+    proven: tuple[Passed, ...] = ()
+    """What has passed on this board, the last time of each."""
+
+    def passed(self, what: str) -> Passed | None:
+        """When `what` last passed, or None."""
+        return next((each for each in self.proven if each.what == what), None)
+
+    def missing_proofs(self) -> tuple[str, ...]:
+        """What has not passed yet and must, before UART download may be switched off; in words."""
+        return tuple(words for what, words in PROOFS_FOR_DOWNLOAD_OFF.items() if self.passed(what) is None)
 
     def to_fields(self) -> dict[str, Any]:
         """For its file."""
@@ -58,6 +95,8 @@ class DeviceRecord:
             "flashed": dict(sorted(self.flashed.items())),
             "plan_id": self.plan_id,
             "updated": self.updated,
+            "digests": dict(sorted(self.digests.items())),
+            "proven": [each.to_fields() for each in self.proven],
         }
 
     @property
@@ -96,6 +135,11 @@ class DeviceRecords:
                 flashed={str(name): str(value) for name, value in fields["flashed"].items()},
                 plan_id=fields["plan_id"],
                 updated=fields["updated"],
+                digests={str(slot): str(digest) for slot, digest in fields.get("digests", {}).items()},
+                proven=tuple(
+                    Passed(str(each["what"]), str(each["when"]), str(each["version"]))
+                    for each in fields.get("proven", ())
+                ),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedError(
@@ -120,6 +164,20 @@ class DeviceRecords:
                 file.rename(file.with_suffix(".damaged"))
         make_private_folder(self.folder)
         write_record(file, record.to_fields())
+
+    def note_proof(self, mac: str, what: str, *, version: str, when: str) -> None:
+        """Remembers that `what` has passed on the board `mac`, in place of an earlier time; without a record, nothing.
+
+        Args:
+            what: e.g. `RAW_UPDATE_THERE`.
+            version: of the firmware that did it.
+            when: UTC, ISO 8601.
+        """
+        record = self.read(mac)
+        if record is None:
+            return
+        others = tuple(each for each in record.proven if each.what != what)
+        self.write(replace(record, proven=(*others, Passed(what, when, version))))
 
     def note_key(self, key: KeyRecord) -> DeviceRecord | None:
         """Brings the state of the key in the device's record up to date; None: there is no record, or it has no key.

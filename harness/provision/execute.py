@@ -18,20 +18,25 @@ from harness.formats.flash_encryption import encrypt, pad_to_block
 from harness.provision.canary import check_deciphers, sing
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord, DeviceRecords
+from harness.provision.key_blocks import flash_key_blocks, key_parts
 from harness.provision.key_proof import proof_by_bootloader
 from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
+from harness.provision.promise import broken_promises
 from harness.provision.proven import require_proven
-from harness.provision.recognition import flash_key_blocks, profile_of
+from harness.provision.recognition import profile_of
 from harness.provision.region import FlashRegion
-from harness.provision.session import Session, SessionFactory
+from harness.provision.secure_boot_state import trusted_slots
+from harness.provision.session import KeyToBurn, Session, SessionFactory
 from harness.provision.steps import (
+    BurnDigest,
     BurnFuses,
     BurnKey,
     Canary,
     ConfirmFuses,
     DecipherCheck,
     FirmwareBurns,
+    FirmwareCommand,
     LockDownload,
     MakeKey,
     ProtectKey,
@@ -83,6 +88,7 @@ def carry_out(
     physical: bool = True,
     on_step: Callable[[StepEvent], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    firmware: Callable[[FirmwareCommand], None] | None = None,
 ) -> Outcome:
     """Does exactly `plan`, on exactly the board it was made for.
 
@@ -94,6 +100,7 @@ def carry_out(
         physical: the vault's place and its second copy are checked before the first burn.
         on_step: told of every step's begin and end.
         on_progress: told (bytes done, bytes in all) of the piece that is being transferred.
+        firmware: boots the board and has its firmware run a command; needed for plans that leave burns to it.
 
     Raises:
         RefusedError: the board has changed since the plan was made; the vault's place is not safe; the vault's
@@ -104,7 +111,9 @@ def carry_out(
     if plan.empty:
         return Outcome(plan.id, records.read(plan.mac), 0, ())
     _require_contents(plan, regions)
-    run = _Run(plan, session_factory, vault, records, regions, physical, on_progress)
+    if firmware is None and any(isinstance(step, FirmwareCommand) for step in plan.steps):
+        raise UsageError("this plan leaves burns to the firmware, and nothing reaches it", board=plan.mac)
+    run = _Run(plan, session_factory, vault, records, regions, physical, on_progress, firmware)
     with run.board:
         for number, step in enumerate(plan.steps, 1):
             if on_step is not None:
@@ -130,6 +139,11 @@ class _Board:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def let_go(self) -> None:
+        """The port is somebody else's for a while."""
+        self._stack.close()
+        self._session = None
 
     def fresh(self) -> Session:
         """A session right after a reset."""
@@ -164,6 +178,7 @@ class _Run:
         regions: Sequence[FlashRegion],
         physical: bool,
         on_progress: Callable[[int, int], None] | None,
+        firmware: Callable[[FirmwareCommand], None] | None,
     ) -> None:
         self.plan = plan
         self.chip: Chip = plan.state.chip
@@ -173,6 +188,7 @@ class _Run:
         self.record: DeviceRecord | None = None
         self.remarks: list[str] = []
         self._physical = physical
+        self._firmware = firmware
         self._regions = {region.name: region for region in regions}
         self._contents: dict[str, bytes] = {}
         self._state = plan.state
@@ -184,7 +200,7 @@ class _Run:
         if not isinstance(step, WriteRecord):
             self._look_once()
         touches = step.irreversible or isinstance(step, (Canary, WriteFlash))
-        if touches and not self._prepared and self.plan.profile is not Profile.OPEN:
+        if touches and not self._prepared and (self.plan.burns or self.plan.profile is not Profile.OPEN):
             self._prepare()
         _PERFORM[type(step)](self, step)
 
@@ -204,6 +220,7 @@ class _Run:
         earlier = self.vault.intent(self.plan.mac)
         blocks = [step.block for step in self.plan.steps if isinstance(step, BurnKey)]
         blocks += [block.name for block in flash_key_blocks(self.plan.state)]
+        digest_blocks = [step.block for step in self.plan.steps if isinstance(step, BurnDigest)]
         record = self.records.read(self.plan.mac)
         blocks += [record.key_block] if record is not None and record.key_block else []
         self.vault.note_intent(
@@ -220,6 +237,10 @@ class _Run:
                 fuses=earlier.fuses if earlier is not None else self.plan.state.fuses,
                 writes_flash=bool(self.plan.writes) or (earlier is not None and earlier.writes_flash),
                 begun=earlier.begun if earlier is not None else now_utc(),
+                blocks=tuple(
+                    dict.fromkeys((*blocks, *digest_blocks, *(earlier.blocks if earlier is not None else ())))
+                ),
+                digests={str(slot): digest for slot, digest, _ in self.plan.digests},
             ),
         )
         self._prepared = True
@@ -247,7 +268,16 @@ class _Run:
 
     def burn_key(self, step: BurnKey) -> None:
         require_proven(self._key_ref(), step)
-        self.board.for_burning().burn_key(step.burn_as, step.purpose, self._key())
+        part = next(part for part in key_parts(self.chip) if part.half == step.half)
+        keys = [KeyToBurn(step.burn_as, step.purpose, part.of(self._key()))]
+        if step.digest is not None:
+            keys.append(KeyToBurn(step.burn_as, step.digest_purpose, bytes.fromhex(step.digest)))
+        self.board.for_burning().burn_keys(keys)
+
+    def burn_digest(self, step: BurnDigest) -> None:
+        self.board.for_burning().burn_keys(
+            [KeyToBurn(step.burn_as, step.purpose, bytes.fromhex(step.digest))]
+        )
 
     def protect_key(self, step: ProtectKey) -> None:
         self.board.for_burning().protect_key(
@@ -275,10 +305,18 @@ class _Run:
                 mark_proven(self.vault, self.plan.mac, proof.how)
 
     def write_flash(self, step: WriteFlash) -> None:
+        if step.by_chip:
+            self.board.for_flash().write_flash([(step.offset, self._in_flash(step))], encrypt=True)
+            return
+        # A chip whose ROM enciphers no more takes nothing without force, and what is not stored enciphered least of all.
         require_proven(self._key_ref(), step)
         self.board.for_flash().write_flash(
-            [(step.offset, self._in_flash(step))], force=step.enciphered, skip_identical=True
+            [(step.offset, self._in_flash(step))], force=self._forces, skip_identical=True
         )
+
+    @property
+    def _forces(self) -> bool:
+        return self.plan.profile.encrypts and self.plan.key_state is None
 
     def read_back(self, step: ReadBack) -> None:
         session = self.board.for_flash()
@@ -299,11 +337,16 @@ class _Run:
     def confirm_fuses(self, step: ConfirmFuses) -> None:
         # Over the stub, if it runs: registers are registers. The chip has been reset since the last burn.
         self._state = self.board.for_flash().state()
+        wrong = tuple(str(each) for each in broken_promises(step, self._state))
         found = profile_of(self._state)
         if found.profile is not step.profile:
-            missing = "; ".join(found.missing or found.reasons)
+            missing = found.missing or found.reasons
+            if found.profile is not None:
+                missing = (f"it is {found.profile.value}", *found.missing_boot)
+            wrong = (*wrong, *missing)
+        if wrong:
             raise BoardError(
-                f"after all burns the chip is not {step.profile.value}: {missing}",
+                f"after all burns the chip is not as planned, {step.profile.value}: {'; '.join(dict.fromkeys(wrong))}",
                 board=self.plan.mac,
                 todo="plan again; the new plan says what is still missing or in the way",
             )
@@ -321,45 +364,73 @@ class _Run:
                     todo="run it again",
                 )
         else:
-            self._require_no_download(step)
+            self._require_no_download(step.fuse)
         self._state = _with_fuse(self._state, step.fuse)
 
-    def _require_no_download(self, step: LockDownload) -> None:
+    def _require_no_download(self, what: str) -> None:
         try:
             self.board.fresh()
         except BoardError:
             # No answer is what this fuse is for. That it is the fuse and not the cable shows in the boot log.
-            self.remarks.append(f"{step.fuse}: the ROM does not answer any more, as it should")
+            self.remarks.append(f"{what}: the ROM does not answer any more, as it should")
             return
-        raise BoardError(f"{step.fuse} did not take: the ROM still answers", board=self.plan.mac)
+        raise BoardError(f"{what} did not take: the ROM still answers", board=self.plan.mac)
 
     def leave_to_firmware(self, step: FirmwareBurns) -> None:
         self.remarks.append(step.text())
+
+    def firmware_command(self, step: FirmwareCommand) -> None:
+        # Behind the lock that it burns the chip tells next to nothing: what is known now is written down first.
+        self._store_record(Lock.NONE, profile=profile_of(self._state).profile)
+        self.board.let_go()
+        assert self._firmware is not None
+        self._firmware(step)
+        if step.final:
+            self._require_no_download(step.text())
+        elif self.board.fresh().state().download is not Download.SECURE:
+            raise BoardError(
+                f"{step.calls} did not take: the ROM still works without Secure Download Mode",
+                board=self.plan.mac,
+                todo="read the firmware's log; then plan again",
+            )
 
     def write_record(self, _: WriteRecord) -> None:
         self._store_record(self.plan.lock)
         self.vault.clear_intent(self.plan.mac)
 
-    def _store_record(self, lock: Lock) -> None:
+    def _store_record(self, lock: Lock, *, profile: Profile | None = None) -> None:
         plan, earlier = self.plan, self.records.read(self.plan.mac)
         ref = self.vault.key(plan.mac)
         blocks = flash_key_blocks(self._state)
         flashed = {step.name: step.sha256 for step in plan.writes}
-        encrypted = plan.profile.encrypts
+        encrypted = plan.profile.encrypts and plan.key_state is None
+        kept = earlier.digests if earlier is not None and plan.profile.secure_boot else {}
         self.record = DeviceRecord(
             mac=plan.mac,
             chip_name=plan.chip_name,
-            profile=plan.profile,
+            profile=profile or plan.profile,
             lock=lock,
             key_id=ref.key_id if encrypted and ref is not None else None,
-            key_state=ref.state.value if encrypted and ref is not None else None,
+            key_state=ref.state.value if encrypted and ref is not None else plan.key_state,
             key_block=blocks[0].name if blocks else (earlier.key_block if earlier is not None else None),
             fuses=self._state.fuses or (earlier.fuses if earlier is not None else {}),
             flashed=flashed or (earlier.flashed if earlier is not None else {}),
             plan_id=plan.id,
             updated=now_utc(),
+            digests={str(slot): digest for slot, digest in self._burned_digests()} or kept,
+            proven=earlier.proven if earlier is not None else (),
         )
         self.records.write(self.record)
+
+    def _burned_digests(self) -> tuple[tuple[int, str], ...]:
+        """Slot and whole digest of the plan's boot keys, by the slot in which each really lies."""
+        where = {
+            slot.block.digest: slot.number
+            for slot in trusted_slots(self._state)
+            if slot.block is not None and slot.block.digest is not None
+        }
+        size = 2 * self.chip.secure_boot.digest_size_bytes
+        return tuple((where.get(digest[:size], slot), digest) for slot, digest, _ in self.plan.digests)
 
     def _in_flash(self, step: WriteFlash) -> bytes:
         """The bytes as they lie in flash; enciphered once per run."""
@@ -375,6 +446,7 @@ class _Run:
 _PERFORM: Mapping[type[Step], Callable[..., None]] = {
     MakeKey: _Run.make_key,
     BurnKey: _Run.burn_key,
+    BurnDigest: _Run.burn_digest,
     ProtectKey: _Run.protect_key,
     BurnFuses: _Run.burn_fuses,
     WriteProtect: _Run.write_protect,
@@ -385,6 +457,7 @@ _PERFORM: Mapping[type[Step], Callable[..., None]] = {
     ConfirmFuses: _Run.confirm_fuses,
     LockDownload: _Run.lock_download,
     FirmwareBurns: _Run.leave_to_firmware,
+    FirmwareCommand: _Run.firmware_command,
     WriteRecord: _Run.write_record,
 }
 

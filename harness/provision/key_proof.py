@@ -7,13 +7,16 @@ from harness.errors import FormatError
 from harness.formats.app_image import IMAGE_MAGIC, parse_app_image
 from harness.formats.flash_encryption import decrypt
 from harness.provision.chip_state import ChipState, Download
-from harness.provision.recognition import flash_key_blocks
+from harness.provision.key_blocks import flash_key_blocks, key_parts
 from harness.provision.session import Session
 from harness.vault.key_proof import KeyProof, ProofResult
 from harness.vault.key_ref import key_id
 
 BOOTLOADER_READ_BYTES = 0x10000
 """More than any bootloader has, one with a signature behind it, too."""
+
+KEY_BLOCK_BYTES = 32
+"""Of one key block; a key of another size shares one, or takes two."""
 
 
 def can_read_flash(state: ChipState) -> bool:
@@ -22,14 +25,17 @@ def can_read_flash(state: ChipState) -> bool:
 
 
 def proof_by_key_block(state: ChipState, key: bytes) -> KeyProof | None:
-    """By the key block itself, where it can still be read. None: it cannot, or holds nothing."""
+    """By the key block itself, where it can still be read. None: it cannot, or holds nothing, or not a key alone."""
     blocks = [block for block in flash_key_blocks(state) if block.readable and block.key_id is not None]
-    if not blocks:
+    if len(blocks) != 1 or state.chip.cipher.key_size_bytes != KEY_BLOCK_BYTES:
         return None
-    block = blocks[0]
-    if block.key_id == key_id(key):
-        return KeyProof(ProofResult.PROVEN, f"{block.name} can be read, and holds it")
-    return KeyProof(ProofResult.WRONG, f"{block.name} can be read, and holds another key")
+    for block in blocks:
+        part = next((part for part in key_parts(state.chip) if part.purpose == block.purpose), None)
+        wanted = key if part is None else part.of(key)
+        if block.key_id != key_id(wanted):
+            return KeyProof(ProofResult.WRONG, f"{block.name} can be read, and holds another key")
+    names = ", ".join(block.name for block in blocks)
+    return KeyProof(ProofResult.PROVEN, f"{names} can be read, and holds it")
 
 
 def proof_by_bootloader(session: Session, chip: Chip, key: bytes) -> KeyProof:

@@ -15,8 +15,8 @@ from harness.provision.steps import FirmwareBurns, Step, WriteFlash, step_from_f
 from harness.vault.errors import NewerFormatError
 from harness.vault.record_file import canonical
 
-FORMAT = 1
-"""Version of the JSON form."""
+FORMAT = 2
+"""Version of the JSON form; 2 has boot keys and the eFuses that are compared at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,10 @@ class Plan:
     remarks: tuple[str, ...]
     flash: tuple[str, ...] = ()
     """What becomes of every partition, a line each: written, kept or erased."""
+    digests: tuple[tuple[int, str, str], ...] = ()
+    """Boot keys that the board is to trust: slot, digest in hexadecimal, name."""
+    key_state: str | None = None
+    """Where it is not the vault's key's: ``device-made``."""
 
     @property
     def id(self) -> str:
@@ -61,6 +65,16 @@ class Plan:
     def writes(self) -> tuple[WriteFlash, ...]:
         """What is written to flash."""
         return tuple(step for step in self.steps if isinstance(step, WriteFlash))
+
+    @property
+    def by_itself(self) -> bool:
+        """The firmware burns something by itself when it runs."""
+        return any(isinstance(step, FirmwareBurns) for step in self.steps)
+
+    @property
+    def final(self) -> bool:
+        """After it no tool reaches the ROM over the UART ever again."""
+        return any(getattr(step, "final", False) for step in self.steps)
 
     @property
     def unknown_burns(self) -> bool:
@@ -103,6 +117,7 @@ class Plan:
             lines.append(f"  ! = irreversible: {len(self.burns)} of {len(self.steps)} steps burn eFuses")
         if self.key_id:
             lines.append(f"  key id {self.key_id}")
+        lines += [f"  boot key {name} in slot {slot}: {digest}" for slot, digest, name in self.digests]
         if self.flash and self.writes:
             lines += ["  flash:", *(f"     {line}" for line in self.flash)]
         lines += [f"  note: {remark}" for remark in self.remarks]
@@ -130,6 +145,8 @@ class Plan:
                 f"the plan has format {version}; this harness knows {FORMAT}",
                 todo="install the newer harness",
             )
+        if version < FORMAT:
+            raise FormatError("the plan is of an older harness", todo="make it again: harness plan")
         try:
             burns_up_to = fields["burns_up_to"]
             plan = cls(
@@ -145,6 +162,10 @@ class Plan:
                 now=str(fields["now"]),
                 remarks=tuple(str(remark) for remark in fields["remarks"]),
                 flash=tuple(str(line) for line in fields["flash"]),
+                digests=tuple(
+                    (int(slot), str(digest), str(name)) for slot, digest, name in fields["digests"]
+                ),
+                key_state=fields["key_state"],
             )
         except (KeyError, ValueError, TypeError) as error:
             raise FormatError(f"the stored plan cannot be read: {type(error).__name__} {error}") from error
@@ -165,6 +186,8 @@ class Plan:
             "key_id": self.key_id,
             "state": self.state.to_fields(),
             "steps": [step.to_fields() for step in self.steps],
+            "digests": [list(each) for each in self.digests],
+            "key_state": self.key_state,
             "burns_up_to": self.burns_up_to.value if self.burns_up_to else None,
         }
 

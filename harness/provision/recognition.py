@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from harness.chips import KEY_PURPOSE_NUMBERS, Chip
-from harness.provision.chip_state import ChipState, Download, KeyBlock
+from harness.chips import KEY_PURPOSE_NUMBERS
+from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord
+from harness.provision.key_blocks import flash_key_blocks, has_purposes, purpose_sets
 from harness.provision.profile import Lock, Profile
+from harness.provision.secure_boot_state import (
+    locked_disagreements,
+    missing_for_secure_boot,
+    secure_boot_faults,
+    secure_boot_fuses,
+    trusted_slots,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +29,8 @@ class Recognition:
     """Why it is what it is, or why it is none; for a person."""
     missing: tuple[str, ...] = ()
     """What is still missing for release, fuse by fuse; empty when it is release."""
+    missing_boot: tuple[str, ...] = ()
+    """What of secure boot is still missing although it is on; empty when nothing is, or it is off."""
 
     def text(self) -> str:
         """One line."""
@@ -28,18 +39,6 @@ class Recognition:
 
 
 LOCK_WORDS = {Lock.NONE: "open", Lock.SECURE_DOWNLOAD: "in secure mode", Lock.DOWNLOAD_OFF: "off"}
-
-
-def flash_key_blocks(state: ChipState) -> tuple[KeyBlock, ...]:
-    """The blocks that hold a flash key, or part of one, as far as the chip shows."""
-    fuses = state.chip.fuses
-    if fuses.key_purpose is None:
-        return tuple(
-            block
-            for block in state.key_blocks
-            if block.name == fuses.key_storage_block and not (block.empty and block.readable)
-        )
-    return tuple(block for block in state.key_blocks if block.purpose == fuses.key_purpose)
 
 
 def missing_for_release(state: ChipState) -> tuple[str, ...]:
@@ -59,12 +58,16 @@ def missing_for_encryption(state: ChipState) -> tuple[str, ...]:
     fuses = state.chip.fuses
     blocks = flash_key_blocks(state)
     missing = [] if blocks else ["no flash key is burned"]
+    if blocks and has_purposes(state.chip):
+        found = {str(block.purpose) for block in blocks}
+        if not any(whole <= found for whole in purpose_sets(state.chip)):
+            missing.append(f"half of the flash key is missing: {', '.join(sorted(found))} alone is none")
     for block in blocks:
         if block.readable:
             missing.append(f"{block.name} is not read-protected")
         if block.writeable:
             missing.append(f"{block.name} is not write-protected")
-        if fuses.key_purpose is not None and block.purpose_writeable:
+        if has_purposes(state.chip) and block.purpose_writeable:
             missing.append(f"the purpose of {block.name} is not write-protected")
     missing += [
         f"{fuse} is {state.fuses.get(fuse, 0):#x}, not {value:#x}"
@@ -89,11 +92,27 @@ def profile_of(state: ChipState, record: DeviceRecord | None = None) -> Recognit
     if state.download is not Download.OPEN:
         return _behind_lock(state, record)
     lock = lock_of(state)
-    secure_boot = secure_boot_fuses(state)
-    if secure_boot:
-        return Recognition(
-            None, lock, (f"secure boot is on ({', '.join(secure_boot)}): a profile with +sbv2",)
-        )
+    half = _encryption_of(state, lock)
+    if not secure_boot_fuses(state):
+        return half
+    faults = secure_boot_faults(state)
+    if faults or half.profile is None:
+        return replace(half, profile=None, reasons=(*faults, *half.reasons))
+    keys = ", ".join(
+        f"slot {slot.number} in {slot.block.name}" for slot in trusted_slots(state) if slot.block is not None
+    )
+    missing = missing_for_secure_boot(state)
+    loose = (f"of secure boot is missing: {', '.join(missing)}",) if missing else ()
+    return replace(
+        half,
+        profile=Profile.of(half.profile, secure_boot=True),
+        reasons=(*half.reasons, f"secure boot is on with {keys}", *loose),
+        missing_boot=missing,
+    )
+
+
+def _encryption_of(state: ChipState, lock: Lock) -> Recognition:
+    """The half that speaks of encryption."""
     if not state.encrypted:
         return _unencrypted(state, lock)
     loose = missing_for_encryption(state)
@@ -102,23 +121,19 @@ def profile_of(state: ChipState, record: DeviceRecord | None = None) -> Recognit
         return Recognition(Profile.RELEASE, lock, ("all eFuses of release are burned",))
     if loose:
         return Recognition(None, lock, ("flash encryption is on, but", *loose), missing)
-    if not state.manual_encryption:
+    if state.manual_encryption and not state.permanent:
         return Recognition(
-            Profile.CIPHERTEXT_ONLY, lock, ("encryption is on, the ROM does not encipher",), missing
+            Profile.DEVELOPMENT, lock, ("encryption is on and can be turned off again",), missing
         )
-    if state.permanent:
-        return Recognition(
-            None,
-            lock,
-            ("encryption is permanent, yet the ROM still enciphers: half-done release",),
-            missing,
-        )
-    return Recognition(Profile.DEVELOPMENT, lock, ("encryption is on and can be turned off again",), missing)
-
-
-def secure_boot_fuses(state: ChipState) -> tuple[str, ...]:
-    """The fuses by which secure boot is on."""
-    return tuple(fuse for fuse in ("ABS_DONE_0", "ABS_DONE_1", "SECURE_BOOT_EN") if state.is_set(fuse))
+    if state.permanent and not state.manual_encryption:
+        said = "encryption is on for good, the ROM does not encipher"
+        return Recognition(Profile.CIPHERTEXT_ONLY, lock, (said,), missing)
+    said = (
+        "encryption is permanent, yet the ROM still enciphers: half-done release"
+        if state.permanent
+        else "the ROM does not encipher, yet encryption can be turned off again: half-done"
+    )
+    return Recognition(None, lock, (said,), missing)
 
 
 def _unencrypted(state: ChipState, lock: Lock) -> Recognition:
@@ -131,7 +146,7 @@ def _unencrypted(state: ChipState, lock: Lock) -> Recognition:
         return Recognition(
             None, lock, (f"{fuse} is {state.crypt_count:#x}: encryption was turned off again",)
         )
-    spoiled = [block.name for block in state.key_blocks if block.coding_errors]
+    spoiled = [block.name for block in state.key_blocks if block.coding_errors and block.writeable]
     if spoiled:
         return Recognition(None, lock, (f"{', '.join(spoiled)} is half burned",))
     return Recognition(Profile.OPEN, lock, ("no flash key, no encryption",))
@@ -142,27 +157,30 @@ def _behind_lock(state: ChipState, record: DeviceRecord | None) -> Recognition:
     where = f"UART download is {LOCK_WORDS[lock]}"
     if record is None:
         return Recognition(None, lock, (f"{where} and there is no device record: it cannot be told",))
-    objections = disagreements(state, record.profile, record.mac)
+    objections = disagreements(state, record.profile, record.mac, record.digests)
     if objections:
         return Recognition(None, lock, ("the chip and its device record disagree", *objections))
     return Recognition(record.profile, lock, (f"{where}; its device record says {record.profile.value}",))
 
 
-def disagreements(state: ChipState, profile: Profile, mac: str) -> tuple[str, ...]:
-    """What a locked chip still shows that does not go with `profile` and `mac`; empty when nothing does."""
+def disagreements(
+    state: ChipState, profile: Profile, mac: str, digests: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """What a locked chip still shows that does not go with `profile`, `mac` and boot keys; empty when nothing does."""
     found = []
     if state.mac is not None and state.mac != mac:
         found.append(f"the chip is {state.mac}, the record that of {mac}")
     info = state.security_info
     if info is None:
         return tuple(found)
-    if profile.encryption is Profile.RELEASE and info.crypt_count != state.chip.fuses.counter_release:
+    release = state.chip.fuses.counter_release
+    if profile.encryption is Profile.RELEASE and info.crypt_count != release:
         found.append(f"the flash encryption counter is {info.crypt_count:#x}")
-    if profile.encrypts and not _xts_purpose_numbers(state.chip).issubset(info.key_purposes):
-        found.append("no key block has the purpose of a flash key")
+    if state.encrypted != profile.encrypts:
+        found.append(f"flash encryption is {'on' if state.encrypted else 'off'} in the chip")
+    if profile.encrypts and has_purposes(state.chip):
+        wholes = ({KEY_PURPOSE_NUMBERS[name] for name in whole} for whole in purpose_sets(state.chip))
+        if not any(whole <= set(info.key_purposes) for whole in wholes):
+            found.append("no key block has the purpose of a flash key")
+    found += locked_disagreements(state, digests or {}, on=profile.secure_boot)
     return tuple(found)
-
-
-def _xts_purpose_numbers(chip: Chip) -> frozenset[int]:
-    """KEY_PURPOSE values of a flash key as GET_SECURITY_INFO shows them; none where blocks carry no purpose."""
-    return frozenset(KEY_PURPOSE_NUMBERS[purpose] for purpose in chip.fuses.key_purposes)

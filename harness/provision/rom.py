@@ -26,6 +26,7 @@ from harness.provision.changed_sectors import as_if_before, changed_sectors
 from harness.provision.chip_state import ChipState, Download, SecurityInfo
 from harness.provision.flash_baud import lower_than
 from harness.provision.region import SECTOR_BYTES
+from harness.provision.session import KeyToBurn
 from harness.provision.vendor_log import Sink, listening, redact, vendor_log_installed
 
 ROM_BAUD = 115_200
@@ -174,27 +175,28 @@ class RomSession:
             tuple(int(each) for each in info["key_purposes"]),
         )
 
-    def burn_key(self, burn_as: str, purpose: str | None, key: bytes) -> None:
-        """Burns the key block, its purpose, then its read and write protection. What is done already is left.
+    def burn_keys(self, keys: Sequence[KeyToBurn]) -> None:
+        """Burns key blocks, their purposes, then their protections. What is done already is left.
 
         Raises:
             BoardError: espefuse refuses or the burn did not take; the message shows no key.
         """
-        with self._burning(f"burning the flash key into {burn_as}") as fuses:
-            fuses.burn_key(burn_as, purpose, key)
+        what = ", ".join(f"{key.purpose or 'the key'} into {key.burn_as}" for key in keys)
+        with self._burning(f"burning {what}") as fuses:
+            fuses.burn_keys(keys)
 
     def protect_key(self, block: str, *, read: bool, write: bool, purpose: bool) -> None:
-        """Sets the named protections of a key block. Errors as `burn_key`."""
+        """Sets the named protections of a key block. Errors as `burn_keys`."""
         with self._burning(f"protecting {block}") as fuses:
             fuses.protect_key(block, read=read, write=write, purpose=purpose)
 
     def burn_fuses(self, fuses: Mapping[str, int]) -> None:
-        """Burns values of BLOCK0 fields. Errors as `burn_key`."""
+        """Burns values of BLOCK0 fields. Errors as `burn_keys`."""
         with self._burning(f"burning {', '.join(fuses)}") as burner:
             burner.burn_fuses(fuses)
 
     def write_protect(self, fuse: str) -> None:
-        """Sets the WR_DIS bit of a field. Errors as `burn_key`."""
+        """Sets the WR_DIS bit of a field. Errors as `burn_keys`."""
         with self._burning(f"write-protecting {fuse}") as burner:
             burner.write_protect(fuse)
 

@@ -18,7 +18,7 @@ from harness.chips import chip_named
 from harness.errors import BoardError, LabError, RefusedError
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord
-from harness.provision.recognition import secure_boot_fuses
+from harness.provision.secure_boot_state import secure_boot_fuses
 from harness.provision.session import Session
 from harness.vault.errors import DamagedError
 from harness.vault.key_ref import plain_mac

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.provision.chip_state import ChipState
+
+
+@dataclass(frozen=True, slots=True)
+class KeyToBurn:
+    """What goes into one eFuse block, or one half of it."""
+
+    burn_as: str
+    """espefuse's name for the block."""
+    purpose: str | None
+    """espefuse's word; None on ESP32."""
+    data: bytes = field(repr=False)
+    """In the byte order of a key file."""
 
 
 class Session(Protocol):
@@ -26,8 +39,8 @@ class Session(Protocol):
     def state(self) -> ChipState:
         """eFuses and download mode, as they are now."""
 
-    def burn_key(self, burn_as: str, purpose: str | None, key: bytes) -> None:
-        """The key, its purpose, its protections."""
+    def burn_keys(self, keys: Sequence[KeyToBurn]) -> None:
+        """Keys or digests in one batch: blocks, then purposes, then protections."""
 
     def protect_key(self, block: str, *, read: bool, write: bool, purpose: bool) -> None:
         """Protections of a key block."""

@@ -41,7 +41,7 @@ class MakeKey(Step):
 
 @dataclass(frozen=True, slots=True)
 class BurnKey(Step):
-    """The flash key into `block`, then its purpose, then read and write protection."""
+    """The flash key, or half of it, into `block`, then its purpose, then read and write protection."""
 
     do: ClassVar[str] = "burn-key"
     irreversible: ClassVar[bool] = True
@@ -51,11 +51,51 @@ class BurnKey(Step):
     purpose: str | None
     goes_on: bool
     """The block already holds this key, or part of it, from a run that was killed."""
+    half: int | None = None
+    """0 or 1: the first or second 32 bytes of a key that takes two blocks; None: all of it."""
+    digest: str | None = None
+    """Hexadecimal digest of the boot key that goes into the other half of the same block (ESP32-C2), in one batch."""
+    digest_purpose: str | None = None
 
     def text(self) -> str:
         purpose = f" with purpose {self.purpose}" if self.purpose else ""
         verb = "finish burning" if self.goes_on else "burn"
-        return f"{verb} the flash key into {self.block}{purpose}; read- and write-protect it"
+        what = (
+            "the flash key"
+            if self.half is None
+            else f"{('the first', 'the second')[self.half]} half of the flash key"
+        )
+        if self.digest is not None:
+            return (
+                f"{verb} {what} and the digest {_short(self.digest)} of a boot key into {self.block}, in one go: "
+                f"{self.purpose} and {self.digest_purpose}; read-protect the key, write-protect both"
+            )
+        return f"{verb} {what} into {self.block}{purpose}; read- and write-protect it"
+
+
+@dataclass(frozen=True, slots=True)
+class BurnDigest(Step):
+    """The digest of a boot key into `block`, then its purpose, then write protection; it stays readable."""
+
+    do: ClassVar[str] = "burn-digest"
+    irreversible: ClassVar[bool] = True
+    block: str
+    burn_as: str
+    purpose: str | None
+    slot: int
+    digest: str
+    """Hexadecimal, all 32 bytes."""
+    name: str
+    """What the boot key is called."""
+    goes_on: bool
+
+    def text(self) -> str:
+        purpose = f" with purpose {self.purpose}" if self.purpose else ""
+        verb = "finish burning" if self.goes_on else "burn"
+        return (
+            f"{verb} the digest {_short(self.digest)} of boot key {self.name} into {self.block}{purpose}; write-protect "
+            "it, keep it readable"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +174,7 @@ class DecipherCheck(Step):
 
 @dataclass(frozen=True, slots=True)
 class WriteFlash(Step):
-    """One region; enciphered on the host for its address when `enciphered`."""
+    """One region; enciphered on the host for its address when `enciphered`, by the chip when `by_chip`."""
 
     do: ClassVar[str] = "write-flash"
     name: str
@@ -143,9 +183,12 @@ class WriteFlash(Step):
     sha256: str
     """Of the plaintext."""
     enciphered: bool
+    by_chip: bool = False
+    """The ROM enciphers it with a key that only the chip has."""
 
     def text(self) -> str:
         how = "as ciphertext" if self.enciphered else "as it is"
+        how = "through the chip's own encryption" if self.by_chip else how
         return f"write {self.name} at {self.offset:#x} ({self.size_bytes} bytes) {how}"
 
 
@@ -162,13 +205,22 @@ class ReadBack(Step):
 
 @dataclass(frozen=True, slots=True)
 class ConfirmFuses(Step):
-    """All eFuses read again; the chip must now be recognised as `profile`."""
+    """All eFuses read again: they must be what the steps before promise, and the chip be recognised as `profile`."""
 
     do: ClassVar[str] = "confirm-fuses"
     profile: Profile
+    fuses: tuple[tuple[str, int], ...] = ()
+    """Every number in BLOCK0 as it must be now; protections and purposes apart."""
+    write_protected: tuple[str, ...] = ()
+    """Fields of BLOCK0 that must take no more bits."""
+    blocks: tuple[str, ...] = ()
+    """What must be in the key blocks, as `promise.described` words it."""
 
     def text(self) -> str:
-        return f"read all eFuses back and compare them with what {self.profile.value} demands"
+        return (
+            f"read all eFuses back and compare them, {len(self.fuses)} one by one, with what these steps promise and "
+            f"what {self.profile.value} demands"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +263,29 @@ class FirmwareBurns(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class FirmwareCommand(Step):
+    """What the running firmware is told to burn; done over its console, not through the ROM."""
+
+    do: ClassVar[str] = "firmware-command"
+    irreversible: ClassVar[bool] = True
+    command: str
+    arguments: tuple[tuple[str, str], ...]
+    calls: str
+    """The function of ESP-IDF that it comes down to."""
+    fuses: tuple[str, ...]
+    lock: Lock
+    """What is left of UART download afterwards."""
+    final: bool
+    """No tool reaches the ROM over the UART ever again."""
+
+    def text(self) -> str:
+        words = " ".join((self.command, *(f"{name}={value}" for name, value in self.arguments)))
+        final = "FINAL: " if self.final else ""
+        end = "; after it only the firmware can ever change this board's flash" if self.final else ""
+        return f"{final}let the firmware run '{words}' ({self.calls}): it burns {', '.join(self.fuses)}{end}"
+
+
+@dataclass(frozen=True, slots=True)
 class WriteRecord(Step):
     """The device record; then the intent is done with."""
 
@@ -225,6 +300,7 @@ KINDS: dict[str, type[Step]] = {
     for kind in (
         MakeKey,
         BurnKey,
+        BurnDigest,
         ProtectKey,
         BurnFuses,
         WriteProtect,
@@ -235,9 +311,14 @@ KINDS: dict[str, type[Step]] = {
         ConfirmFuses,
         LockDownload,
         FirmwareBurns,
+        FirmwareCommand,
         WriteRecord,
     )
 }
+
+
+def _short(digest: str) -> str:
+    return f"{digest[:16]}…"
 
 
 def step_from_fields(fields: Mapping[str, Any]) -> Step:

@@ -16,6 +16,8 @@ class Standing(str, Enum):
     PROVEN = "proven"
     FAILED = "failed"
     NOT_PROVEN = "not proven"
+    NOT_APPLICABLE = "not applicable"
+    """The question does not arise for this board; it neither passes nor fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,13 @@ class Verdict:
     subject: str
     claims: Sequence[Claim]
     facts: Mapping[str, Any]
+    marks: Sequence[str] = ()
+    """What whoever holds the device must know, whatever was proven: that it must not be shipped, and why."""
 
     @property
     def standing(self) -> Standing:
         """The worst standing among the claims; none at all proves nothing."""
-        kinds = {claim.standing for claim in self.claims}
+        kinds = {claim.standing for claim in self.claims} - {Standing.NOT_APPLICABLE}
         if Standing.FAILED in kinds:
             return Standing.FAILED
         if Standing.NOT_PROVEN in kinds or not kinds:
@@ -65,11 +69,16 @@ class Verdict:
         ]
 
     def lines(self) -> list[str]:
-        """For a person: one line per claim, its evidence behind it, the verdict last."""
-        marks = {Standing.PROVEN: "✓", Standing.FAILED: "✗", Standing.NOT_PROVEN: "?"}
+        """For a person: one line per claim, its evidence behind it, then the marks, the verdict last."""
+        marks = {
+            Standing.PROVEN: "✓",
+            Standing.FAILED: "✗",
+            Standing.NOT_PROVEN: "?",
+            Standing.NOT_APPLICABLE: "-",
+        }
         width = max((len(claim.text) for claim in self.claims), default=0)
         rows = [f"  {marks[c.standing]} {c.text.ljust(width)}  {c.evidence}" for c in self.claims]
-        return [*rows, "", f"{self.word}: {self.subject}"]
+        return [*rows, *(f"  ! {mark}" for mark in self.marks), "", f"{self.word}: {self.subject}"]
 
     def to_json(self) -> dict[str, Any]:
         """For machines; carries its format version."""
@@ -80,5 +89,6 @@ class Verdict:
             "claims": [
                 {"text": c.text, "standing": c.standing.value, "evidence": c.evidence} for c in self.claims
             ],
+            "marks": list(self.marks),
             "facts": dict(self.facts),
         }

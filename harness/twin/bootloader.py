@@ -25,6 +25,7 @@ from harness.twin.boot_lines import BootLog
 from harness.twin.boot_table import FACTORY, TABLE_BYTES, BootState, Entry, TableRejected, verified_entries
 from harness.twin.efuse_driver import EfuseDriver
 from harness.twin.first_boot import FirstBoot
+from harness.twin.first_secure_boot import FirstSecureBoot
 from harness.twin.image_signature import BootloaderSignature, signing_scheme
 from harness.twin.image_verify import (
     ERR_FAIL,
@@ -407,13 +408,24 @@ class _Bootloader:
 
     def _start(self, entry: Entry, image: VerifiedImage) -> Outcome | None:
         """Hand over to the app; None when the build refuses to start anything on this chip."""
+        driver = EfuseDriver(self._ctx.efuses, self._log, who=_WHO)
+        if self._burns_together and secure_boot_enabled(self._ctx.efuses) != self._was_ever_encrypted:
+            self._log.error(
+                _TAG,
+                "Secure Boot and Flash Encryption cannot be enabled separately, only together "
+                "(their keys go into one eFuse key block)",
+            )
+            return None
+        joint = self._burns_together and not secure_boot_enabled(self._ctx.efuses)
+        if joint:
+            driver.begin()
         if self._config.secure_boot:
-            self._log.info("secure_boot_v2", "enabling secure boot v2...")
-            if not secure_boot_enabled(self._ctx.efuses):
-                return self._halt(
-                    "this bootloader would now enable secure boot, which the twin does not model"
-                )
-            self._log.info("secure_boot_v2", "secure boot v2 is already enabled, continuing..")
+            error = FirstSecureBoot(
+                self._ctx, self._config, self._log, driver, lambda: self._image_check(load=False)
+            ).run(image)
+            if error:
+                self._log.error(_TAG, f"Secure Boot v2 failed ({error})")
+                return None
         if self._config.flash_encryption != "off":
             self._log.info(_TAG, "Checking flash encryption...")
             if flash_encryption_enabled(self._ctx.efuses):
@@ -435,6 +447,7 @@ class _Bootloader:
                     self._log,
                     lambda: self._image_check(load=False),
                     self._flash_size_bytes,
+                    driver if joint else None,
                 ).run()
         self._log.info(_TAG, "Disabling RNG early entropy source...")
         return LoadedApp(
@@ -446,6 +459,17 @@ class _Bootloader:
             reset_reason=self._reason,
             started_ms=int(self._log.clock_ms),
         )
+
+    @property
+    def _burns_together(self) -> bool:
+        """CONFIG_SECURE_BOOT_FLASH_ENC_KEYS_BURN_TOGETHER: one key block for both (ESP32-C2)."""
+        chip, config = self._ctx.chip, self._config
+        one_block = chip.fuses.key_block == chip.secure_boot.digest_block
+        return one_block and config.secure_boot and config.flash_encryption != "off"
+
+    @property
+    def _was_ever_encrypted(self) -> bool:
+        return bool(self._ctx.efuses.field(self._ctx.chip.fuses.counter))
 
     def _reset(self) -> Reset:
         return Reset(RESET_SOFTWARE_SYSTEM, (self._log.clock_ms - self._start_ms) / 1000)

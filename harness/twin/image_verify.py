@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -382,6 +383,19 @@ def check_chip(
             f"chip revision check failed. Required <= v{most // 100}.{most % 100}, {found}",
         )
         raise ImageRejected(ERR_FAIL)
+
+
+def signature_sector_at(read: Callable[[int, int], bytes], offset: int) -> int:
+    """Where the signature of the image at `offset` belongs: the sector after its SHA-256.
+
+    As ``esp_image_get_metadata`` works it out, without checking anything.
+    """
+    header = ImageHeader.from_bytes(read(offset, HEADER_BYTES))
+    at = offset + HEADER_BYTES
+    for _ in range(min(header.segment_count, MAX_SEGMENTS)):
+        at += SEGMENT_HEADER_BYTES + int.from_bytes(read(at + 4, 4), "little")
+    at += 16 - (at - offset) % 16 + (SHA256_BYTES if header.hash_appended else 0)
+    return offset + -(-(at - offset) // SECTOR_BYTES) * SECTOR_BYTES
 
 
 def xor_fold(data: bytes) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.vault.errors import DamagedError
@@ -31,6 +31,15 @@ class Intent:
     """Flash may be half written: it must be written and compared before the board counts as finished."""
     begun: str
     """UTC, ISO 8601."""
+    blocks: tuple[str, ...] = ()
+    """Every eFuse block that keys or digests go to, `block` among them."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Digest slot -> boot key's digest, hexadecimal, as they are being burned."""
+
+    @property
+    def all_blocks(self) -> frozenset[str]:
+        """The blocks that may be half burned."""
+        return frozenset((self.block, *self.blocks))
 
     @property
     def behind_lock(self) -> bool:
@@ -50,6 +59,8 @@ class Intent:
             "fuses": dict(self.fuses),
             "writes_flash": self.writes_flash,
             "begun": self.begun,
+            "blocks": list(self.blocks),
+            "digests": dict(self.digests),
         }
 
     @classmethod
@@ -71,6 +82,8 @@ class Intent:
                 fuses={str(name): int(value) for name, value in fields["fuses"].items()},
                 writes_flash=bool(fields["writes_flash"]),
                 begun=str(fields["begun"]),
+                blocks=tuple(str(block) for block in fields.get("blocks", ())),
+                digests={str(slot): str(digest) for slot, digest in fields.get("digests", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedError(f"an intent file is damaged: {type(error).__name__} {error}") from error

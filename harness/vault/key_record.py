@@ -71,6 +71,8 @@ class KeyRecord:
     """Oldest first; never empty, never shortened."""
     challenge: Challenge | None = None
     """What the receiver was asked last and has not answered yet."""
+    part_ids: tuple[str, ...] = ()
+    """Key ids of the halves of a key that takes two eFuse blocks; see `KeyRef`."""
 
     @property
     def chip(self) -> Chip:
@@ -79,7 +81,7 @@ class KeyRecord:
     @property
     def ref(self) -> KeyRef:
         """Its name."""
-        return KeyRef(self.mac, self.chip_name, self.key_id, self.state)
+        return KeyRef(self.mac, self.chip_name, self.key_id, self.state, self.part_ids)
 
     @property
     def since(self) -> str:
@@ -124,6 +126,8 @@ class KeyRecord:
                 {"state": each.state.value, "at": each.at, "note": each.note} for each in self.history
             ],
         }
+        if self.part_ids:
+            fields["part_ids"] = list(self.part_ids)
         if self.challenge is not None:
             fields["challenge"] = {
                 "address": self.challenge.address,
@@ -163,6 +167,7 @@ class KeyRecord:
                     str(asked["receiver"]),
                     str(asked["made"]),
                 ),
+                part_ids=tuple(str(each) for each in fields.get("part_ids", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise DamagedError(f"a key record is damaged: {type(error).__name__} {error}") from error

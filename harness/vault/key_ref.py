@@ -53,6 +53,8 @@ class KeyRef:
     chip_name: str
     key_id: str
     state: KeyState = KeyState.TEST_ONLY
+    part_ids: tuple[str, ...] = ()
+    """Key ids of the halves of a key that takes two eFuse blocks, to compare one block with."""
 
     @property
     def chip(self) -> Chip:
@@ -65,6 +67,11 @@ def key_id(key: bytes) -> str:
     The label keeps it from being a hash of the key that somebody else might use for something.
     """
     return hashlib.sha256(b"esp32-secure-ota key id\0" + key).digest()[:8].hex()
+
+
+def part_ids(key: bytes) -> tuple[str, ...]:
+    """Key ids of the two halves of a 64-byte key; of a shorter one, which lies in one block, there are none."""
+    return (key_id(key[:32]), key_id(key[32:])) if len(key) == 64 else ()
 
 
 def plain_mac(mac: str) -> str:

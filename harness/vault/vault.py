@@ -38,7 +38,7 @@ from harness.vault.errors import (
 )
 from harness.vault.intent import Intent
 from harness.vault.key_record import KEY_FORMAT, MADE_HERE, Change, KeyRecord
-from harness.vault.key_ref import KeyRef, KeyState, key_id, plain_mac
+from harness.vault.key_ref import KeyRef, KeyState, key_id, part_ids, plain_mac
 from harness.vault.key_source import KeySource
 from harness.vault.record_file import (
     TEMPORARY_SUFFIX,
@@ -187,7 +187,16 @@ class Vault:
         """
         mac = plain_mac(mac)
         at = now_utc()
-        record = KeyRecord(mac, chip.name, key_id(key), state, at, made_by, (Change(state, at, made_by),))
+        record = KeyRecord(
+            mac,
+            chip.name,
+            key_id(key),
+            state,
+            at,
+            made_by,
+            (Change(state, at, made_by),),
+            part_ids=part_ids(key),
+        )
         with self._writing():
             if self.key_file(mac).exists():
                 raise RefusedError(f"the vault has a key record of {mac} already; nothing was changed")

@@ -75,6 +75,8 @@ class FakeChip:
     efuse_answers: dict[int, tuple[int, str]] = field(default_factory=dict)
     """Value and log lines by action."""
     on_request: Callable[[int], None] = lambda _: None
+    checks: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+    """Image checks and eFuse actions that were asked for: request, its two arguments, its data."""
     _hashes: dict[int, hashlib._Hash] = field(default_factory=dict)
     _next_hash: int = 0
 
@@ -148,6 +150,8 @@ class FakeChip:
             return 0, 0, b""
         if op == INFO:
             return 0, 0, self._info()
+        if op in (VERIFY, EFUSE):
+            self.checks.append((op, arg0, arg1, data))
         if op == VERIFY:
             return self._verify(arg0, arg1)
         if op == VERIFY_HASH:

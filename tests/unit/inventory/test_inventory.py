@@ -2,14 +2,18 @@
 
 import contextlib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.connection import key_source_of
 from harness.errors import UsageError
-from harness.inventory.entry import SerialEntry, TwinEntry
+from harness.inventory.entry import ProfileName, SerialEntry, TwinEntry
 from harness.inventory.inventory import parse_inventory, read_inventory
+from harness.provision.profile import Profile
+from harness.vault.key_source import CommandSource, FileSource
 
 FILE = Path("boards.yaml")
 
@@ -25,6 +29,21 @@ boards:
     tags: [desk, c3]
   twin-esp32: {chip: esp32, link: twin, tags: [desk]}
 """
+
+
+def with_flash_key(text: str) -> str:
+    return f"version: 1\nboards:\n  a: {{chip: esp32, link: twin, flash_key: {text}}}\n"
+
+
+def test_a_flash_key_may_come_from_a_file_or_a_command(tmp_path: Path) -> None:
+    command = parse_inventory(with_flash_key('{command: [kms, get, "{mac}"], variables: [KMS_URL]}'), FILE)
+    source = key_source_of(command.named("a"), tmp_path)
+    assert isinstance(source, CommandSource)
+    assert (source.command, source.text) == (("kms", "get", "{mac}"), "command kms")
+    assert source.timeout_s == 30
+    file = parse_inventory(with_flash_key('{file: "./keys/{mac}.bin"}'), FILE)
+    assert key_source_of(file.named("a"), tmp_path) == FileSource("./keys/{mac}.bin", tmp_path)
+    assert key_source_of(parse_inventory(GOOD, FILE).named("desk-c3"), tmp_path) is None
 
 
 def test_a_good_file_gives_typed_entries_in_the_order_written() -> None:
@@ -93,6 +112,12 @@ def test_boards_are_chosen_by_name_or_tag_each_once() -> None:
             GOOD.replace("burn_up_to: release", "budget: {revocations: 3}"),
             r":8: boards\.desk-c3\.budget\.revocations: .*less than or equal to 2",
         ),
+        (with_flash_key("{}"), r"boards\.a\.flash_key: say where the key comes from in one way"),
+        (with_flash_key("{file: a, command: [b]}"), r"flash_key: say where the key comes from in one way"),
+        (with_flash_key("{command: []}"), r"boards\.a\.flash_key\.command: "),
+        (with_flash_key("{command: kms}"), r"boards\.a\.flash_key\.command: "),
+        (with_flash_key("{file: k, timeout_s: 0}"), r"boards\.a\.flash_key\.timeout_s: "),
+        (with_flash_key("{key: 00112233}"), r"boards\.a\.flash_key\.key: there is no such field"),
         (GOOD.replace("burn_up_to: release", "burn_up_to: all"), r":8: boards\.desk-c3\.burn_up_to: "),
         (GOOD.replace("7C-DF-A1-00-00-01", "7C-DF-A1"), r":7: boards\.desk-c3\.mac: '7C-DF-A1' is not a MAC"),
         (
@@ -216,3 +241,7 @@ def test_a_console_that_the_chip_has_not_is_refused(console: str) -> None:
     text = f"version: 1\nboards:\n  a: {{chip: esp32, link: serial, port: COM5, console: {console}}}\n"
     with pytest.raises(UsageError, match=r"boards\.yaml:3: boards\.a.*console|uart0"):
         parse_inventory(text, FILE)
+
+
+def test_consent_knows_every_profile_by_its_word():
+    assert get_args(ProfileName) == tuple(profile.value for profile in Profile)

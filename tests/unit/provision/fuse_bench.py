@@ -8,13 +8,15 @@ import importlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from espefuse import get_esp
 from esptool.util import FatalError
 
-from harness.chips import CHIPS, Chip
+from harness.chips import CHIPS, KEY_PURPOSE_NUMBERS, Chip
+from harness.chips.efuses import efuse_geometry
 from harness.errors import BoardError
 from harness.formats.flash_encryption import encrypt
 from harness.provision import (
@@ -32,9 +34,12 @@ from harness.provision import (
     plan_for,
     unreachable_state,
 )
+from harness.provision.boot_keys import BootDigest
 from harness.provision.burner import ChipFellSilentError, FuseBurner
 from harness.provision.fuse_definitions import parse_once
-from harness.provision.steps import BurnFuses, BurnKey, LockDownload, WriteProtect
+from harness.provision.key_blocks import shares_one_block
+from harness.provision.session import KeyToBurn
+from harness.provision.steps import BurnDigest, BurnFuses, BurnKey, LockDownload, WriteProtect
 from harness.provision.vendor_log import listening, vendor_log_installed
 from harness.vault import KeyFile, Vault
 
@@ -88,10 +93,10 @@ class VirtualBoard:
         self._truth: dict[str, bytes] = {}
         self.chip_memory = get_esp(virt=True, chip=chip.name)
         number = int.from_bytes(bytes.fromhex(mac.replace(":", "")), "big")
-        block = 0 if chip.name == "esp32" else 1
-        first = 1 if block == 0 else 0
-        self.set_cells(first, number & 0xFFFFFFFF, block=block)
-        self.set_cells(first + 1, number >> 32, block=block)
+        place = efuse_geometry(chip.name).field("MAC")
+        first = place.bit // 32
+        self.set_cells(first, number & 0xFFFFFFFF, block=place.block)
+        self.set_cells(first + 1, number >> 32, block=place.block)
         number = chip.min_chip_rev_full if revision is None else revision
         self.chip_memory.get_chip_revision = lambda: number
         self._hook()
@@ -122,7 +127,9 @@ class VirtualBoard:
                 content = memory.read_block(block.id).bytes
                 if block.id and any(content):
                     # Most significant byte first: the byte order of a key file.
-                    self._truth[block.name] = content
+                    # A part that was hidden meanwhile reads as zeros.
+                    before = self._truth.get(block.name, bytes(len(content)))
+                    self._truth[block.name] = bytes(a | b for a, b in zip(before, content, strict=True))
             hide()
 
         memory.copy_blocks_wr_regs_to_rd_regs = copied
@@ -141,10 +148,19 @@ class VirtualBoard:
                     memory.update_reg(block.rd_addr + 4 * word, 0xFFFFFFFF, bits)
             if block.id and self.chip.name != "esp32":
                 # Three wrong bytes that the code repairs, or a failure beyond that.
-                memory.update_reg(
-                    memory.REGS.EFUSE_RD_RS_ERR0_REG, 0xFFFFFFFF, choice.choice((3 << 12, 7 << 12 | 1 << 19))
-                )
+                self.damage(block.id, choice.choice((3, 7)))
         memory.check_rd_protection_area()
+
+    def damage(self, block: int, errors: int) -> None:
+        """Wrong bytes in a Reed-Solomon block; more than 6 are beyond repair."""
+        registers = self.chip_memory.REGS
+        if hasattr(registers, "BLOCK_ERRORS"):
+            register, mask, offset, fail_bit = registers.BLOCK_ERRORS[block]
+        else:
+            register, mask, offset = registers.BLOCK_NUM_ERRORS[block]
+            fail_bit = registers.BLOCK_FAIL_BIT[block][1]
+        failed = 1 << fail_bit if errors > 6 else 0
+        self.chip_memory.update_reg(register, 0xFFFFFFFF, (errors & mask) << offset | failed)
 
     @staticmethod
     @functools.cache
@@ -180,7 +196,28 @@ class VirtualBoard:
 
     def key(self, block: str) -> bytes | None:
         """What the hardware has in a key block, protected or not, in the byte order of a key file."""
-        return self._truth.get(block)
+        content = self._truth.get(block)
+        if content is not None and shares_one_block(self.chip):
+            return content[16:]  # the low half, most significant byte first
+        return content
+
+    def flash_key_places(self) -> list[str]:
+        """The blocks that the hardware takes its flash key from, in the order of the key's bytes."""
+        fuses = self.chip.fuses
+        if fuses.key_purpose_field is None:
+            return [fuses.key_storage_block]
+        numbers = [KEY_PURPOSE_NUMBERS[purpose] for purpose in fuses.key_purposes]
+        return [
+            next(
+                (f"BLOCK_KEY{n}" for n in range(6) if self.raw(f"KEY_PURPOSE_{n}") == number),
+                "none",
+            )
+            for number in numbers
+        ]
+
+    def flash_key(self) -> bytes:
+        """The flash key as the hardware has it, in the byte order of a key file."""
+        return b"".join(self.key(block) or b"" for block in self.flash_key_places())
 
     def fuse(self, name: str) -> int:
         """Current value of a field."""
@@ -234,9 +271,11 @@ class VirtualSession:
         if self._fuses is not None:
             return self._fuses.state()
         state = self.board.burner().state()
-        info = SecurityInfo(
-            0x484, state.crypt_count, tuple(state.fuses[f"KEY_PURPOSE_{n}"] for n in range(6))
-        )
+        boot = self.board.chip.secure_boot
+        flags = 0x484 | int(state.is_set(boot.enable))
+        flags |= sum(state.is_set(fuse) << 3 + slot for slot, fuse in enumerate(boot.revoke))
+        purposes = tuple(state.fuses.get(f"KEY_PURPOSE_{number}", 0) for number in range(7))
+        info = SecurityInfo(flags, state.crypt_count, purposes)
         return ChipState(state.chip_name, None, None, {}, frozenset(), frozenset(), (), Download.SECURE, info)
 
     def _burning(self) -> FuseBurner:
@@ -251,8 +290,8 @@ class VirtualSession:
         except (FatalError, SystemExit) as error:
             raise BoardError(str(error), board=self.board.mac) from error
 
-    def burn_key(self, burn_as: str, purpose: str | None, key: bytes) -> None:
-        self._vendor(lambda: self._burning().burn_key(burn_as, purpose, key))
+    def burn_keys(self, keys: Sequence[KeyToBurn]) -> None:
+        self._vendor(lambda: self._burning().burn_keys(keys))
 
     def protect_key(self, block: str, *, read: bool, write: bool, purpose: bool) -> None:
         self._vendor(lambda: self._burning().protect_key(block, read=read, write=write, purpose=purpose))
@@ -310,15 +349,12 @@ class VirtualSession:
                 self.on_progress(len(raw), len(raw))
 
     def _enciphered(self, offset: int, data: bytes) -> bytes:
-        board, purpose = self.board, self.board.chip.fuses.key_purpose
-        holders = [board.chip.fuses.key_storage_block]
-        if purpose is not None:
-            holders = [f"BLOCK_KEY{n}" for n in range(6) if board.raw(f"KEY_PURPOSE_{n}") == 4]
-        if not holders:
+        board = self.board
+        keys = [board.key(block) or b"" for block in board.flash_key_places()]
+        if not all(keys):
             raise BoardError("Flash encryption key is not programmed.", board=board.mac)
-        config = board.raw("FLASH_CRYPT_CONFIG") if purpose is None else 0xF
-        key = board.key(holders[0]) or bytes(32)
-        return encrypt(board.chip.cipher, key, offset, data, flash_crypt_config=config)
+        config = board.raw("FLASH_CRYPT_CONFIG") if board.chip.name == "esp32" else 0xF
+        return encrypt(board.chip.cipher, b"".join(keys), offset, data, flash_crypt_config=config)
 
     def read_flash(self, offset: int, size_bytes: int) -> bytes:
         self._need_reading()
@@ -339,6 +375,7 @@ class Bench:
         self.vault = Vault.open(folder / "vault", secret, create=True)
         self.records = DeviceRecords(folder / "devices")
         self.regions = firmware(chip)
+        self.boot_keys = (boot_key(0),)
 
     def look(self) -> ChipState:
         """The board's state as a run finds it."""
@@ -355,7 +392,12 @@ class Bench:
             "regions": self.regions,
             "intent": self.vault.intent(mac),
             "record": self.records.read(mac),
+            "signers": signed_with,
         }
+        if profile.secure_boot:
+            named["digests"] = self.boot_keys
+            self.regions = signed(self.regions, *self.boot_keys)
+            named["regions"] = self.regions
         return plan_for(self.look(), profile=profile, lock=lock, **{**named, **more})
 
     def carry_out(self, plan: Plan, **more: Any) -> Outcome:
@@ -368,9 +410,9 @@ class Bench:
         named: dict[str, Any] = {"records": self.records, "regions": self.regions, "physical": False}
         return carry_out(plan, self.board.session, self.vault, on_step=on_step, **{**named, **more})
 
-    def run(self, profile: Profile, lock: Lock | None = None) -> Outcome:
+    def run(self, profile: Profile, lock: Lock | None = None, **more: Any) -> Outcome:
         """Plan and do."""
-        return self.carry_out(self.plan(profile, lock))
+        return self.carry_out(self.plan(profile, lock, **more))
 
 
 def burns_of(plan: Plan) -> list[str]:
@@ -378,7 +420,10 @@ def burns_of(plan: Plan) -> list[str]:
     words: list[str] = []
     for step in plan.burns:
         if isinstance(step, BurnKey):
-            words.append(f"key {step.burn_as} {step.purpose or ''}".strip())
+            beside = f" with {step.digest_purpose}" if step.digest is not None else ""
+            words.append(f"key {step.burn_as} {step.purpose or ''}".strip() + beside)
+        elif isinstance(step, BurnDigest):
+            words.append(f"digest {step.burn_as} {step.purpose or ''}".strip())
         elif isinstance(step, BurnFuses):
             words.append(" ".join(f"{name}={value}" for name, value in step.fuses))
         elif isinstance(step, WriteProtect):
@@ -388,6 +433,28 @@ def burns_of(plan: Plan) -> list[str]:
         else:
             words.append(step.text())
     return words
+
+
+def boot_key(slot: int, name: str = "boot key") -> BootDigest:
+    """A boot key for a slot: nothing but its digest matters to a planner."""
+    return BootDigest(slot, hashlib.sha256(f"{name} {slot}".encode()).digest(), f"{name} {slot}")
+
+
+_SIGNED = b"signed with "
+
+
+def signed(regions: Sequence[FlashRegion], *keys: BootDigest) -> tuple[FlashRegion, ...]:
+    """Bootloader and app with a mark that stands for signatures; one mark, whoever signed before."""
+    mark = b"".join(_SIGNED + key.digest for key in keys)
+    return tuple(
+        replace(each, data=each.data.split(_SIGNED)[0] + mark) if each.data[0] == 0xE9 else each
+        for each in regions
+    )
+
+
+def signed_with(image: bytes) -> tuple[bytes, ...]:
+    """Reads the marks of `signed`."""
+    return tuple(each[:32] for each in image.split(_SIGNED)[1:])
 
 
 def firmware(chip: Chip) -> tuple[FlashRegion, ...]:

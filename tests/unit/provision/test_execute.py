@@ -181,7 +181,7 @@ def test_a_burn_that_did_not_take_is_found_before_the_lock(bench, monkeypatch):
 
     monkeypatch.setattr(VirtualSession, "burn_fuses", forgetful)
     here = bench(ESP32C3)
-    with pytest.raises(BoardError, match="DIS_PAD_JTAG is not set"):
+    with pytest.raises(BoardError, match="DIS_PAD_JTAG is 0, not 1"):
         here.run(Profile.RELEASE)
     assert here.board.raw("ENABLE_SECURITY_DOWNLOAD") == 0
     assert here.vault.intent(MAC) is not None

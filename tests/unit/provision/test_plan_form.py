@@ -50,7 +50,7 @@ def test_esp32_in_release_says_that_its_uart_stays_open(tmp_path):
 
 
 def test_json_and_back_is_the_same_plan(bench):
-    for profile in (Profile.OPEN, Profile.DEVELOPMENT, Profile.RELEASE):
+    for profile in Profile:
         plan = bench.plan(profile)
         again = Plan.from_json(plan.to_json())
         assert again == plan
@@ -126,8 +126,10 @@ def test_nonsense_is_no_plan(text):
 
 def test_a_newer_plan_is_refused(bench):
     fields = json.loads(bench.plan(Profile.RELEASE).to_json())
-    with pytest.raises(NewerFormatError, match="format 2"):
-        Plan.from_json(json.dumps({**fields, "format": 2}))
+    with pytest.raises(NewerFormatError, match="format 3"):
+        Plan.from_json(json.dumps({**fields, "format": 3}))
+    with pytest.raises(FormatError, match="older harness"):
+        Plan.from_json(json.dumps({**fields, "format": 1}))
 
 
 def test_every_field_of_a_stored_plan_is_needed(bench):

@@ -48,8 +48,9 @@ def test_a_chip_as_it_was_bought_is_open(chip):
     [
         ("none", False, False, Profile.DEVELOPMENT),
         ("all but manual", False, False, Profile.DEVELOPMENT),
-        ("manual", False, False, Profile.CIPHERTEXT_ONLY),
-        ("all", False, True, Profile.CIPHERTEXT_ONLY),
+        ("manual", True, False, Profile.CIPHERTEXT_ONLY),
+        ("manual", False, False, None),
+        ("all", False, True, None),
         ("all", True, False, Profile.CIPHERTEXT_ONLY),
         ("all", True, True, Profile.RELEASE),
         ("none", True, False, None),

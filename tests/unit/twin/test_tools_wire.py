@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boot_board import PLAIN_CONFIG, bootloader_image
 from rom_requests import NOISE
-from twin_process import TwinProcess, environment
+from signing_bench import key_digest, signed
+from twin_process import TwinProcess, environment, read_until
+
+from harness.chips import CHIPS as CHIP_ROWS
 
 # esptool leaves files open when it ends with an error.
 pytestmark = [
@@ -299,6 +303,63 @@ def test_secure_download_mode_leaves_security_info_and_plain_writes(fresh, tmp_p
     assert fresh.program("esptool", "read-flash", "0", "16", tmp_path / "x").code == 2
     assert fresh.program("esptool", "--no-stub", "erase-region", "0x10000", "0x1000").code == 0
     assert fresh.twin.flash(0x10000, 0x800) == b"\xff" * 0x800
+
+
+SECURE_BOOT_BURNS = {
+    "esp32": (("ABS_DONE_1", "1", "JTAG_DISABLE", "1", "CONSOLE_DEBUG_DISABLE", "1"), ("secure_boot_v2",)),
+    "esp32c3": (
+        (
+            "SECURE_BOOT_EN",
+            "1",
+            "SOFT_DIS_JTAG",
+            "7",
+            "SECURE_BOOT_KEY_REVOKE1",
+            "1",
+            "SECURE_BOOT_KEY_REVOKE2",
+            "1",
+        ),
+        ("BLOCK_KEY1", "SECURE_BOOT_DIGEST0"),
+    ),
+}
+
+
+@on("fresh")
+def test_a_board_with_secure_boot_takes_signed_images_by_the_tools(fresh, tmp_path):
+    """The digest and the fuse by espefuse, the image by esptool, which then changes nothing in it."""
+    chip = CHIP_ROWS[fresh.twin.chip]
+    fuses, (block, *purpose) = SECURE_BOOT_BURNS[fresh.twin.chip]
+    digest, image = tmp_path / "digest", tmp_path / "bootloader.bin"
+    digest.write_bytes(key_digest())
+    image.write_bytes(signed(bootloader_image(chip, PLAIN_CONFIG)))
+    burned = fresh.espefuse("burn-key", block, digest, *purpose)
+    assert burned.code == 0, burned.text
+    assert fresh.espefuse("burn-efuse", *fuses).code == 0
+    assert fresh.espefuse("write-protect-efuse", "RD_DIS").code == 0
+    summary = fresh.espefuse("summary")
+    assert summary.code == 0
+    assert digest.read_bytes().hex(" ") in summary.text
+    written = fresh.program(
+        "esptool", "write-flash", "--force", "--flash-size", "2MB", hex(chip.bootloader_offset), image
+    )
+    assert written.code == 0, written.text
+    assert "Security features enabled, so not changing any flash settings." in written.text
+    no_stub = "Stub flasher is not supported on ESP32-C3 with Secure Boot" in written.text
+    assert no_stub == (fresh.twin.chip == "esp32c3")
+    assert fresh.twin.flash(chip.bootloader_offset, image.stat().st_size) == image.read_bytes()
+    assert fresh.program("esptool", "erase-flash").code == 2
+    with fresh.twin.uart() as line:
+        fresh.twin.tell("reset", boot="run")
+        assert b"secure boot verification succeeded" in read_until(line, b"2nd stage bootloader")
+
+
+@on("fresh", "esp32c3")
+def test_security_info_tells_of_secure_boot(fresh):
+    fuses = ("SECURE_BOOT_EN", "1", "SECURE_BOOT_KEY_REVOKE2", "1", "SECURE_BOOT_AGGRESSIVE_REVOKE", "1")
+    assert fresh.espefuse("burn-efuse", *fuses).code == 0
+    told = fresh.program("esptool", "get-security-info").text
+    assert "Secure Boot: Enabled" in told
+    assert "Secure Boot Aggressive key revocation: Enabled" in told
+    assert "Secure Boot Key2 is Revoked" in told
 
 
 @on("fresh", "esp32")

@@ -1,0 +1,380 @@
+"""Secure boot v2 by plan: which burns, in which order, from which states, and what is refused before the first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fuse_bench import MAC, Bench, boot_key, burns_of, firmware, signed
+
+from harness.chips import ESP32, ESP32C3
+from harness.errors import RefusedError, UsageError
+from harness.provision import Lock, Profile, profile_of
+from harness.provision.boot_keys import BootDigest
+from harness.provision.steps import BurnDigest, ConfirmFuses, ReadBack, WriteFlash
+
+BOTH = pytest.mark.parametrize("chip", [ESP32, ESP32C3], ids=lambda chip: chip.name)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Callable[..., Bench]:
+    return lambda chip, **board: Bench(chip, tmp_path, **board)
+
+
+C3_BOOT = [
+    "digest BLOCK_KEY1 SECURE_BOOT_DIGEST0",
+    "SECURE_BOOT_EN=1",
+    "SOFT_DIS_JTAG=7",
+    "write-protect RD_DIS",
+    "SECURE_BOOT_KEY_REVOKE1=1 SECURE_BOOT_KEY_REVOKE2=1",
+]
+C3_BOOT_ALONE = [
+    "digest BLOCK_KEY0 SECURE_BOOT_DIGEST0",
+    "SECURE_BOOT_EN=1",
+    "SOFT_DIS_JTAG=7 DIS_DIRECT_BOOT=1 DIS_USB_JTAG=1 DIS_PAD_JTAG=1",
+    *C3_BOOT[3:],
+]
+C3_RELEASE = [
+    "key BLOCK_KEY0 XTS_AES_128_KEY",
+    "SPI_BOOT_CRYPT_CNT=7",
+    "DIS_DOWNLOAD_ICACHE=1 DIS_DIRECT_BOOT=1 DIS_USB_JTAG=1 DIS_PAD_JTAG=1 DIS_DOWNLOAD_MANUAL_ENCRYPT=1",
+    "write-protect DIS_ICACHE",
+]
+ESP32_RELEASE = [
+    "key flash_encryption",
+    "FLASH_CRYPT_CONFIG=15",
+    "FLASH_CRYPT_CNT=127",
+    "DISABLE_DL_ENCRYPT=1 DISABLE_DL_DECRYPT=1 DISABLE_DL_CACHE=1 JTAG_DISABLE=1 CONSOLE_DEBUG_DISABLE=1",
+    "write-protect DIS_CACHE",
+]
+ESP32_BOOT = ["digest secure_boot_v2", "ABS_DONE_1=1", "write-protect RD_DIS"]
+ESP32_BOOT_ALONE = [*ESP32_BOOT[:2], "JTAG_DISABLE=1 CONSOLE_DEBUG_DISABLE=1", ESP32_BOOT[2]]
+C3_CIPHERTEXT = [*C3_RELEASE[:2], "DIS_DOWNLOAD_MANUAL_ENCRYPT=1"]
+ESP32_CIPHERTEXT = [*ESP32_RELEASE[:3], "DISABLE_DL_ENCRYPT=1"]
+
+
+@pytest.mark.parametrize(
+    ("chip", "profile", "burns"),
+    [
+        (ESP32C3, Profile.OPEN_SBV2, C3_BOOT_ALONE),
+        (
+            ESP32C3,
+            Profile.DEVELOPMENT_SBV2,
+            [C3_RELEASE[0], "SPI_BOOT_CRYPT_CNT=1", C3_BOOT[0], *C3_BOOT_ALONE[1:]],
+        ),
+        (ESP32C3, Profile.CIPHERTEXT_ONLY, C3_CIPHERTEXT),
+        (ESP32C3, Profile.CIPHERTEXT_ONLY_SBV2, [*C3_CIPHERTEXT, C3_BOOT[0], *C3_BOOT_ALONE[1:]]),
+        (ESP32C3, Profile.RELEASE_SBV2, [*C3_RELEASE, *C3_BOOT, "lock ENABLE_SECURITY_DOWNLOAD"]),
+        (ESP32, Profile.OPEN_SBV2, ESP32_BOOT_ALONE),
+        (
+            ESP32,
+            Profile.DEVELOPMENT_SBV2,
+            [*ESP32_RELEASE[:2], "FLASH_CRYPT_CNT=1", *ESP32_BOOT_ALONE],
+        ),
+        (ESP32, Profile.CIPHERTEXT_ONLY, ESP32_CIPHERTEXT),
+        (ESP32, Profile.CIPHERTEXT_ONLY_SBV2, [*ESP32_CIPHERTEXT, *ESP32_BOOT_ALONE]),
+        (ESP32, Profile.RELEASE_SBV2, [*ESP32_RELEASE, *ESP32_BOOT]),
+    ],
+)
+def test_a_new_board_is_burned_fuse_by_fuse_encryption_first_and_the_lock_last(bench, chip, profile, burns):
+    assert burns_of(bench(chip).plan(profile)) == burns
+
+
+@BOTH
+def test_flash_is_written_after_secure_boot_is_on_and_compared_before_the_fuses_are(bench, chip):
+    kinds = [type(step) for step in bench(chip).plan(Profile.RELEASE_SBV2, Lock.NONE).steps]
+    assert kinds[-7:-1] == [*[WriteFlash] * 4, ReadBack, ConfirmFuses]
+    assert BurnDigest in kinds[:-7]
+
+
+STEPS_UP = [
+    (Profile.OPEN, Profile.OPEN_SBV2),
+    (Profile.OPEN, Profile.CIPHERTEXT_ONLY),
+    (Profile.DEVELOPMENT, Profile.CIPHERTEXT_ONLY),
+    (Profile.DEVELOPMENT, Profile.DEVELOPMENT_SBV2),
+    (Profile.DEVELOPMENT, Profile.RELEASE_SBV2),
+    (Profile.CIPHERTEXT_ONLY, Profile.CIPHERTEXT_ONLY_SBV2),
+    (Profile.CIPHERTEXT_ONLY, Profile.RELEASE),
+    (Profile.CIPHERTEXT_ONLY, Profile.RELEASE_SBV2),
+    (Profile.RELEASE, Profile.RELEASE_SBV2),
+    (Profile.DEVELOPMENT_SBV2, Profile.CIPHERTEXT_ONLY_SBV2),
+    (Profile.DEVELOPMENT_SBV2, Profile.RELEASE_SBV2),
+    (Profile.CIPHERTEXT_ONLY_SBV2, Profile.RELEASE_SBV2),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("first", "then"), STEPS_UP, ids=lambda each: each.value)
+def test_a_board_takes_one_profile_after_the_other(bench, chip, first, then):
+    here = bench(chip)
+    here.run(first, Lock.NONE)
+    programs = len(here.board.programs)
+    here.run(then, Lock.NONE)
+    assert profile_of(here.look()).profile is then
+    assert profile_of(here.look()).missing_boot == ()
+    assert len(here.board.programs) > programs
+    assert here.records.read(MAC).profile is then
+    assert (
+        (here.board.key(chip.fuses.key_storage_block) == here.vault.flash_key(MAC)) if then.encrypts else True
+    )
+    assert then.encryption is Profile.OPEN or here.plan(then, Lock.NONE).empty
+
+
+STEPS_BACK = [
+    (Profile.OPEN_SBV2, Profile.OPEN, {ESP32: "ABS_DONE_1 is set", ESP32C3: "SECURE_BOOT_EN is set"}),
+    (Profile.OPEN_SBV2, Profile.DEVELOPMENT_SBV2, "RD_DIS is write-protected"),
+    (Profile.OPEN_SBV2, Profile.RELEASE_SBV2, "RD_DIS is write-protected"),
+    (Profile.OPEN_SBV2, Profile.CIPHERTEXT_ONLY_SBV2, "RD_DIS is write-protected"),
+    (Profile.DEVELOPMENT_SBV2, Profile.RELEASE, "secure boot is on, and stays on"),
+    (Profile.CIPHERTEXT_ONLY, Profile.DEVELOPMENT, "encryption is permanent"),
+    (Profile.CIPHERTEXT_ONLY, Profile.OPEN, "has been encrypted"),
+    (Profile.RELEASE, Profile.CIPHERTEXT_ONLY, "this is release, and goes further"),
+    (Profile.RELEASE, Profile.DEVELOPMENT, "the ROM no longer enciphers"),
+    (Profile.RELEASE_SBV2, Profile.CIPHERTEXT_ONLY_SBV2, "this is release, and goes further"),
+    (Profile.DEVELOPMENT, Profile.OPEN_SBV2, "has been encrypted"),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("first", "then", "said"), STEPS_BACK)
+def test_no_way_leads_back_and_the_refusal_names_the_fuse(bench, chip, first, then, said):
+    here = bench(chip)
+    here.run(first, Lock.NONE)
+    with pytest.raises(RefusedError) as refusal:
+        here.plan(then, Lock.NONE)
+    assert (said if isinstance(said, str) else said[chip]) in str(refusal.value)
+
+
+@BOTH
+def test_what_the_plan_promised_is_what_espefuse_reads(bench, chip):
+    here = bench(chip)
+    plan = here.plan(Profile.RELEASE_SBV2, Lock.NONE)
+    here.carry_out(plan)
+    promise = next(step for step in plan.steps if isinstance(step, ConfirmFuses))
+    found = here.look()
+    assert {name: found.fuses[name] for name, _ in promise.fuses} == dict(promise.fuses)
+    boot = chip.secure_boot
+    assert found.fuses[boot.enable] == 1
+    assert "RD_DIS" in found.write_protected
+    assert len(promise.fuses) > 20
+
+
+@BOTH
+def test_the_record_knows_the_boot_keys(bench, chip):
+    here = bench(chip)
+    here.run(Profile.RELEASE_SBV2, Lock.NONE)
+    assert here.records.read(MAC).digests == {"0": here.boot_keys[0].digest.hex()}
+
+
+def test_three_boot_keys_take_three_blocks_and_nothing_is_revoked(bench):
+    here = bench(ESP32C3)
+    here.boot_keys = (boot_key(0), boot_key(1), boot_key(2))
+    burns = burns_of(here.plan(Profile.RELEASE_SBV2))
+    assert [each for each in burns if each.startswith("digest")] == [
+        f"digest BLOCK_KEY{slot + 1} SECURE_BOOT_DIGEST{slot}" for slot in range(3)
+    ]
+    assert not any("REVOKE" in each for each in burns)
+    here.run(Profile.RELEASE_SBV2, Lock.NONE)
+    assert here.plan(Profile.RELEASE_SBV2, Lock.NONE).empty
+
+
+def test_aggressive_revocation_is_left_out_named_and_burned_when_asked_for(bench):
+    here = bench(ESP32C3)
+    plan = here.plan(Profile.RELEASE_SBV2)
+    assert "SECURE_BOOT_AGGRESSIVE_REVOKE is not burned" in plan.text()
+    asked = here.plan(Profile.RELEASE_SBV2, aggressive_revoke=True)
+    assert "SECURE_BOOT_AGGRESSIVE_REVOKE=1" in " ".join(burns_of(asked))
+    assert "SECURE_BOOT_AGGRESSIVE_REVOKE is not burned" not in asked.text()
+    with pytest.raises(UsageError, match="aggressive revocation goes with secure boot"):
+        here.plan(Profile.RELEASE, aggressive_revoke=True)
+
+
+def test_esp32_has_no_aggressive_revocation(bench):
+    with pytest.raises(RefusedError, match="has no aggressive revocation"):
+        bench(ESP32).plan(Profile.OPEN_SBV2, aggressive_revoke=True)
+
+
+@BOTH
+@pytest.mark.parametrize("profile", [Profile.OPEN_SBV2, Profile.RELEASE_SBV2])
+def test_an_image_that_the_rom_would_refuse_is_refused_before_the_first_burn(bench, chip, profile):
+    here = bench(chip)
+    unsigned, foreign = firmware(chip), signed(firmware(chip), boot_key(0, "somebody else's key"))
+    right = signed(firmware(chip), boot_key(0))
+    for regions, said in (
+        (unsigned, "bootloader at .* has no signature that verifies"),
+        (foreign, "bootloader at .* is signed with"),
+        ((right[0], *unsigned[1:]), "app at 0x20000 has no signature that verifies"),
+        ((right[0], *foreign[1:]), "app at 0x20000 is signed with"),
+    ):
+        with pytest.raises(RefusedError, match=said):
+            here.plan(profile, regions=regions)
+    assert here.board.programs == []
+
+
+@BOTH
+def test_a_board_with_secure_boot_is_not_reflashed_with_what_it_would_not_boot(bench, chip):
+    here = bench(chip)
+    here.run(Profile.RELEASE_SBV2, Lock.NONE)
+    with pytest.raises(RefusedError, match="has no signature that verifies"):
+        here.plan(Profile.RELEASE_SBV2, Lock.NONE, reflash=True, regions=firmware(chip))
+
+
+def test_a_real_image_is_read_as_the_rom_would(bench):
+    """Garbage behind a good header is no image at all."""
+    with pytest.raises(RefusedError, match="cannot be verified"):
+        bench(ESP32C3).plan(Profile.OPEN_SBV2, signers=None)
+
+
+@BOTH
+def test_secure_boot_without_a_key_or_without_a_bootloader_is_wrong_usage(bench, chip):
+    here = bench(chip)
+    with pytest.raises(UsageError, match="without a boot key"):
+        here.plan(Profile.OPEN_SBV2, digests=())
+    with pytest.raises(UsageError, match="without a signed bootloader"):
+        here.plan(Profile.OPEN_SBV2, regions=())
+
+
+@pytest.mark.parametrize(
+    ("digests", "said"),
+    [
+        ((BootDigest(0, b"short", "a"),), "has 5 bytes, not 32"),
+        ((BootDigest(3, bytes(32), "a"),), "has 3, from 0"),
+        ((boot_key(0), boot_key(0, "b")), "share slot 0"),
+        ((boot_key(0), dataclasses.replace(boot_key(0), slot=1)), "given for two slots"),
+    ],
+)
+def test_digests_that_cannot_be_burned_are_wrong_usage(bench, digests, said):
+    with pytest.raises(UsageError, match=said):
+        bench(ESP32C3).plan(Profile.OPEN_SBV2, digests=digests)
+
+
+def test_a_digest_that_is_there_already_is_used_wherever_it_is(bench):
+    here = bench(ESP32C3)
+    with here.board.quietly():
+        here.board.burner().burn_key("BLOCK_KEY3", "SECURE_BOOT_DIGEST1", boot_key(0).digest)
+    plan = here.plan(Profile.OPEN_SBV2)
+    assert not any(isinstance(step, BurnDigest) for step in plan.steps)
+    assert "boot key 0 is in slot 1 already" in plan.text()
+    assert "SECURE_BOOT_KEY_REVOKE0=1 SECURE_BOOT_KEY_REVOKE2=1" in burns_of(plan)
+    here.carry_out(plan)
+    assert profile_of(here.look()).profile is Profile.OPEN_SBV2
+    assert here.records.read(MAC).digests == {"1": boot_key(0).digest.hex()}
+
+
+@pytest.mark.parametrize("slot", [0, 2])
+def test_a_foreign_digest_that_would_be_trusted_is_refused(bench, slot):
+    here = bench(ESP32C3)
+    with here.board.quietly():
+        here.board.burner().burn_key("BLOCK_KEY3", f"SECURE_BOOT_DIGEST{slot}", boot_key(0, "other").digest)
+    with pytest.raises(RefusedError, match=f"BLOCK_KEY3 holds another boot key's digest .* in slot {slot}"):
+        here.plan(Profile.OPEN_SBV2)
+
+
+def test_a_revoked_foreign_digest_is_in_nobodys_way(bench):
+    here = bench(ESP32C3)
+    with here.board.quietly():
+        here.board.burner().burn_key("BLOCK_KEY3", "SECURE_BOOT_DIGEST2", boot_key(0, "other").digest)
+    here.board.set_fuses(SECURE_BOOT_KEY_REVOKE2=1)
+    here.run(Profile.OPEN_SBV2)
+    assert profile_of(here.look()).profile is Profile.OPEN_SBV2
+
+
+@pytest.mark.parametrize(
+    ("chip", "setup", "said"),
+    [
+        (ESP32C3, lambda b: b.set_fuses(SECURE_BOOT_KEY_REVOKE0=1), "SECURE_BOOT_KEY_REVOKE0 is burned"),
+        (ESP32C3, lambda b: b.protect("SECURE_BOOT_EN"), "SECURE_BOOT_EN is write-protected (WR_DIS bit 15)"),
+        (
+            ESP32C3,
+            lambda b: b.protect("SECURE_BOOT_KEY_REVOKE2"),
+            "SECURE_BOOT_KEY_REVOKE2 is write-protected (WR_DIS bit 7)",
+        ),
+        (
+            ESP32C3,
+            lambda b: b.protect("DIS_DIRECT_BOOT"),
+            "DIS_DIRECT_BOOT is write-protected (WR_DIS bit 18)",
+        ),
+        (ESP32, lambda b: b.protect("ABS_DONE_1"), "ABS_DONE_1 is write-protected (WR_DIS bit 13)"),
+        (ESP32, lambda b: b.set_fuses(ABS_DONE_0=1), "secure boot v1 is on"),
+        (ESP32, lambda b: b.protect("BLOCK2"), "no key block is free for the digest of boot key"),
+        (ESP32, lambda b: b.set_cells(0, 1, block=2), "BLOCK2 holds another boot key's digest"),
+        (ESP32, lambda b: b.set_fuses(RD_DIS=2), "BLOCK2 is read-protected"),
+    ],
+)
+def test_what_is_in_the_way_of_secure_boot_is_named(bench, chip, setup, said):
+    here = bench(chip)
+    setup(here.board)
+    with pytest.raises(RefusedError) as refusal:
+        here.plan(Profile.OPEN_SBV2)
+    assert said in str(refusal.value)
+
+
+def test_an_old_esp32_cannot_verify_and_is_refused_with_the_reason(bench):
+    with pytest.raises(RefusedError, match=r"v1\.0 cannot verify secure boot v2"):
+        bench(ESP32, revision=100).plan(Profile.OPEN_SBV2)
+
+
+def test_a_board_that_somebody_else_left_loose_is_used_as_it_is_and_what_is_missing_is_said(bench):
+    here = bench(ESP32C3)
+    with here.board.quietly():
+        here.board.burner().burn_key("BLOCK_KEY0", "SECURE_BOOT_DIGEST0", boot_key(0).digest)
+    here.board.set_fuses(SECURE_BOOT_EN=1)
+    found = profile_of(here.look())
+    assert found.profile is Profile.OPEN_SBV2
+    missing = " | ".join(found.missing_boot)
+    for fuse in (
+        "RD_DIS",
+        "SECURE_BOOT_KEY_REVOKE1",
+        "SECURE_BOOT_KEY_REVOKE2",
+        "DIS_PAD_JTAG",
+        "SOFT_DIS_JTAG",
+    ):
+        assert fuse in missing
+    plan = here.plan(Profile.OPEN_SBV2)
+    assert plan.burns == ()
+    assert "not as Espressif's workflow leaves it: RD_DIS is not write-protected" in plan.text()
+
+
+def test_secure_boot_with_every_digest_revoked_boots_nothing_and_is_no_profile(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.OPEN_SBV2)
+    here.board.set_fuses(SECURE_BOOT_KEY_REVOKE0=1)
+    found = profile_of(here.look())
+    assert found.profile is None
+    assert "BLOCK_KEY0 (slot 0) is revoked" in found.text()
+
+
+def test_open_with_secure_boot_may_be_locked_and_still_takes_signed_images(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.OPEN_SBV2, Lock.SECURE_DOWNLOAD)
+    assert profile_of(here.look(), here.records.read(MAC)).profile is Profile.OPEN_SBV2
+    plan = here.plan(Profile.OPEN_SBV2, Lock.SECURE_DOWNLOAD, reflash=True)
+    assert not any(step.enciphered for step in plan.writes)
+    assert len(plan.writes) == 4
+    with pytest.raises(RefusedError, match="has no signature that verifies"):
+        here.plan(Profile.OPEN_SBV2, Lock.SECURE_DOWNLOAD, reflash=True, regions=firmware(ESP32C3))
+
+
+@pytest.mark.parametrize(
+    ("flags", "purposes", "said"),
+    [
+        (0x485, (4, 9), None),
+        (0x484, (4, 9), "secure boot is off in the chip"),
+        (0x485, (4, 0), "no key block has the purpose SECURE_BOOT_DIGEST0"),
+        (0x485 | 1 << 3, (4, 9), "every boot key that the record knows is revoked"),
+        (0x485 | 1 << 4, (4, 9), None),
+    ],
+)
+def test_behind_the_lock_the_record_is_believed_unless_the_security_info_objects(
+    bench, flags, purposes, said
+):
+    here = bench(ESP32C3)
+    here.run(Profile.RELEASE_SBV2)
+    state = here.look()
+    assert state.security_info.secure_boot
+    info = dataclasses.replace(state.security_info, flags=flags, key_purposes=purposes)
+    found = profile_of(dataclasses.replace(state, security_info=info), here.records.read(MAC))
+    assert found.profile is (Profile.RELEASE_SBV2 if said is None else None)
+    assert said is None or said in found.text()

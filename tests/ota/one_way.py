@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def cut_power_in(board: Board, operations: int, *, where: str = "inside", byte: 
     link.control("cut", at_op=next_number + operations, where=where, byte=byte)
 
 
-def power_up(board: Board) -> None:
-    """The supply of a twin comes back after a cut."""
+def await_power_loss(board: Board, timeout_s: float = 60.0) -> None:
+    """Waits until a cut that was armed has struck."""
     assert isinstance(board.link, TwinLink)
-    board.link.control("power", on=True)
+    deadline = time.monotonic() + timeout_s
+    while board.link.control("status")["state"] != "off":
+        assert time.monotonic() < deadline, "the armed cut did not strike"
+        time.sleep(0.02)

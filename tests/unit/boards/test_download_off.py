@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from wired_twin import Start, WiredLab, WiredTwin, entry_of, provisioned
 
 from harness.board import Board
 from harness.errors import BoardError, RefusedError
 from harness.formats.ota_package import HEADER_BYTES
+from harness.main_job import run_main_job
 from harness.ota import variants
 from harness.preparation import Consent, Demand, carry_out_plan, make_plan, prepare, reflash, settle_after
 from harness.provision.chip_state import Download
+from harness.provision.device_record import ROLLBACK
 from harness.provision.profile import Lock, Profile
 from harness.say import Say
 
 QUIET = Say(quiet=True)
 OPEN_RELEASE = Demand(Profile.RELEASE, Lock.NONE)
-FINAL = Demand(Profile.RELEASE, Lock.DOWNLOAD_OFF)
 AS_IT_IS = Demand(Profile.RELEASE)
 LOST = "ota data partition invalid and no factory, will try all partitions"
 
@@ -32,45 +35,67 @@ def updated(board: Board, version: str) -> None:
     assert (board.status().state, board.status().agrees) == ("valid", True)
 
 
-def passes_what_must_have_passed(board: Board) -> None:
-    """A raw update there and back, and a rollback, on this very board: only then may its cable be given up."""
+def goes_there_and_back(board: Board) -> None:
     start = board.status().slot
     updated(board, "1.1.0")
     updated(board, "1.2.0")
     assert board.status().slot == start
+
+
+def rolls_back(board: Board) -> None:
+    before = board.status()
     assert board.update(board.release("1.3.0")).ok
     assert board.reboot().version == "1.3.0"
     back = board.restart()
-    assert (back.slot, back.version) == (start, "1.2.0")
+    assert (back.slot, back.version) == (before.slot, before.version)
 
 
-def lock_by_plan(start: Start, wired: WiredLab, chip: str) -> WiredTwin:
-    """As a person locks a physical board: the plan says FINAL, and wants consent by name."""
+def lock_by_plan(start: Start, wired: WiredLab, chip: str, *, by_firmware: bool = False) -> WiredTwin:
+    """As a person locks a physical board: the plan says FINAL, and wants consent by name and what has passed on it."""
     twin = provisioned(start, wired, Lock.NONE, chip=chip)
     entry = entry_of(twin, mac=twin.mac, burn_up_to="release")
     board = wired.open(entry)
     consent = Consent(entry, frozenset({"desk"}))
+    final = Demand(Profile.RELEASE, Lock.DOWNLOAD_OFF, by_firmware=by_firmware)
     prepare(board, OPEN_RELEASE, consent, wired.home, say=QUIET)
-    passes_what_must_have_passed(board)
-    planned = make_plan(board, FINAL, wired.home, say=QUIET, to_carry_out=True)
-    fuse = board.chip.fuses.download_off
-    assert f"! FINAL: burn {fuse}; after it only the firmware can ever change" in planned.plan.text()
-    with pytest.raises(RefusedError, match=r"FINAL(.|\n)*'--burn desk' on this run"):
-        carry_out_plan(board, planned, Consent(entry), wired.home, say=QUIET)
+
+    def refused(consent: Consent, *missing: str) -> None:
+        planned = make_plan(board, final, wired.home, say=QUIET, to_carry_out=True)
+        assert "FINAL: " in planned.plan.text()
+        with pytest.raises(RefusedError) as refusal:
+            carry_out_plan(board, planned, consent, wired.home, say=QUIET)
+        listed = refusal.value.message.split("Missing:")[1].splitlines()[1:]
+        assert [any(word in line for line in listed) for word in missing] == [True] * len(listed), listed
+
+    refused(
+        Consent(entry), "'--burn desk' on this run", "a raw update to the other", "update back", "a rollback"
+    )
+    assert run_main_job(board, OPEN_RELEASE, consent, wired.home, say=QUIET).exit_code == 0
+    refused(consent, "a rollback that passed on this very board")
+    board.restart()
+    rolls_back(board)
+    board.note_proof(ROLLBACK, version=board.status().version)
     with pytest.raises(RefusedError, match="burns eFuses for good"):
         board.command("lock", mode="download-off")
-    assert board.read_state().download is Download.OPEN
+    planned = make_plan(board, final, wired.home, say=QUIET, to_carry_out=True)
+    assert planned.state.download is Download.OPEN
     carry_out_plan(board, planned, consent, wired.home, say=QUIET)
-    assert settle_after(board, planned, FINAL, say=QUIET).running is not None
+    assert settle_after(board, planned, final, say=QUIET).running is not None
     wired.close()
     return twin
 
 
-def lock_by_firmware(start: Start, wired: WiredLab, chip: str) -> WiredTwin:
+def lock_by_planned_command(start: Start, wired: WiredLab, chip: str) -> WiredTwin:
+    """The same, but the running firmware burns it."""
+    return lock_by_plan(start, wired, chip, by_firmware=True)
+
+
+def lock_by_itself(start: Start, wired: WiredLab, chip: str) -> WiredTwin:
     """As a product may lock itself: by its own command, of which no device record knows."""
 
     def lock(board: Board) -> None:
-        passes_what_must_have_passed(board)
+        goes_there_and_back(board)
+        rolls_back(board)
         assert board.command("lock", mode="download-off").ok
         assert board.says_download_is_off()
 
@@ -84,12 +109,18 @@ def safe_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.provision.execute.refresh", lambda *_: ())
 
 
-@pytest.mark.parametrize("chip", ["esp32c3", "esp32"])
-@pytest.mark.parametrize("locked", [lock_by_plan, lock_by_firmware])
+@pytest.mark.parametrize(
+    ("locked", "chip"),
+    [
+        (lock_by_plan, "esp32c3"),
+        (lock_by_plan, "esp32"),
+        (lock_by_planned_command, "esp32c3"),
+        (lock_by_itself, "esp32"),
+    ],
+)
 def test_a_board_whose_cable_is_of_no_use_any_more_lives_by_updates_alone(
-    start: Start, wired: WiredLab, locked: object, chip: str
+    start: Start, wired: WiredLab, locked: Callable[[Start, WiredLab, str], WiredTwin], chip: str
 ):
-    assert callable(locked)
     twin = locked(start, wired, chip)
     # Another day, another process: all that is known is in the record and the vault.
     entry = entry_of(twin, mac=twin.mac)

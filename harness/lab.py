@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.board import Board
+from harness.build.board_keys import KeySources
 from harness.chips import chip_named
 from harness.connection import key_source_of, network_of, physical_key, physical_link, power_of, virtual_link
 from harness.errors import HarnessError, UsageError
@@ -165,6 +166,7 @@ class Lab:
             power=power_of(entry, link, self.home, name),
             declared_mac=entry.mac if isinstance(entry, PhysicalEntry) else None,
             fragments=entry.firmware_fragments,
+            boot_keys=KeySources.of_entry(entry, base_folder(self.inventory.path)),
             bauds=FlashBauds(self.home.root / "flash-baud") if isinstance(entry, PhysicalEntry) else None,
         )
         self._stack.callback(board.close)

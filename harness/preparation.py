@@ -287,6 +287,7 @@ def make_plan(
             record=record,
             reflash=reflash,
             firmware=FlashedFirmware(burns.steps(), layout.lines(), remarks),
+            digests=board.firmware.digests,
             by_firmware=demand.by_firmware,
             device_key=demand.device_key,
             aggressive_revoke=demand.aggressive_revoke,

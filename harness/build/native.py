@@ -35,7 +35,7 @@ from harness.build.store import install_program
 from harness.chips import Chip
 from harness.errors import LabError, UsageError
 from harness.formats.app_description import AppDescription
-from harness.formats.app_image import Segment, build_app_image
+from harness.formats.app_image import Segment, build_app_image, secure_padded
 from harness.formats.bootloader_config import BootloaderConfig
 from harness.formats.native_payload import native_segment
 from harness.formats.partition_table import PartitionTable
@@ -331,6 +331,8 @@ def _pack(
         max_chip_rev_full=facts.max_chip_rev_full,
         spi_speed=facts.spi_speed,
     )
+    if parse_sdkconfig(sdkconfig).get("CONFIG_SECURE_BOOT") == "y":
+        app = secure_padded(app)  # as ESP-IDF's build does, so that a signature can follow
     bootloader = _bootloader_image(chip, facts, config)
     csv = (firmware / _table_name(sdkconfig)).read_text(encoding="utf-8")
     table = PartitionTable.from_csv(csv, table_offset=config.table_offset)

@@ -133,6 +133,11 @@ class SecureBootFuses:
     digest_part: str | None = None
     """The field of `digest_block` that holds the digest, where it is a part of the block (ESP32-C2)."""
 
+    @property
+    def digest_slots(self) -> int:
+        """How many keys one board can know: 3, or 1 (ESP32, ESP32-C2)."""
+        return max(1, len(self.digest_purposes))
+
 
 @dataclass(frozen=True, slots=True)
 class Chip:

@@ -20,6 +20,7 @@ from harness.cli.plan import plan, provision
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
+from harness.cli.sign import sign_image
 from harness.cli.twin import twin
 from harness.cli.vault import vault
 from harness.errors import HarnessError
@@ -60,6 +61,7 @@ for command in (
     restore,
     rescue,
     twin,
+    sign_image,
     encrypt,
     log,
     vault,

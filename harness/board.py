@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.build.app_dir import AppDirectory
+from harness.build.board_keys import KeySources
 from harness.build.firmware_source import FirmwareSource
 from harness.chips import Chip
 from harness.console.boot_record import BootRecord, Outcome
@@ -142,6 +143,7 @@ class Board:
         bauds: FlashBauds | None = None,
         fragments: tuple[str, ...] = (),
         bench_vault: Callable[[], Vault] | None = None,
+        boot_keys: KeySources | None = None,
     ) -> None:
         self.name = name
         self.chip = chip
@@ -168,6 +170,8 @@ class Board:
         self._bauds = bauds
         self.fragments = fragments
         """sdkconfig fragments that a companion firmware built for the chip needs on this board."""
+        self.boot_keys = boot_keys or KeySources(chip.secure_boot.schemes[0])
+        """Where the keys come from that sign for its secure boot."""
         self._power = (
             NotedPower(power, link, lambda text: self.console.note(text, kind="power")) if power else None
         )
@@ -381,6 +385,14 @@ class Board:
         if not answer.ok:
             raise BoardError(f"refuses to reboot: {answer.error}", board=self.name)
         return self._await_firmware(mark, timeout_s)
+
+    def await_boot(self, since: int, *, timeout_s: float = BOOT_TIMEOUT_S) -> BootRecord:
+        """Waits until the firmware is up in a boot of its own accord, after the mark `since` (``console.mark()``).
+
+        Raises:
+            BoardError: as `restart`.
+        """
+        return self._await_firmware(since, timeout_s)
 
     def watch_boot(
         self, *, until: Callable[[BootRecord], bool] | None = None, timeout_s: float = BOOT_TIMEOUT_S

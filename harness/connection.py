@@ -1,4 +1,4 @@
-"""From an entry of boards.yaml to the link, the power and the network that it names."""
+"""From an entry of boards.yaml to the link, the power, the network and the key that it names."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from harness.inventory.entry import (
     VirtualEntry,
 )
 from harness.inventory.inventory import Inventory
+from harness.links.environment import child_environment
 from harness.links.espemu import EspEmu, EspEmuLink
 from harness.links.find_port import (
     LastingPort,
@@ -45,6 +46,7 @@ from harness.power.hub_guard import HubGuard, hub_and_port
 from harness.power.uhubctl import UhubctlPower
 from harness.power.virtual import EmulatorPower, TwinPower
 from harness.provision.rom import RomSession
+from harness.vault.key_source import CommandSource, FileSource, KeySource
 
 LOOPBACK = "127.0.0.1"
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - what it serves has secret paths, and is enciphered where flash is
@@ -167,6 +169,18 @@ def network_of(name: str, entry: AnyEntry, link: Link, folder: Path) -> UpdatePa
     """How the board reaches its OTA server."""
     network, wifi = entry.network, wifi_of(entry, folder)
     return UpdatePath(name, bind_of(entry), network.port, network.address or link.host_address, wifi)
+
+
+def key_source_of(entry: AnyEntry, folder: Path) -> KeySource | None:
+    """Where a new flash key of the board comes from; None: it is made here. `folder` is that of boards.yaml."""
+    named = entry.flash_key
+    if named is None:
+        return None
+    if named.file is not None:
+        return FileSource(named.file, folder.absolute())
+    assert named.command is not None
+    environment = child_environment(named.variables)
+    return CommandSource(tuple(named.command), environment, folder.absolute(), named.timeout_s)
 
 
 def power_of(entry: AnyEntry, link: Link, home: Home, name: str) -> Power | None:

@@ -9,8 +9,16 @@ from harness.board import Board
 from harness.build.app_dir import AppDirectory
 from harness.build.build_output import Progress
 from harness.build.companion import TEST_FRAGMENT, Companion
-from harness.build.firmware_source import FirmwareSource, GivenFirmware, NativeFirmware, TargetFirmware
+from harness.build.firmware_source import (
+    FirmwareSource,
+    GivenFirmware,
+    NativeFirmware,
+    SignedFirmware,
+    TargetFirmware,
+)
 from harness.build.fuses_burned import SelfBurns, self_burns
+from harness.build.signing import ImageSigner
+from harness.chips import SigningScheme
 from harness.errors import UsageError
 from harness.home import Home
 from harness.provision.chip_state import ChipState
@@ -25,34 +33,48 @@ def firmware_for(
     home: Home,
     *,
     apps: Sequence[Path] = (),
+    fragments: Sequence[str] = (),
     idf: Path | None = None,
     device_key: bool = False,
     say: Say,
 ) -> FirmwareSource:
     """What `board` is flashed with and updated to: builds that were given, else the companion, built for its link.
 
-    The companion takes packages that are signed with the vault's key.
+    The companion takes packages that are signed with the vault's key. With secure boot all of it is signed.
 
     Args:
         apps: folders of builds to take instead.
+        fragments: sdkconfig fragments that win over those of profile and lock.
         idf: ESP-IDF's folder; None: the environment's.
         device_key: it makes a flash key by itself at its first start, and enciphers what was flashed.
 
     Raises:
         UsageError: a build that was given is none, or does not fit the board.
     """
-    chip = board.chip
+    source: FirmwareSource
     if apps:
         encryption = profile.built_as.value if profile.encrypts else "off"
-        return GivenFirmware.read(apps, chip=chip, encryption=encryption)
-    locked = Lock.SECURE_DOWNLOAD if lock is Lock.SECURE_DOWNLOAD else Lock.NONE
-    key = ("key.device",) if device_key else ()
-    fragments = (f"profile.{profile.built_as.value}", *key, f"lock.{locked.value}", TEST_FRAGMENT)
+        source = GivenFirmware.read(
+            apps, chip=board.chip, encryption=encryption, secure_boot=profile.secure_boot
+        )
+    else:
+        locked = Lock.SECURE_DOWNLOAD if lock is Lock.SECURE_DOWNLOAD else Lock.NONE
+        key = ("key.device",) if device_key else ()
+        security = security_fragments(profile, locked, board.boot_keys.scheme)
+        source = _companion(board, (*security, *key, TEST_FRAGMENT, *fragments), home, idf=idf, say=say)
+    if not profile.secure_boot:
+        return source
+    return SignedFirmware(source, ImageSigner.of(board.boot_keys, board.vault, board.chip, home.builds))
+
+
+def _companion(
+    board: Board, fragments: tuple[str, ...], home: Home, *, idf: Path | None, say: Say
+) -> FirmwareSource:
     keys = (board.vault.signing_public_key(),)
     if board.link.runs_native:
         return NativeFirmware(
             Companion(
-                chip=chip,
+                chip=board.chip,
                 fragments=fragments,
                 signing_keys=keys,
                 builds=home.builds,
@@ -60,13 +82,19 @@ def firmware_for(
             )
         )
     return TargetFirmware(
-        chip,
+        board.chip,
         (*fragments, *board.fragments),
         keys,
         home.builds,
         idf=idf,
         on_progress=_build_progress(say),
     )
+
+
+def security_fragments(profile: Profile, lock: Lock, scheme: SigningScheme) -> tuple[str, ...]:
+    """The sdkconfig fragments of a companion firmware that runs in `profile` with `lock`."""
+    boot = ("boot.sbv2", f"scheme.{scheme.value}") if profile.secure_boot else ()
+    return (f"profile.{profile.built_as.value}", *boot, f"lock.{lock.value}")
 
 
 def _build_progress(say: Say) -> Callable[[Progress], None]:
@@ -98,7 +126,21 @@ def burned_by_itself(
         burned.append(fuses.secure_download)
     if lock is Lock.DOWNLOAD_OFF:
         burned.append(fuses.download_off)
-    return self_burns(app.sdkconfig, app.chip.name, encrypted=profile.encrypts and by_host, burned=burned)
+    if profile.secure_boot:
+        boot = state.chip.secure_boot
+        burned += [
+            boot.enable,
+            *boot.revoke,
+            *(name for name, _ in boot.burned_with),
+            f"WR_DIS of {boot.write_protect}",
+        ]
+    return self_burns(
+        app.sdkconfig,
+        app.chip.name,
+        encrypted=profile.encrypts and by_host,
+        secure_boot=profile.secure_boot,
+        burned=burned,
+    )
 
 
 def judge(
@@ -128,6 +170,7 @@ def judge(
     if profile.encrypts and app.encryption not in (None, profile.built_as.value):
         made_for = f"{app.encryption} mode" if app.encryption != "off" else "a chip without flash encryption"
         remarks.append(f"the build in {app.dir} was made for {made_for}, the board becomes {profile.value}")
+    _judge_secure_boot(board, app, profile, remarks)
     locks = (app.sdkconfig or {}).get("CONFIG_SECURE_ENABLE_SECURE_ROM_DL_MODE") == "y"
     if locks and lock is Lock.NONE and board.chip.fuses.secure_download is not None and app.kind == "target":
         raise UsageError(
@@ -163,3 +206,37 @@ def judge(
             f"{app.project} takes no commands over the UART: it is provisioned and booted, and not updated"
         )
     return tuple(remarks)
+
+
+def _judge_secure_boot(board: Board, app: AppDirectory, profile: Profile, remarks: list[str]) -> None:
+    """Whether a build's secure boot is the profile's; adds to `remarks`.
+
+    Raises:
+        UsageError: it would turn secure boot on by itself, or verify other signatures than it would be given.
+    """
+    if app.secure_boot_v1:
+        raise UsageError(
+            f"the build in {app.dir} is for secure boot v1, the ESP32's older one, which is not supported",
+            board=board.name,
+            todo="build it with CONFIG_SECURE_BOOT_V2_ENABLED=y and ESP32_REV_MIN_3",
+        )
+    if app.secure_boot and not profile.secure_boot:
+        raise UsageError(
+            f"the build in {app.dir} turns secure boot on by itself at its first start, with whatever key signed it",
+            board=board.name,
+            todo=f"demand profile {Profile.of(profile, secure_boot=True).value}, or build it with CONFIG_SECURE_BOOT off",
+        )
+    if not profile.secure_boot:
+        return
+    if app.secure_boot is False:
+        remarks.append(
+            f"the build in {app.dir} was made without secure boot: the ROM verifies its bootloader, but the bootloader "
+            "starts any app, signed or not"
+        )
+    scheme, wanted = app.signing_scheme, board.boot_keys.scheme
+    if scheme is not None and scheme is not wanted:
+        raise UsageError(
+            f"the build in {app.dir} verifies {scheme.value}, the board's keys sign with {wanted.value}",
+            board=board.name,
+            todo=f"set secure_boot: scheme: {scheme.value} in its entry, or build it for {wanted.value}",
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.board import Board
@@ -106,8 +106,9 @@ def _proof(board: Board, state: ChipState, key: bytes, say: Say) -> tuple[KeyPro
 
 def _note_device(board: Board, state: ChipState, status: Mapping[str, Any] | None, key: KeyRecord) -> None:
     """What is known of a board that came with its key: behind its lock only a record will tell."""
-    if board.records.read(key.mac) is not None:
-        board.records.note_key(key)
+    known = board.records.read(key.mac)
+    if known is not None:
+        board.records.write(replace(known, key_id=key.key_id, key_state=key.state.value, updated=now_utc()))
         return
     profile = profile_of(state).profile if status is None else _profile_told(status)
     if profile is None or not profile.encrypts:

@@ -14,8 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.board import Board
+from harness.build.board_keys import KeySources
 from harness.chips import chip_named
-from harness.connection import network_of, physical_key, physical_link, power_of, virtual_link
+from harness.connection import key_source_of, network_of, physical_key, physical_link, power_of, virtual_link
 from harness.errors import HarnessError, UsageError
 from harness.home import Home
 from harness.inventory.entry import (
@@ -151,12 +152,13 @@ class Lab:
             ) from error
         journal = folder / "server-journal.jsonl"
         network = network_of(name, entry, link, base_folder(self.inventory.path))
+        keys = key_source_of(entry, base_folder(self.inventory.path))
         board = Board(
             name,
             chip_named(entry.chip),
             link,
             folder=folder,
-            vault=vault,
+            vault=lambda: vault().take_keys_from(keys),
             bench_vault=bench_vault,
             records=DeviceRecords(records),
             serve=lambda: network.serve(journal),
@@ -164,6 +166,7 @@ class Lab:
             power=power_of(entry, link, self.home, name),
             declared_mac=entry.mac if isinstance(entry, PhysicalEntry) else None,
             fragments=entry.firmware_fragments,
+            boot_keys=KeySources.of_entry(entry, base_folder(self.inventory.path)),
             bauds=FlashBauds(self.home.root / "flash-baud") if isinstance(entry, PhysicalEntry) else None,
         )
         self._stack.callback(board.close)

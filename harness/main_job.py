@@ -17,7 +17,8 @@ from harness.provision.device_record import RAW_UPDATE_BACK, RAW_UPDATE_THERE
 from harness.provision.profile import Profile
 from harness.report.verdict import Claim, Standing, Verdict
 from harness.say import Say
-from harness.vault.key_ref import KeyState
+from harness.vault.key_life import due_notes
+from harness.vault.key_ref import KEYLESS, KeyState
 
 UPDATES = ("1.1.0", "1.2.0")
 """There and back: after both, the slot that ran first runs again."""
@@ -47,13 +48,13 @@ def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, 
         say.detail(f"{planned.app.project} {why}; no update is tried")
     else:
         claims += _confessed(board, prepared.running, demand)
-        if prepared.plan.key_state == KeyState.DEVICE_MADE.value:
-            why = "no key: the device made it, and no host can encipher for this board"
+        if prepared.plan.key_state is not None:
+            why = f"no key: it is {KEYLESS[KeyState(prepared.plan.key_state)]}, and no update can be enciphered here"
             claims.append(Claim("raw updates there and back", Standing.NOT_APPLICABLE, why))
         else:
             claims += _there_and_back(board, prepared.running, say=say)
     subject = f"{board.name} ({board.chip.name} {board.mac}), profile {demand.profile.value}"
-    return Verdict(subject, claims, _facts(board, prepared, demand, say))
+    return Verdict(subject, claims, _facts(board, prepared, demand, say), _marks(board))
 
 
 def _versions(board: Board, running: str) -> tuple[str, str]:
@@ -222,6 +223,12 @@ def _keep_bundle(board: Board, release: Release) -> None:
         sign=signer(board.vault.signing_key()),
     )
     write_bundle(bundle, board.folder / "bundles" / release.version)
+
+
+def _marks(board: Board) -> tuple[str, ...]:
+    """What the state of the device's key means for whoever holds the device."""
+    key = board.vault.key_record(board.mac) if board.encrypts and board.mac is not None else None
+    return tuple(due_notes(key)) if key is not None else ()
 
 
 def _facts(board: Board, prepared: Prepared, demand: Demand, say: Say) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def _targets(config: pytest.Config, inventory: Inventory, scope: Scope, *, full:
         twins = {_twin_name(chip): TwinEntry(chip=chip) for chip in chips or [DEFAULT_CHIP]}
     if full and not chips:
         there = {entry.chip for entry in twins.values()}
-        twins |= {_twin_name(chip): TwinEntry(chip=chip) for chip in CHIPS if chip not in there}
+        twins |= {_twin_name(chip): TwinEntry(chip=chip) for chip in TWINS if chip not in there}
     return [Target(n, e, p, throwaway=True) for n, e in twins.items() for p in wanted]
 
 

@@ -27,7 +27,7 @@ from harness.provision.plan import Plan
 from harness.provision.planner import FlashedFirmware, plan_for
 from harness.provision.profile import Lock, Profile, default_lock
 from harness.provision.promise import Difference, broken_promises, last_promise
-from harness.provision.proven import require_key, with_key_notes
+from harness.provision.proven import require_key, saying_what_became_of, with_key_notes
 from harness.provision.recognition import profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.saved_flash import FOLDER as SAVED_FOLDER
@@ -57,6 +57,8 @@ class Demand:
     """Partitions whose image is written although they would be kept."""
     erase: tuple[str, ...] = ()
     """Partitions that are left blank."""
+    fragments: tuple[str, ...] = ()
+    """More sdkconfig fragments for a companion firmware that is built here (``rollback.anti``)."""
     by_firmware: bool = False
     """The last burns are the running firmware's: release by ESP-IDF's own function, or a lock."""
     device_key: bool = False
@@ -213,6 +215,7 @@ def make_plan(
     say: Say,
     reflash: bool = False,
     to_carry_out: bool = False,
+    state: ChipState | None = None,
 ) -> Planned:
     """Identifies the board, reads its eFuses, builds the firmware, plans. Nothing on the board changes.
 
@@ -220,12 +223,14 @@ def make_plan(
         reflash: write the flash again, although the board is in the profile already.
         to_carry_out: what would be refused in the end for want of the board's name is refused before a build of
             minutes.
+        state: the board as it was read and identified before; None: that is done here.
 
     Raises:
         RefusedError: the state cannot reach the profile; names the fuse in the way.
     """
-    with say.phase("read", lambda: board.uart_bytes):
-        state = identify(board)
+    if state is None:
+        with say.phase("read", lambda: board.uart_bytes):
+            state = identify(board)
     if to_carry_out:
         board.identity.require()
     mac = board.mac
@@ -240,6 +245,7 @@ def make_plan(
             Lock.NONE if demand.by_firmware else lock,
             home,
             apps=demand.apps,
+            fragments=demand.fragments,
             idf=demand.idf,
             device_key=demand.device_key,
             say=say,
@@ -269,7 +275,8 @@ def make_plan(
         erase=demand.erase,
     )
     regions = layout.regions
-    with _called_by_name(board):
+    key = board.vault.key_record(mac)
+    with _called_by_name(board), saying_what_became_of(key):
         plan = plan_for(
             state,
             profile=demand.profile,
@@ -280,16 +287,21 @@ def make_plan(
             record=record,
             reflash=reflash,
             firmware=FlashedFirmware(burns.steps(), layout.lines(), remarks),
+            digests=board.firmware.digests,
             by_firmware=demand.by_firmware,
             device_key=demand.device_key,
             aggressive_revoke=demand.aggressive_revoke,
         )
-        key = board.vault.key_record(mac)
+        plan = with_key_notes(plan, key, board.vault.key_source)
         require_key(plan, key)
-        plan = with_key_notes(plan, key)
+    keep_plan(board, plan)
+    return Planned(plan, regions, state, app, burns)
+
+
+def keep_plan(board: Board, plan: Plan) -> None:
+    """Leaves `plan` among the artefacts of this run."""
     (board.folder / "plan.txt").write_text(plan.text() + "\n", encoding="utf-8")
     (board.folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
-    return Planned(plan, regions, state, app, burns)
 
 
 @contextmanager
@@ -332,7 +344,7 @@ def identify(board: Board) -> ChipState:
         BoardError: nothing answers, or nothing tells its MAC.
     """
     off = _was_off(board) and board.says_download_is_off()
-    state = unreachable_state(board.chip, None) if off else _read_state(board)
+    state = unreachable_state(board.chip, None) if off else ask_rom(board)
     board.mac = state.mac or _told_otherwise(board)
     return state
 
@@ -344,7 +356,12 @@ def _was_off(board: Board) -> bool:
     return record is not None and record.lock is Lock.DOWNLOAD_OFF
 
 
-def _read_state(board: Board) -> ChipState:
+def ask_rom(board: Board) -> ChipState:
+    """What the ROM tells of the chip; of a board without UART download only that it has none.
+
+    Raises:
+        BoardError: nothing answers.
+    """
     try:
         return board.read_state()
     except BoardError:

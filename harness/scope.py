@@ -65,7 +65,8 @@ class Scope:
 
     def default(self) -> tuple[Profile, ...]:
         """The profiles of the default subset."""
-        return self.first or (() if self.more else (Profile.RELEASE,))
+        first = self.first or (() if self.more else (Profile.RELEASE,))
+        return tuple(Profile.of(each, secure_boot=True) for each in first) if self.secure_boot else first
 
     def everything(self) -> tuple[Profile, ...]:
         """All profiles in which it makes sense, nearest first; of a scenario that names none, ``release``'s."""

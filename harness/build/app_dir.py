@@ -8,7 +8,7 @@ follows from the partition table (`harness.build.flash_layout`), the second is l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.build.artefacts import FILE_NAME as ARTEFACTS_FILE
@@ -22,22 +22,19 @@ from harness.build.idf_build_folder import (
     read_idf_build_folder,
 )
 from harness.build.sdkconfig import to_text
-from harness.chips import Chip, chip_named
+from harness.chips import Chip, SigningScheme, chip_named
 from harness.errors import FormatError, UsageError
 from harness.formats.app_image import AppImage, parse_app_image
 from harness.formats.native_payload import NativeMark
 from harness.formats.partition import Partition
 from harness.formats.partition_table import PartitionTable
+from harness.formats.signature_block import blocks_of
 from harness.ota.release import Release, parse_release
 
 PROJECT = "companion"
 """Project name of this project's own app."""
 EVENT_MARK = b"@evt "
 """With what every event of the UART protocol begins; a constant text in an app that has it."""
-
-SIGNATURE_SECTOR_BYTES = 0x1000
-SIGNATURE_MAGIC = b"\xe7\x02"
-"""Of a secure boot v2 signature block, on the sector behind the image (``ets_secure_boot_sig_block_t``)."""
 
 _REBUILD = "build the app again with 'idf.py build', and name its build folder"
 
@@ -104,6 +101,32 @@ class AppDirectory:
             return "off"
         release = self.sdkconfig.get("CONFIG_SECURE_FLASH_ENCRYPTION_MODE_RELEASE") == "y"
         return "release" if release else "development"
+
+    @property
+    def secure_boot(self) -> bool | None:
+        """Whether bootloader and app are built for secure boot v2; None: unknown."""
+        if self.sdkconfig is None:
+            return None
+        return self.sdkconfig.get("CONFIG_SECURE_BOOT") == "y" and not self.secure_boot_v1
+
+    @property
+    def secure_boot_v1(self) -> bool:
+        """They are built for the ESP32's older secure boot, which this project does not do."""
+        return (self.sdkconfig or {}).get("CONFIG_SECURE_BOOT_V1_ENABLED") == "y"
+
+    @property
+    def signing_scheme(self) -> SigningScheme | None:
+        """What its bootloader and app verify; None: nothing, or unknown."""
+        config = self.sdkconfig or {}
+        if config.get("CONFIG_SECURE_SIGNED_APPS_RSA_SCHEME") == "y":
+            return SigningScheme.RSA_3072
+        if config.get("CONFIG_SECURE_SIGNED_APPS_ECDSA_V2_SCHEME") != "y":
+            return None
+        lengths = {"192": SigningScheme.ECDSA_P192, "384": SigningScheme.ECDSA_P384}
+        for length, scheme in lengths.items():
+            if config.get(f"CONFIG_SECURE_BOOT_ECDSA_KEY_LEN_{length}_BITS") == "y":
+                return scheme
+        return SigningScheme.ECDSA_P256
 
     @property
     def sdkconfig_text(self) -> str | None:
@@ -205,7 +228,7 @@ def _from_idf(build: IdfBuildFolder) -> AppDirectory:
             others=tuple(file for file in build.files if file not in named),
             sdkconfig=build.sdkconfig,
             flash_size_bytes=_flash_size(build.sdkconfig, release.parsed),
-            remarks=_remarks(build, bootloader, app, release),
+            remarks=_remarks(build, release),
         ),
         bootloader_offset=bootloader.offset,
     )
@@ -302,35 +325,31 @@ def _flash_size(sdkconfig: Mapping[str, str] | None, app: AppImage) -> int:
 
 
 def is_signed(image: bytes) -> bool:
-    """Whether a secure boot v2 signature block follows `image`, which is an app or a bootloader."""
-    parsed = parse_app_image(image)
-    at = -(-parsed.size_bytes // SIGNATURE_SECTOR_BYTES) * SIGNATURE_SECTOR_BYTES
-    return image[at : at + len(SIGNATURE_MAGIC)] == SIGNATURE_MAGIC
+    """Whether a secure boot v2 signature block, right or wrong, follows `image`, which is an app or a bootloader.
+
+    Raises:
+        FormatError: no image.
+    """
+    return bool(blocks_of(image))
 
 
-def _remarks(
-    build: IdfBuildFolder, bootloader: FlashFile, app: FlashFile, release: Release
-) -> tuple[str, ...]:
+def with_images(app: AppDirectory, *, bootloader: bytes, release: Release) -> AppDirectory:
+    """The same build with other images, such as signed ones.
+
+    Raises:
+        UsageError: one does not fit its place.
+    """
+    return _checked(replace(app, bootloader=bootloader, release=release))
+
+
+def _remarks(build: IdfBuildFolder, release: Release) -> tuple[str, ...]:
     found = []
     config = build.sdkconfig
     if config is None:
         found.append("there is no sdkconfig: nobody can tell which eFuses this firmware burns by itself")
-    elif config.get("CONFIG_SECURE_BOOT") == "y":
-        unsigned = [file.role for file in (bootloader, app) if not _signed(file)]
-        if unsigned:
-            found.append(
-                f"secure boot is configured, but not signed: {', '.join(unsigned)}; sign before flashing"
-            )
     told = build.project.get("project_version")
     if isinstance(told, str) and told and told != release.version:
         found.append(
             f"the image says version {release.version}, {build.dir.name} was configured as {told}: it may be stale"
         )
     return tuple(found)
-
-
-def _signed(file: FlashFile) -> bool:
-    try:
-        return is_signed(file.data)
-    except FormatError:
-        return False

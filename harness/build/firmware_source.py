@@ -17,10 +17,12 @@ from harness.build.build_output import Progress
 from harness.build.companion import Companion
 from harness.build.esp_idf import find_esp_idf
 from harness.build.restamp import restamp
+from harness.build.signing import ImageSigner
 from harness.build.target import build_target
 from harness.chips import Chip
 from harness.errors import NotApplicableError, UsageError
 from harness.ota.release import Release
+from harness.provision.boot_keys import BootDigest
 
 
 class FirmwareSource(Protocol):
@@ -46,6 +48,10 @@ class FirmwareSource(Protocol):
 
     def release(self, version: str, *, secure_version: int = 0) -> Release:
         """The app image of `version`, ready to be enciphered for a device."""
+
+    @property
+    def digests(self) -> Sequence[BootDigest]:
+        """The keys of secure boot that sign it, known after `first` or `all`; empty: it is for no secure boot."""
 
 
 @dataclass(slots=True)
@@ -77,6 +83,10 @@ class NativeFirmware:
     def release(self, version: str, *, secure_version: int = 0) -> Release:
         """Built with this host's compiler; each version is a program of its own."""
         return self.companion.release(version, secure_version=secure_version)
+
+    @property
+    def digests(self) -> Sequence[BootDigest]:
+        return ()
 
 
 @dataclass(slots=True)
@@ -139,6 +149,10 @@ class TargetFirmware:
         built = next(iter(self._made.values()), None) or self.artefacts(version)
         return restamp(read_app_dir(built.dir).release, version=version, secure_version=secure_version)
 
+    @property
+    def digests(self) -> Sequence[BootDigest]:
+        return ()
+
 
 @dataclass(slots=True)
 class GivenFirmware:
@@ -152,14 +166,20 @@ class GivenFirmware:
 
     @classmethod
     def read(
-        cls, folders: Sequence[Path], *, chip: Chip | None = None, encryption: str | None = None
+        cls,
+        folders: Sequence[Path],
+        *,
+        chip: Chip | None = None,
+        encryption: str | None = None,
+        secure_boot: bool | None = None,
     ) -> GivenFirmware:
-        """Reads every folder; of several, those count that are for `chip`, and best those made for `encryption`.
+        """Reads every folder; of several, those count that are for `chip`, and best those made for what it becomes.
 
         Args:
             folders: as `read_app_dir` takes them.
             chip: the board's.
             encryption: ``off``, ``development`` or ``release``, as `AppDirectory.encryption`.
+            secure_boot: as `AppDirectory.secure_boot`.
 
         Raises:
             UsageError: none is given or fits, one is no build, or two do not belong together.
@@ -176,6 +196,7 @@ class GivenFirmware:
                     f"none of the {len(folders)} builds that were given is for {chip.title}",
                     todo=f"name one for {chip.name} with --app DIR",
                 )
+        apps = [app for app in apps if app.secure_boot == secure_boot] or apps
         apps = [app for app in apps if app.encryption == encryption] or apps
         for other in apps[1:]:
             _require_together(apps[0], other)
@@ -222,6 +243,54 @@ class GivenFirmware:
             f"version {version} is not among the builds that were given: {', '.join(self.versions)}",
             todo="give the folder of one more build with --app DIR",
         )
+
+    @property
+    def digests(self) -> Sequence[BootDigest]:
+        return ()
+
+
+@dataclass(slots=True)
+class SignedFirmware:
+    """Any of the others, signed for a board with secure boot: what it is flashed with, and every update."""
+
+    source: FirmwareSource
+    signer: ImageSigner
+    _digests: tuple[BootDigest, ...] | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.source.kind
+
+    @property
+    def any_version(self) -> bool:
+        return self.source.any_version
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        return self.source.versions
+
+    @property
+    def digests(self) -> tuple[BootDigest, ...]:
+        """The keys of the board's entry, or those that signed the bootloader which was given."""
+        return self.signer.own if self._digests is None else self._digests
+
+    def first(self, version: str) -> AppDirectory:
+        """Bootloader and app, signed."""
+        return self._signed(self.source.first(version))
+
+    def all(self, version: str) -> Sequence[AppDirectory]:
+        """All of them, signed; the first one's bootloader is the one that is flashed."""
+        return tuple(self._signed(app) for app in self.source.all(version))
+
+    def release(self, version: str, *, secure_version: int = 0) -> Release:
+        """The app image, signed with keys that the board knows."""
+        made = self.source.release(version, secure_version=secure_version)
+        return self.signer.release(made, self.digests)
+
+    def _signed(self, app: AppDirectory) -> AppDirectory:
+        if self._digests is None:
+            self._digests = self.signer.digests(app)
+        return self.signer.app(app, self._digests)
 
 
 def _require_together(one: AppDirectory, other: AppDirectory) -> None:

@@ -23,6 +23,16 @@ _DOWNLOAD = (
     "CONFIG_SECURE_ENABLE_SECURE_ROM_DL_MODE",
     "CONFIG_SECURE_INSECURE_ALLOW_DL_MODE",
 )
+CHOICES = (
+    _DOWNLOAD,
+    (_DEVELOPMENT, _RELEASE),
+    (
+        "CONFIG_SECURE_FLASH_ENCRYPTION_AES128",
+        "CONFIG_SECURE_FLASH_ENCRYPTION_AES128_DERIVED",
+        "CONFIG_SECURE_FLASH_ENCRYPTION_AES256",
+    ),
+)
+"""Options of which one is on: a fragment that turns one on turns the others off."""
 _ANTI_ROLLBACK = "CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK"
 _VERSION_BITS = "CONFIG_BOOTLOADER_APP_SEC_VER_SIZE_EFUSE_FIELD"
 
@@ -34,6 +44,15 @@ _OF_DEVELOPMENT = (
 )
 """Options that only development has."""
 _OF_DEVELOPMENT_OR_INSECURE_BOOT = ("CONFIG_SECURE_BOOT_ALLOW_JTAG", "CONFIG_SECURE_BOOT_ALLOW_ROM_BASIC")
+
+
+def merged(options: Mapping[str, str], fragment: Mapping[str, str]) -> dict[str, str]:
+    """`options` with those of a later `fragment`, which wins."""
+    made = dict(options)
+    for choice in CHOICES:
+        if any(fragment.get(name) == "y" for name in choice):
+            made.update({name: "n" for name in choice if name in made})
+    return made | dict(fragment)
 
 
 def settled(options: Mapping[str, str], chip: Chip) -> dict[str, str]:

@@ -35,7 +35,7 @@ from harness.build.store import install_program
 from harness.chips import Chip
 from harness.errors import LabError, UsageError
 from harness.formats.app_description import AppDescription
-from harness.formats.app_image import Segment, build_app_image
+from harness.formats.app_image import Segment, build_app_image, secure_padded
 from harness.formats.bootloader_config import BootloaderConfig
 from harness.formats.native_payload import native_segment
 from harness.formats.partition_table import PartitionTable
@@ -65,10 +65,19 @@ class _ImageFacts:
     entry_point: int
 
 
-# From images of ESP-IDF v5.5.5 with default options.
+# ESP32 and ESP32-C3 from images of ESP-IDF v5.5.5 with default options.
 _IMAGE_FACTS: Mapping[str, _ImageFacts] = {
     "esp32": _ImageFacts(0x0, 399, 0x40078000, 0x40080664),
     "esp32c3": _ImageFacts(0xF, 199, 0x403CBF10, 0x403CBF1A),
+    # From ESP-IDF's linker scripts and Kconfig files: where the bootloader's code begins, and 80 MHz or the chip's
+    # nearest to it. ESP32-C6 has the code of 40 MHz for it (a workaround of esptool for the ROM).
+    "esp32s2": _ImageFacts(0xF, 199, 0x4004A000, 0x4004A00A),
+    "esp32s3": _ImageFacts(0xF, 99, 0x403C8700, 0x403C8928),
+    "esp32c2": _ImageFacts(0xF, 299, 0x403AC370, 0x403AC37A),
+    "esp32c5": _ImageFacts(0xF, 199, 0x4084BBA0, 0x4084BBAA),
+    "esp32c6": _ImageFacts(0x0, 99, 0x4086B910, 0x4086B91A),
+    "esp32h2": _ImageFacts(0xF, 199, 0x4083C2D0, 0x4083C2DA),
+    "esp32p4": _ImageFacts(0xF, 399, 0x4FFAC2C0, 0x4FFAC2CA),
 }
 
 
@@ -322,6 +331,8 @@ def _pack(
         max_chip_rev_full=facts.max_chip_rev_full,
         spi_speed=facts.spi_speed,
     )
+    if parse_sdkconfig(sdkconfig).get("CONFIG_SECURE_BOOT") == "y":
+        app = secure_padded(app)  # as ESP-IDF's build does, so that a signature can follow
     bootloader = _bootloader_image(chip, facts, config)
     csv = (firmware / _table_name(sdkconfig)).read_text(encoding="utf-8")
     table = PartitionTable.from_csv(csv, table_offset=config.table_offset)

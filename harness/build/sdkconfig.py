@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.build.kconfig import settled
+from harness.build.kconfig import merged, settled
 from harness.chips import CHIPS, Chip
 from harness.errors import FormatError, UsageError
 
@@ -114,7 +114,7 @@ def native_options(firmware: Path, chip: Chip, fragments: Iterable[str]) -> dict
                     f"{path.name} sets {option}, which no Kconfig file of the firmware defines",
                     todo="correct the name",
                 )
-        options.update(found)
+        options = merged(options, found)
     options = settled(options, chip)
     options.update(_chip_options(chip))
     options["CONFIG_LOG_DEFAULT_LEVEL"] = _level(options, "CONFIG_LOG_DEFAULT_LEVEL")

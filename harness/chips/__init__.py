@@ -24,8 +24,8 @@ CHIPS: dict[str, Chip] = {
     for chip in (ESP32, ESP32S2, ESP32S3, ESP32C2, ESP32C3, ESP32C5, ESP32C6, ESP32H2, ESP32P4)
 }
 
-TWINS = ("esp32", "esp32c3")
-"""Chips that the built-in virtual board models."""
+TWINS = tuple(CHIPS)
+"""Chips that the built-in virtual board models: all of them."""
 
 
 def chip_named(name: str) -> Chip:

@@ -133,6 +133,11 @@ class SecureBootFuses:
     digest_part: str | None = None
     """The field of `digest_block` that holds the digest, where it is a part of the block (ESP32-C2)."""
 
+    @property
+    def digest_slots(self) -> int:
+        """How many keys one board can know: 3, or 1 (ESP32, ESP32-C2)."""
+        return max(1, len(self.digest_purposes))
+
 
 @dataclass(frozen=True, slots=True)
 class Chip:
@@ -154,6 +159,9 @@ class Chip:
     """The ROM has no encrypted flash write (ESP32): ``write-flash --encrypt`` needs the stub."""
     fuses: FuseNames
     secure_boot: SecureBootFuses
+    cores: int = 1
+    xtensa: bool = False
+    """Xtensa cores, not RISC-V: other words for exceptions."""
     stub_with_secure_boot: bool = True
     """esptool's stub runs although secure boot is on. ESP-IDF builds with ``--no-stub`` where it does not."""
     usb_serial_jtag: bool = False

@@ -47,4 +47,6 @@ ESP32 = Chip(
         aggressive_revoke=None,
         min_chip_rev_full=300,
     ),
+    cores=2,
+    xtensa=True,
 )

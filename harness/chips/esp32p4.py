@@ -58,6 +58,7 @@ ESP32P4 = Chip(
         min_chip_rev_full=300,
         sha384_enable="SECURE_BOOT_SHA384_EN",
     ),
+    cores=2,
     stub_with_secure_boot=False,
     usb_serial_jtag=True,
 )

@@ -53,4 +53,5 @@ ESP32S2 = Chip(
         aggressive_revoke="SECURE_BOOT_AGGRESSIVE_REVOKE",
         min_chip_rev_full=0,
     ),
+    xtensa=True,
 )

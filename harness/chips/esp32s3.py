@@ -51,6 +51,8 @@ ESP32S3 = Chip(
         aggressive_revoke="SECURE_BOOT_AGGRESSIVE_REVOKE",
         min_chip_rev_full=0,
     ),
+    cores=2,
+    xtensa=True,
     usb_serial_jtag=True,
     key_blocks_without_flash_keys=frozenset({"BLOCK_KEY5"}),
 )

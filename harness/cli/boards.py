@@ -13,7 +13,8 @@ from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import read_inventory
 from harness.lab import state_folder
-from harness.provision.device_record import DeviceRecords
+from harness.provision.device_record import DeviceRecord, DeviceRecords
+from harness.vault.key_ref import DO_NOT_SHIP
 
 
 @click.command(short_help="List the boards of boards.yaml.")
@@ -32,7 +33,7 @@ def boards(boards_file: Path | None, as_json: bool) -> None:
             "There is no boards.yaml here, or it names no board: commands without --board use throwaway twins."
         )
         return
-    columns = ("board", "chip", "link", "profile", "burn up to", "tags")
+    columns = ("board", "chip", "link", "profile", "ship", "burn up to", "tags")
     table = [columns, *[tuple(str(row[column]) for column in columns) for row in rows]]
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
     for number, line in enumerate(table):
@@ -53,10 +54,18 @@ def _row(name: str, entry: AnyEntry, home: Home, path: Path | None) -> dict[str,
         "chip": entry.chip,
         "link": f"{entry.link} {_place(entry)}".strip(),
         "profile": profile,
+        "ship": _ship(known),
         "burn up to": (entry.burn_up_to or "never") if isinstance(entry, PhysicalEntry) else "virtual",
         "tags": ", ".join(entry.tags),
         "mac": known[0].mac if known else entry.mac,
     }
+
+
+def _ship(known: list[DeviceRecord]) -> str:
+    """The mark of a device whose key is still only here; nothing is said of one that nothing is known of."""
+    if not known:
+        return ""
+    return "" if known[0].shippable else f"{DO_NOT_SHIP} (key {known[0].key_state})"
 
 
 def _is_of(mac: str, entry: AnyEntry) -> bool:

@@ -21,9 +21,10 @@ from harness.build.esp_idf import find_esp_idf
 from harness.build.fuses_burned import self_burns
 from harness.build.native import build_native
 from harness.build.target import build_target
-from harness.chips import CHIPS, Chip, chip_named
+from harness.chips import CHIPS, Chip, SigningScheme, chip_named
 from harness.cli.options import boards_option, json_option, secret_options, vault_secret
 from harness.errors import UsageError
+from harness.firmware import security_fragments
 from harness.home import Home
 from harness.inventory.inventory import read_inventory
 from harness.lab import open_vault
@@ -44,7 +45,7 @@ from harness.say import Say, is_terminal
     type=click.Choice([profile.value for profile in Profile]),
     default=Profile.RELEASE.value,
     show_default=True,
-    help="Security profile.",
+    help="Security profile; +sbv2 is secure boot v2: the images are signed when they are flashed, or by `harness sign`.",
 )
 @click.option(
     "--lock",
@@ -102,13 +103,14 @@ def build(
     home = Home.of_user()
     keys = [_public_key(path) for path in sign_key]
     of_board: tuple[str, ...] = ("net.wifi",)
+    scheme: SigningScheme | None = None
     inventory = read_inventory(boards_file)
     if board is not None:
         entry = inventory.named(board)
         if chip is not None and chip != entry.chip:
             raise UsageError(f"board {board} is {entry.chip}, not {chip}", todo="leave --chip out")
         chip = entry.chip
-        of_board = entry.firmware_fragments
+        of_board, scheme = entry.firmware_fragments, entry.signing_scheme
         if not keys:
             secret = vault_secret(vault_key_file, vault_passphrase_fd)
             opened = open_vault(home, inventory.path, board, entry, secret, profile=Profile(profile))
@@ -119,7 +121,13 @@ def build(
     if net is not None:
         of_board = (*(name for name in of_board if not name.startswith("net.")), f"net.{net}")
     fragments = _fragments(
-        row, Profile(profile), lock, () if native else of_board, product=product, more=fragment
+        row,
+        Profile(profile),
+        lock,
+        scheme or row.secure_boot.schemes[0],
+        () if native else of_board,
+        product=product,
+        more=fragment,
     )
     say = Say(quiet=as_json)
     if not keys:
@@ -155,13 +163,14 @@ def _fragments(
     chip: Chip,
     profile: Profile,
     lock: str | None,
+    scheme: SigningScheme,
     of_board: Sequence[str],
     *,
     product: bool,
     more: Sequence[str],
 ) -> tuple[str, ...]:
     wanted = Lock(lock) if lock else default_lock(chip, profile)
-    names = [f"profile.{profile.value}", f"lock.{wanted.value}", *of_board]
+    names = [*security_fragments(profile, wanted, scheme), *of_board]
     if not product:
         names.append(TEST_FRAGMENT)
     # A path is told from a fragment's name by its slash.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from harness.build.board_keys import KeySources
+from harness.build.signing import ImageSigner
 from harness.chips import chip_named
 from harness.cli.options import boards_option, json_option, secret_options, vault_secret
 from harness.errors import FormatError, UsageError
@@ -13,9 +15,10 @@ from harness.formats.partition_table import PartitionTable
 from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import read_inventory
-from harness.lab import open_vault, state_folder
+from harness.lab import base_folder, open_vault, state_folder
 from harness.ota.bundle import make_bundle, write_bundle
 from harness.ota.release import read_release, signer
+from harness.provision.boot_keys import BootDigest
 from harness.provision.device_record import DeviceRecords
 
 MAX_TABLE_OFFSET = 16 << 20
@@ -63,22 +66,33 @@ def encrypt(
     """Encipher the app IMAGE for one board: a bundle with ciphertext and signed package for every OTA slot.
 
     The ciphertext is what `esptool write-flash` would put into that slot; the package is what the device downloads.
+    For a board with secure boot an image that is not signed yet is signed first.
     """
     inventory = read_inventory(boards_file)
     entry = inventory.named(board)
     home = Home.of_user()
-    mac = entry.mac
+    mac, records = entry.mac, DeviceRecords(home.devices)
     if not isinstance(entry, PhysicalEntry):
         # A virtual board has a vault once it has been provisioned; asking for its key must not make one.
-        records = DeviceRecords(state_folder(home, inventory.path, board, entry) / "devices").all()
-        mac = records[0].mac if records else None
+        records = DeviceRecords(state_folder(home, inventory.path, board, entry) / "devices")
+        mac = next((record.mac for record in records.all()), None)
     if mac is None:
         raise UsageError(
             f"board {board} has no known MAC", todo="provision it first, or write 'mac:' in its entry"
         )
     vault = open_vault(home, inventory.path, board, entry, vault_secret(vault_key_file, vault_passphrase_fd))
+    release = read_release(image)
+    record = records.read(mac)
+    if record is not None and record.profile.secure_boot:
+        sources = KeySources.of_entry(entry, base_folder(inventory.path))
+        images = ImageSigner.of(sources, vault, chip_named(entry.chip), home.builds)
+        known = tuple(
+            BootDigest(int(slot), bytes.fromhex(digest), f"slot {slot}")
+            for slot, digest in record.digests.items()
+        )
+        release = images.release(release, known or images.own)
     bundle = make_bundle(
-        read_release(image),
+        release,
         chip=chip_named(entry.chip),
         mac=mac,
         key=vault.flash_key(mac),

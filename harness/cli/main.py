@@ -17,8 +17,10 @@ from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
+from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
+from harness.cli.sign import sign_image
 from harness.cli.twin import twin
 from harness.cli.vault import vault
 from harness.errors import HarnessError
@@ -48,7 +50,23 @@ def cli() -> None:
     """
 
 
-for command in (run, init, doctor, boards, plan, provision, build, restore, twin, encrypt, log, vault, keys):
+for command in (
+    run,
+    init,
+    doctor,
+    boards,
+    plan,
+    provision,
+    build,
+    restore,
+    rescue,
+    twin,
+    sign_image,
+    encrypt,
+    log,
+    vault,
+    keys,
+):
     cli.add_command(command)
 
 

@@ -9,6 +9,7 @@ import click
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from harness.chips import SigningScheme
 from harness.cli.options import boards_option, secret_options, vault_secret
 from harness.errors import HarnessError, UsageError
 from harness.home import Home
@@ -16,7 +17,7 @@ from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import read_inventory
 from harness.lab import open_vault, own_vault, state_folder
 from harness.provision.profile import Profile
-from harness.vault import copies
+from harness.vault import boot_keys, copies
 from harness.vault.secret import KeyFile, Passphrase, Secret
 from harness.vault.vault import Vault
 
@@ -42,7 +43,9 @@ def _board_option(function: click.decorators.FC) -> click.decorators.FC:
     )
 
 
-def _opened(board: str | None, key_file: str | None, passphrase_fd: int | None) -> Vault:
+def _opened(
+    board: str | None, key_file: str | None, passphrase_fd: int | None, *, make: bool = False
+) -> Vault:
     home = Home.of_user()
     if board is None:
         return Vault.open(home.vault, vault_secret(key_file, passphrase_fd)(home.vault))
@@ -53,7 +56,7 @@ def _opened(board: str | None, key_file: str | None, passphrase_fd: int | None) 
             f"board {board} is physical: its keys are in the vault {home.vault}", todo="leave --board out"
         )
     state = state_folder(home, inventory.path, board, entry)
-    if not (state / "vault").is_dir():
+    if not make and not (state / "vault").is_dir():
         # Looking at a vault does not make one.
         raise UsageError(
             f"board {board} has no vault yet in {state}",
@@ -127,7 +130,8 @@ def verify(board: str | None, vault_key_file: str | None, vault_passphrase_fd: i
         )
     known = ", ".join(str(place) for place in opened.copies()) or "none"
     click.echo(
-        f"{opened.path}: {report.keys} key(s), every record opens and matches its key id; copies: {known}"
+        f"{opened.path}: {report.keys} key(s) and {report.boot_keys} for secure boot, every record opens and matches its "
+        f"key id; copies: {known}"
     )
 
 
@@ -189,3 +193,70 @@ def _new_secret(key_file: Path | None, passphrase_fd: int | None) -> Secret:
     raise UsageError(
         "what shall open the vault from now on?", todo="give --new-key-file FILE or --new-passphrase-fd N"
     )
+
+
+@vault.group("boot-key")
+def boot_key() -> None:
+    """The keys that sign for secure boot: one per scheme and digest slot, made when a board first needs one."""
+
+
+def _slot_option(function: click.decorators.FC) -> click.decorators.FC:
+    return click.option(
+        "--slot",
+        type=click.IntRange(0, boot_keys.SLOTS - 1),
+        default=0,
+        show_default=True,
+        help="Digest slot of the chip that the key is for.",
+    )(function)
+
+
+@boot_key.command("list")
+@_board_option
+@secret_options
+def list_boot_keys(board: str | None, vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
+    """Print every key: scheme, digest slot, and the digest that goes into eFuses (SHA-256 of the public key)."""
+    for key in boot_keys.boot_keys(_opened(board, vault_key_file, vault_passphrase_fd)):
+        came = "imported" if key.imported else "made"
+        click.echo(f"{key.scheme.value:9} slot {key.slot}  {key.digest.hex()}  {came} {key.made}")
+
+
+@boot_key.command("export-public")
+@click.option(
+    "--scheme",
+    type=click.Choice([scheme.value for scheme in SigningScheme]),
+    default=SigningScheme.RSA_3072.value,
+    show_default=True,
+    help="Signature scheme.",
+)
+@_slot_option
+@_board_option
+@secret_options
+def export_public(
+    scheme: str, slot: int, board: str | None, vault_key_file: str | None, vault_passphrase_fd: int | None
+) -> None:
+    """Print the public key (PEM), for espsecure digest-sbv2-public-key or verify-signature."""
+    opened = _opened(board, vault_key_file, vault_passphrase_fd)
+    click.echo(boot_keys.boot_key(opened, SigningScheme(scheme), slot).public_pem.decode(), nl=False)
+
+
+@boot_key.command("import")
+@click.argument("pem", type=click.Path(path_type=Path, dir_okay=False))
+@_slot_option
+@_board_option
+@secret_options
+def import_key(
+    pem: Path, slot: int, board: str | None, vault_key_file: str | None, vault_passphrase_fd: int | None
+) -> None:
+    """Take the private key in the file PEM into the vault. A key that is there is never overwritten."""
+    try:
+        content = pem.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{pem} cannot be read: {error.strerror}", todo="give a private key as PEM"
+        ) from error
+    opened = _opened(board, vault_key_file, vault_passphrase_fd, make=True)
+    key = boot_keys.import_boot_key(opened, content, slot, name=str(pem))
+    click.echo(f"{opened.path}: has {key.name}, digest {key.digest.hex()}")
+    # What signs for boards that are out must not be in one place only.
+    for report in copies.refresh(opened):
+        click.echo(report.text())

@@ -10,6 +10,7 @@ from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.provision.chip_state import ChipState
 from harness.provision.device_record import DeviceRecord
 from harness.provision.recognition import LOCK_WORDS, Recognition, profile_of
+from harness.vault.key_ref import DO_NOT_SHIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,4 +135,4 @@ def _missing(area: str, now: Recognition) -> list[Finding]:
 def _shipping(area: str, record: DeviceRecord | None) -> list[Finding]:
     if record is None or record.shippable:
         return []
-    return [note(area, "its flash key is kept for tests: do not ship it")]
+    return [note(area, f"its flash key is {record.key_state}: {DO_NOT_SHIP}")]

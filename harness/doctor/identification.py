@@ -6,13 +6,18 @@ import os
 from contextlib import suppress
 
 from harness.chips import CHIPS, Chip
+from harness.chips.esp32 import ESP32
+from harness.chips.esp32c3 import ESP32C3
 from harness.connection import link_at
 from harness.errors import BoardError, LabError
 from harness.home import Home
 from harness.inventory.discover import Identified
 from harness.links.link import BootMode, Link
 from harness.locks import BoardLock
-from harness.provision.rom import RomSession
+from harness.provision.rom import OtherChipError, RomSession
+
+_ASKED_AS = (ESP32C3, ESP32)
+"""All newer ROMs say which chip they are, whichever they are spoken to as; ESP32 has only a magic value."""
 
 _SILENT_ATTEMPTS = 2
 """Chips as which a silent port is spoken to. Synchronising is the same for all; the second try is for the first's
@@ -41,10 +46,13 @@ def identify_on(link: Link) -> Identified:
     silent = 0
     problem = "no chip answers"
     try:
-        # Newer chips first: they say their number, ESP32 has only a magic value.
-        for chip in sorted(CHIPS.values(), key=lambda chip: chip.fuses.key_purpose is None):
+        for chip in _ASKED_AS:
             try:
                 return _asked(link, chip)
+            except OtherChipError as error:
+                if error.found is not None:
+                    return _asked(link, error.found)
+                problem = error.message
             except BoardError as error:
                 if error.__cause__ is None:
                     # Something answered, and it was another chip.

@@ -229,6 +229,37 @@ def build_app_image(
     return body + hashlib.sha256(body).digest() if hash_appended else body
 
 
+def secure_padded(image: bytes) -> bytes:
+    """An app whose end, SHA-256 included, is filled to 64 KiB as ``elf2image --secure-pad-v2`` does it.
+
+    What a chip maps from flash, it maps in whole pages: so nothing that is not signed can lie in the last one. A
+    segment of zeros at address 0 is added, checksum and SHA-256 are made anew. One that ends there already stays.
+
+    Raises:
+        FormatError: no image, a damaged one, one without SHA-256 or with 16 segments, or something follows it.
+    """
+    parsed = parse_app_image(image)
+    if parsed.size_bytes % MMU_PAGE_BYTES == 0:
+        return image
+    if not parsed.is_intact or not parsed.hash_appended or len(image) != parsed.size_bytes:
+        raise FormatError(
+            "the image is damaged, has no SHA-256, or something follows it: it cannot be filled to 64 KiB",
+            todo="give the app as it was built, with CONFIG_SECURE_BOOT_V2_ENABLED=y",
+        )
+    if len(parsed.segments) == MAX_SEGMENTS:
+        raise FormatError(
+            f"the image has {MAX_SEGMENTS} segments, there is no room for one that fills it to 64 KiB",
+            todo="build it with CONFIG_SECURE_BOOT_V2_ENABLED=y",
+        )
+    start = parsed.segment_offsets[-1] + len(parsed.segments[-1].data) + SEGMENT_HEADER_BYTES
+    # Behind the segment: the 16 bytes that end with the checksum, then SHA-256.
+    size = (-start - 16 - _SHA256_BYTES) % MMU_PAGE_BYTES
+    body = bytearray(image[: start - SEGMENT_HEADER_BYTES] + _SEGMENT_HEADER.pack(0, size) + bytes(size))
+    body[1] += 1
+    body += bytes(15) + bytes([parsed.computed_checksum])
+    return bytes(body) + hashlib.sha256(body).digest()
+
+
 def app_description_at(data: bytes) -> AppDescription:
     """The application description of an image of which only the first 0x120 bytes need be there.
 
@@ -341,4 +372,5 @@ __all__ = [
     "app_description_at",
     "build_app_image",
     "parse_app_image",
+    "secure_padded",
 ]

@@ -25,6 +25,7 @@ DESCRIPTION_BYTES = 80
 DESCRIPTION_MAGIC = 0x50
 FLASH_ENCRYPTION_MODES = ("off", "development", "release")
 FLASH_KEYS = ("aes128", "aes256", "derived")
+DOWNLOAD_LOCKS = ("none", "secure-download", "download-off")
 SIGNING_SCHEMES = ("rsa3072", "ecdsa192", "ecdsa256", "ecdsa384")
 _DESCRIPTION = struct.Struct("<B2sBI32s24s16s")
 _LENGTH = struct.Struct("<I")
@@ -111,6 +112,15 @@ class BootloaderConfig:
     """CONFIG_SECURE_BOOT_V2_ENABLED: apps must be signed, and secure boot is enabled at first boot where it is off."""
     secure_boot_scheme: str = ""
     """espsecure's word (``rsa3072``, ``ecdsa256``); empty: the first that the chip verifies."""
+    allow_unused_digest_slots: bool = False
+    """CONFIG_SECURE_BOOT_ALLOW_UNUSED_DIGEST_SLOTS: slots without a key are not revoked."""
+    aggressive_revoke: bool = False
+    """CONFIG_SECURE_BOOT_ENABLE_AGGRESSIVE_KEY_REVOKE."""
+    allow_read_protect: bool = False
+    """CONFIG_SECURE_BOOT_V2_ALLOW_EFUSE_RD_DIS: RD_DIS is not frozen."""
+    download_lock: str = "none"
+    """none, secure-download or download-off: what is burned together with secure boot
+    (CONFIG_SECURE_ENABLE_SECURE_ROM_DL_MODE, CONFIG_SECURE_DISABLE_ROM_DL_MODE)."""
 
     # What the first start burns and encrypts where encryption is still off (`flash_encryption`, not
     # `require_encrypted`).
@@ -160,6 +170,8 @@ class BootloaderConfig:
             raise _field_error("secure_version_bits", self.secure_version_bits, "0..32")
         if self.secure_boot_scheme and self.secure_boot_scheme not in SIGNING_SCHEMES:
             raise _field_error("secure_boot_scheme", self.secure_boot_scheme, ", ".join(SIGNING_SCHEMES))
+        if self.download_lock not in DOWNLOAD_LOCKS:
+            raise _field_error("download_lock", self.download_lock, ", ".join(DOWNLOAD_LOCKS))
 
     def to_blob(self) -> bytes:
         """Magic, 32-bit little-endian length, and that many bytes of JSON with ``"format": 1``.
@@ -261,6 +273,7 @@ class BootloaderConfig:
             idf_version=f"v{version.lstrip('v')}" if version else "",
             secure_boot=options.get("CONFIG_SECURE_BOOT_V2_ENABLED") == "y",
             secure_boot_scheme=_signing_scheme(options),
+            **_secure_boot_options(options),
             **_first_start_options(text, options),
         )
 
@@ -316,6 +329,25 @@ def _first_start_options(text: str, options: Mapping[str, str]) -> dict[str, Any
             else 0
         ),
         "secure_version_bits": _option_number(options, bits) if bits in options else 0,
+    }
+
+
+def _secure_boot_options(options: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that an sdkconfig decides for the first start with secure boot."""
+
+    def on(name: str) -> bool:
+        return options.get(f"CONFIG_{name}") == "y"
+
+    lock = "none"
+    if on("SECURE_ENABLE_SECURE_ROM_DL_MODE"):
+        lock = "secure-download"
+    elif on("SECURE_DISABLE_ROM_DL_MODE"):
+        lock = "download-off"
+    return {
+        "allow_unused_digest_slots": on("SECURE_BOOT_ALLOW_UNUSED_DIGEST_SLOTS"),
+        "aggressive_revoke": on("SECURE_BOOT_ENABLE_AGGRESSIVE_KEY_REVOKE"),
+        "allow_read_protect": on("SECURE_BOOT_V2_ALLOW_EFUSE_RD_DIS"),
+        "download_lock": lock,
     }
 
 

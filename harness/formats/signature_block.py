@@ -331,32 +331,63 @@ def read_public_key(pem: bytes, *, name: str = "the key") -> PublicKey:
     Raises:
         FormatError: no such key, an enciphered one, or one that secure boot v2 does not know.
     """
-    key: object
+    if is_private(pem):
+        return read_private_key(pem, name=name).public_key()
     try:
-        if b"PRIVATE KEY" in pem:
-            key = serialization.load_pem_private_key(pem, password=None)
-        else:
-            key = serialization.load_pem_public_key(pem)
-    except TypeError as error:
-        raise FormatError(
-            f"{name} is enciphered with a passphrase",
-            todo="give it without one, or keep it in the vault or a token",
-        ) from error
+        key = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
-        # What the library says of it may quote the file.
+        raise _no_pem(name) from None
+    if not isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
+        raise _wrong_kind(key, name)
+    _require_known(key, name)
+    return key
+
+
+def read_private_key(pem: bytes, *, name: str = "the key") -> PrivateKey:
+    """The private key in a PEM file; `name` is what messages call it, which never quote the file.
+
+    Raises:
+        FormatError: no such key, an enciphered one, or one that secure boot v2 does not know.
+    """
+    if not is_private(pem):
         raise FormatError(
-            f"{name} is no key in PEM form", todo="give an RSA-3072 or ECDSA key as PEM"
-        ) from None
-    public = key.public_key() if hasattr(key, "public_key") else key
-    if not isinstance(public, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
-        raise FormatError(
-            f"{name} is a {type(public).__name__.lstrip('_')}", todo="give an RSA-3072 or ECDSA key"
+            f"{name} is no private key in PEM form", todo="give an RSA-3072 or ECDSA private key"
         )
     try:
-        scheme_of(public)
+        key = serialization.load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise FormatError(
+            f"{name} is enciphered with a passphrase",
+            todo="decipher it, and bring it into the vault, which enciphers it again: harness vault boot-key import",
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise _no_pem(name) from None
+    if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+        raise _wrong_kind(key, name)
+    _require_known(key.public_key(), name)
+    return key
+
+
+def is_private(pem: bytes) -> bool:
+    """Whether a PEM file holds a private key."""
+    return b"PRIVATE KEY-----" in pem
+
+
+def _no_pem(name: str) -> FormatError:
+    # What the library says of it may quote the file.
+    return FormatError(f"{name} is no key in PEM form", todo="give an RSA-3072 or ECDSA key as PEM")
+
+
+def _wrong_kind(key: object, name: str) -> FormatError:
+    kind = type(key).__name__.lstrip("_").removesuffix("PrivateKey").removesuffix("PublicKey")
+    return FormatError(f"{name} is a key for {kind}", todo="give an RSA-3072 or ECDSA key")
+
+
+def _require_known(key: PublicKey, name: str) -> None:
+    try:
+        scheme_of(key)
     except FormatError as error:
-        raise FormatError(f"{name}: {error.message}", todo=error.todo) from error
-    return public
+        raise FormatError(f"{name}: {error.message}", todo=error.todo) from None
 
 
 def _scheme_of_block(block: bytes) -> SigningScheme | None:

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.chips import CHIPS, TWINS
+from harness.chips import CHIPS, TWINS, SigningScheme
 
 FORMAT_VERSION = 1
 """Version of boards.yaml that this code writes and reads; newer files are refused."""
@@ -148,6 +148,64 @@ class Network(BaseModel):
         return self
 
 
+PKCS11 = "pkcs11:"
+"""Before the name of a token's file, where a board's signing key is in a token."""
+
+
+def _key_source(value: str) -> str:
+    """Where a signing key comes from: the vault, a PEM file, or a token."""
+    if "-----BEGIN" in value:
+        raise ValueError("the key itself does not belong here; give the name of its PEM file")
+    if not value.strip() or value == PKCS11:
+        raise ValueError("give 'vault', the name of a PEM file, or 'pkcs11:' and the name of a token's file")
+    scheme, colon, _ = value.partition(":")
+    # A single letter before a colon is a drive.
+    if colon and len(scheme) > 1 and f"{scheme}:" != PKCS11:
+        raise ValueError(f"'{scheme}:' is no place for keys; there are 'vault', PEM files, and 'pkcs11:FILE'")
+    return value
+
+
+class SecureBoot(BaseModel):
+    """Which keys a board with secure boot v2 knows, and is signed with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keys: Annotated[list[Annotated[str, AfterValidator(_key_source)]], Field(min_length=1)] = ["vault"]
+    """By digest slot: `vault`, a PEM file, or `pkcs11:` and a token's file; relative to boards.yaml. A public PEM is
+    only known to the board, its private half stays elsewhere."""
+    scheme: SigningScheme | None = None
+    """How it signs; default: the chip's first."""
+
+    @field_validator("keys")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        files = [name for name in value if name != "vault"]
+        if len(set(files)) != len(files):
+            raise ValueError("the same key is named for two digest slots")
+        return value
+
+
+class FlashKeyEntry(BaseModel):
+    """Where a new flash key of this board comes from, when it is not to be made here. Asked once: the vault keeps it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: Annotated[str, Field(min_length=1)] | None = None
+    """Key file; `{mac}`, `{mac_hex}` and `{chip}` are filled in; relative to boards.yaml."""
+    command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    """Command that prints the key, raw or as hexadecimal digits; the same words are filled in."""
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """For the command."""
+    variables: list[str] = []
+    """Environment variables that the command may see, by name."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FlashKeyEntry:
+        if (self.file is None) == (self.command is None):
+            raise ValueError("say where the key comes from in one way: 'file' or 'command'")
+        return self
+
+
 class Entry(BaseModel):
     """What every board's entry may say, whatever its link."""
 
@@ -157,6 +215,9 @@ class Entry(BaseModel):
     description: str = ""
     tags: list[str] = []
     network: Network = Network()
+    secure_boot: SecureBoot = SecureBoot()
+    """For profiles with secure boot."""
+    flash_key: FlashKeyEntry | None = None
 
     @field_validator("chip")
     @classmethod
@@ -165,6 +226,26 @@ class Entry(BaseModel):
         if name not in CHIPS:
             raise ValueError(f"chip '{value}' is not supported; use one of: {', '.join(CHIPS)}")
         return name
+
+    @model_validator(mode="after")
+    def _keys_of_the_chip(self) -> Entry:
+        boot = CHIPS[self.chip].secure_boot
+        title = CHIPS[self.chip].title
+        if len(self.secure_boot.keys) > boot.digest_slots:
+            raise ValueError(
+                f"secure_boot: {title} has room for {boot.digest_slots} key(s), {len(self.secure_boot.keys)} are named"
+            )
+        if self.secure_boot.scheme is not None and self.secure_boot.scheme not in boot.schemes:
+            known = ", ".join(scheme.value for scheme in boot.schemes)
+            raise ValueError(
+                f"secure_boot: {title} does not verify {self.secure_boot.scheme.value}; use one of: {known}"
+            )
+        return self
+
+    @property
+    def signing_scheme(self) -> SigningScheme:
+        """How images for this board are signed for secure boot."""
+        return self.secure_boot.scheme or CHIPS[self.chip].secure_boot.schemes[0]
 
     @property
     def firmware_fragments(self) -> tuple[str, ...]:

@@ -74,11 +74,19 @@ def proof_by_firmware(
         secure_version=int(status["secure_version"]),
         project_name=str(status["project"]),
     )
-    answer = board.take(sealed(header, body, sign), name="key-proof.pkg")
+    answer = _sent(board, sealed(header, body, sign))
     if answer.error in ("bad-signature", "no-signature-key"):
-        bare = board.take(body, name="key-proof.bin", bare=1)
+        bare = _sent(board, body, bare=1)
         answer = answer if bare.error == "bare-not-allowed" else bare
     return _judged(answer, slot)
+
+
+def _sent(board: ProofBoard, data: bytes, **arguments: int) -> Answer:
+    """Over the UART, where no network need be set up for a sector; else as updates go."""
+    answer = board.take(data, name="key-proof.pkg", over="uart", **arguments)
+    return (
+        board.take(data, name="key-proof.pkg", **arguments) if answer.error == "unknown-command" else answer
+    )
 
 
 def _why_not_asked(status: Mapping[str, Any]) -> str | None:

@@ -7,10 +7,12 @@ right: a wrong label is signed like a right one, so that the signature check can
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.chips import Chip
+from harness.errors import UsageError
 from harness.formats.flash_encryption import pad_to_block
 from harness.formats.ota_package import (
     HEADER_BYTES,
@@ -20,6 +22,7 @@ from harness.formats.ota_package import (
     parse_package,
 )
 from harness.formats.partition import Partition
+from harness.formats.signature_block import BLOCK_BYTES, blocks_of, regions, unsigned_length, with_crc
 from harness.ota.mac_address import parse_mac
 from harness.ota.release import (
     Release,
@@ -30,6 +33,9 @@ from harness.ota.release import (
     make_package,
     sealed,
 )
+
+SignImage = Callable[[bytes], bytes]
+"""Takes an unsigned image, as it was built, and returns it with a signature sector."""
 
 _CHIP_ID_OFFSET_IN_IMAGE = 12
 _SHA256_BYTES = 32
@@ -161,6 +167,80 @@ def with_image_chip_id(recipe: Recipe, chip_id: int) -> bytes:
     hash_at = recipe.release.parsed.size_bytes - _SHA256_BYTES
     image[hash_at : hash_at + _SHA256_BYTES] = hashlib.sha256(image[:hash_at]).digest()
     return around_image(recipe, bytes(image))
+
+
+# ---- secure boot: a right package around an image that the device must not start ---------------------------
+
+
+def with_release(recipe: Recipe, release: Release) -> bytes:
+    """A right package of another release. Expected: ``secure-version-too-old`` where its secure version is below
+    the running one's, else it is taken."""
+    return replace(recipe, release=release).package()
+
+
+def with_unsigned_image(recipe: Recipe) -> bytes:
+    """The image without its signature sector. Expected with secure boot: ``image-invalid``.
+
+    Raises:
+        UsageError: it has none.
+    """
+    return around_image(recipe, _unsigned(recipe))
+
+
+def with_image_signed_by(recipe: Recipe, sign_image: SignImage) -> bytes:
+    """The image signed by somebody else. Expected: ``image-invalid`` for a key that the device does not know, or that
+    is revoked; else it is taken.
+
+    Raises:
+        UsageError: the image is not signed now.
+    """
+    return around_image(recipe, sign_image(_unsigned(recipe)))
+
+
+DAMAGES = ("magic", "version", "image digest", "public key", "signature", "crc", "padding")
+"""Regions of a signature block that `with_signature_damaged` takes."""
+
+NOBODY_LOOKS_AT = frozenset({"padding"})
+"""Regions whose damage changes nothing."""
+
+ONLY_THE_ROM_LOOKS_AT = frozenset({"image digest"})
+"""Regions that a running application of ESP-IDF does not compare, but the bootloader does, through the ROM: such an
+update is taken and does not boot."""
+
+
+def with_signature_damaged(recipe: Recipe, region: str) -> bytes:
+    """One bit of that region inverted in every signature block, and the CRC made to fit again (but for ``crc``).
+
+    Expected: ``image-invalid``, but see `ONLY_THE_ROM_LOOKS_AT` and `NOBODY_LOOKS_AT`.
+
+    Raises:
+        UsageError: the image is not signed, or there is no such region.
+    """
+    if region not in DAMAGES:
+        raise UsageError(
+            f"a signature block has no region '{region}'", todo=f"there are: {', '.join(DAMAGES)}"
+        )
+    image = bytearray(recipe.release.image)
+    start = len(_unsigned(recipe))
+    for found in blocks_of(recipe.release.image):
+        at = start + found.index * BLOCK_BYTES
+        block = bytearray(image[at : at + BLOCK_BYTES])
+        # Behind the first byte, which for an ECDSA key is its curve: that would be another scheme.
+        place = regions(found.scheme)[region]
+        block[place.offset + min(1, place.size - 1)] ^= 1
+        whole = bytes(block) if region in ("crc", "padding") else with_crc(bytes(block))
+        image[at : at + BLOCK_BYTES] = whole
+    return around_image(recipe, bytes(image))
+
+
+def _unsigned(recipe: Recipe) -> bytes:
+    image = recipe.release.image
+    if not blocks_of(image):
+        raise UsageError(
+            f"{recipe.release.project_name} {recipe.release.version} is not signed for secure boot",
+            todo="use a board whose profile has secure boot",
+        )
+    return image[: unsigned_length(image)]
 
 
 # ---- a right package that something happened to ------------------------------------------------------------

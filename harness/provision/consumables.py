@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from harness.chips.chip import KEY_PURPOSE_NUMBERS
 from harness.chips.efuses import efuse_geometry
 from harness.errors import UsageError
 from harness.provision.chip_state import ChipState, Download
@@ -20,8 +21,7 @@ SECURE_VERSION_FUSE = "SECURE_VERSION"
 _DIGEST = "SECURE_BOOT_DIGEST"
 """With what the purpose of a block that holds a boot key begins."""
 
-_DIGEST_PURPOSES = {9 + slot: f"{_DIGEST}{slot}" for slot in range(3)}
-"""``esp_efuse_purpose_t`` of ESP-IDF: the same numbers on every chip that can revoke."""
+_DIGEST_PURPOSES = {n: name for name, n in KEY_PURPOSE_NUMBERS.items() if name.startswith(_DIGEST)}
 
 
 class Resource(str, Enum):

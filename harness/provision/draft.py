@@ -11,7 +11,7 @@ from harness.provision.recognition import Recognition, lock_of
 from harness.provision.request import Request
 from harness.provision.secure_boot_state import secure_boot_is_on, trusted_slots
 from harness.provision.steps import BurnKey, FirmwareCommand, LockDownload, Step, WriteFlash, WriteRecord
-from harness.vault.key_ref import KeyState
+from harness.vault.key_ref import KEYLESS
 
 
 def made(
@@ -56,7 +56,7 @@ def made(
         digests=tuple((each.slot, each.digest.hex(), each.name) for each in request.digests)
         if profile.secure_boot
         else (),
-        key_state=KeyState.DEVICE_MADE.value if request.keyless else None,
+        key_state=request.key_state.value if request.key_state is not None else None,
     )
 
 
@@ -69,10 +69,10 @@ def _remarks(request: Request, steps: Sequence[Step], now: Recognition) -> tuple
             "one step of Espressif's workflow is left out on purpose: the key is not deleted, its owner keeps it "
             "in the vault. Its state is test-only: do not ship this device"
         )
-    if request.keyless:
+    if request.key_state is not None:
         found.append(
-            "its flash key is made by the device or was made elsewhere, and is not in the vault: the device itself "
-            "enciphers its updates, and raw updates are not applicable"
+            f"its flash key is {KEYLESS[request.key_state]} and not in the vault: the device itself enciphers its "
+            "updates, and raw updates are not applicable"
         )
     lockable = profile.encryption is Profile.RELEASE or profile is Profile.OPEN_SBV2
     if lockable and request.lock is Lock.NONE and steps and lock_of(state) is Lock.NONE:

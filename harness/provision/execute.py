@@ -214,7 +214,7 @@ class _Run:
     def _prepare(self) -> None:
         """Key readable, copies made, intent synced: only then may a fuse or an encrypted flash be touched."""
         ref = self._key_ref()
-        if self._physical and self.plan.burns and ref is not None:
+        if self._physical and self.plan.burns and (ref is not None or self.plan.digests):
             self.remarks += [report.text() for report in refresh(self.vault)]
             self.remarks += require_safe_place(self.vault, self.plan.mac)
         earlier = self.vault.intent(self.plan.mac)

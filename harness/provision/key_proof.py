@@ -7,7 +7,7 @@ from harness.errors import FormatError
 from harness.formats.app_image import IMAGE_MAGIC, parse_app_image
 from harness.formats.flash_encryption import decrypt
 from harness.provision.chip_state import ChipState, Download
-from harness.provision.key_blocks import flash_key_blocks, key_parts
+from harness.provision.key_blocks import flash_key_blocks, key_parts, shares_one_block
 from harness.provision.session import Session
 from harness.vault.key_proof import KeyProof, ProofResult
 from harness.vault.key_ref import key_id
@@ -22,14 +22,15 @@ def can_read_flash(state: ChipState) -> bool:
 
 
 def proof_by_key_block(state: ChipState, key: bytes) -> KeyProof | None:
-    """By the key block itself, where it can still be read. None: it cannot, or holds nothing."""
-    blocks = [block for block in flash_key_blocks(state) if block.readable and block.key_id is not None]
-    if not blocks:
+    """By the key's own blocks, where they can still be read. None: they cannot, or hold more than a key."""
+    chip, blocks = state.chip, flash_key_blocks(state)
+    purposes = {part.purpose: part for part in key_parts(chip)}
+    if shares_one_block(chip) or {block.purpose for block in blocks} != set(purposes):
+        return None
+    if not all(block.readable and block.key_id is not None for block in blocks):
         return None
     for block in blocks:
-        part = next((part for part in key_parts(state.chip) if part.purpose == block.purpose), None)
-        wanted = key if part is None else part.of(key)
-        if block.key_id != key_id(wanted):
+        if block.key_id != key_id(purposes[block.purpose].of(key)):
             return KeyProof(ProofResult.WRONG, f"{block.name} can be read, and holds another key")
     names = ", ".join(block.name for block in blocks)
     return KeyProof(ProofResult.PROVEN, f"{names} can be read, and holds it")

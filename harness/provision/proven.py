@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from harness.errors import RefusedError
@@ -11,6 +13,7 @@ from harness.vault.errors import NoKeyHereError
 from harness.vault.key_life import due_notes
 from harness.vault.key_record import KeyRecord
 from harness.vault.key_ref import KeyRef, KeyState
+from harness.vault.key_source import KeySource
 from harness.vault.vault import no_key_text, no_key_todo
 
 
@@ -48,13 +51,30 @@ def require_key(plan: Plan, record: KeyRecord | None) -> None:
         require_proven(record.ref, step)
 
 
-def with_key_notes(plan: Plan, record: KeyRecord | None) -> Plan:
-    """`plan`, saying what a person should know of the key of its board."""
-    if record is None or not plan.profile.encrypts:
+def with_key_notes(plan: Plan, record: KeyRecord | None, source: KeySource | None = None) -> Plan:
+    """`plan`, saying what a person should know of the key of its board; `source` is where a new one comes from."""
+    if not plan.profile.encrypts:
         return plan
-    # A plan that burns a key says the same of it in its own words.
-    told = any(isinstance(step, BurnKey) for step in plan.steps) and record.state is KeyState.TEST_ONLY
-    return plan if told else replace(plan, remarks=(*plan.remarks, *due_notes(record)))
+    steps = {type(step) for step in plan.steps}
+    notes: Sequence[str] = ()
+    if MakeKey in steps and source is not None:
+        notes = (f"its flash key is not made here, it comes from: {source.text}",)
+    # A plan that burns a key says in its own words that it is test-only.
+    elif record is not None and not (BurnKey in steps and record.state is KeyState.TEST_ONLY):
+        notes = due_notes(record)
+    return replace(plan, remarks=(*plan.remarks, *notes))
+
+
+@contextmanager
+def saying_what_became_of(record: KeyRecord | None) -> Iterator[None]:
+    """A refusal for want of a key says why there is none."""
+    try:
+        yield
+    except RefusedError as error:
+        if record is not None and not record.state.has_key:
+            error.message = f"{error.message}\n  {no_key_text(record)}"
+            error.todo = no_key_todo(record)
+        raise
 
 
 def _depends_on_key(step: Step) -> bool:

@@ -40,17 +40,26 @@ class Request:
     """The device makes its flash key itself, at its first start."""
 
     @property
-    def keyless(self) -> bool:
-        """The flash key is one that only the device knows."""
+    def key_state(self) -> KeyState | None:
+        """What is known of a flash key that is not in the vault; None: it is there, or shall be made."""
+        if self.device_key:
+            return KeyState.DEVICE_MADE
         if not self.profile.encrypts or self.key is not None:
-            return self.device_key
-        told = self.record is not None and self.record.key_state == KeyState.DEVICE_MADE.value
+            return None
+        told = self.record.key_state if self.record is not None else None
+        if told is not None and not KeyState(told).has_key:
+            return KeyState(told)
         shown = (
             self.intent is None
             and self.state.encrypted
             and any(not block.readable for block in flash_key_blocks(self.state))
         )
-        return self.device_key or told or shown
+        return KeyState.ELSEWHERE if shown else None
+
+    @property
+    def keyless(self) -> bool:
+        """The flash key is one that is not in the vault."""
+        return self.key_state is not None
 
 
 def check_request(request: Request) -> None:

@@ -18,7 +18,7 @@ import esptool
 from esptool.targets import CHIP_DEFS
 from esptool.util import UnsupportedCommandError
 
-from harness.chips import Chip, chip_with_id
+from harness.chips import Chip, chip_named, chip_with_id
 from harness.errors import BoardError, HarnessError, LabError
 from harness.links.device_port import PORT_ERRORS
 from harness.provision.burner import ChipFellSilentError, FuseBurner
@@ -47,6 +47,14 @@ SMALL_BYTES = 1 << 16
 
 _WORTH_COMPRESSING = 0.9
 """Ciphertext does not compress; what does shrinks to less than this, blank stretches to nothing."""
+
+
+class OtherChipError(BoardError):
+    """Another chip answers; `found` is its row, None where there is none or its ROM did not say."""
+
+    def __init__(self, message: str, found: Chip | None, *, board: str | None) -> None:
+        super().__init__(message, board=board, todo="correct 'chip' in its entry")
+        self.found = found
 
 
 class RomSession:
@@ -402,19 +410,20 @@ class RomSession:
         if self._esp.USES_MAGIC_VALUE:
             magic = int(self._esp.read_reg(self._esp.CHIP_DETECT_MAGIC_REG_ADDR))
             if magic != self._esp.MAGIC_VALUE:
-                raise BoardError(
+                raise OtherChipError(
                     f"this chip is not an {self.chip.title} (magic value {magic:#010x})",
+                    None,
                     board=self.board,
-                    todo="correct 'chip' in its entry",
                 )
             return
         found = self._esp.get_security_info().get("chip_id")
-        if found is not None and found != self.chip.chip_id:
-            other = chip_with_id(found)
-            raise BoardError(
+        if found != self.chip.chip_id:
+            # Only ESP32-S2 answers without its number.
+            other = chip_with_id(found) if found is not None else chip_named("esp32s2")
+            raise OtherChipError(
                 f"this chip is {other.title if other else f'no. {found}'}, not {self.chip.title}",
+                other,
                 board=self.board,
-                todo="correct 'chip' in its entry",
             )
 
     @contextmanager

@@ -43,6 +43,8 @@ class Verdict:
     subject: str
     claims: Sequence[Claim]
     facts: Mapping[str, Any]
+    marks: Sequence[str] = ()
+    """What whoever holds the device must know, whatever was proven: that it must not be shipped, and why."""
 
     @property
     def standing(self) -> Standing:
@@ -67,7 +69,7 @@ class Verdict:
         ]
 
     def lines(self) -> list[str]:
-        """For a person: one line per claim, its evidence behind it, the verdict last."""
+        """For a person: one line per claim, its evidence behind it, then the marks, the verdict last."""
         marks = {
             Standing.PROVEN: "✓",
             Standing.FAILED: "✗",
@@ -76,7 +78,7 @@ class Verdict:
         }
         width = max((len(claim.text) for claim in self.claims), default=0)
         rows = [f"  {marks[c.standing]} {c.text.ljust(width)}  {c.evidence}" for c in self.claims]
-        return [*rows, "", f"{self.word}: {self.subject}"]
+        return [*rows, *(f"  ! {mark}" for mark in self.marks), "", f"{self.word}: {self.subject}"]
 
     def to_json(self) -> dict[str, Any]:
         """For machines; carries its format version."""
@@ -87,5 +89,6 @@ class Verdict:
             "claims": [
                 {"text": c.text, "standing": c.standing.value, "evidence": c.evidence} for c in self.claims
             ],
+            "marks": list(self.marks),
             "facts": dict(self.facts),
         }

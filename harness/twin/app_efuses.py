@@ -11,6 +11,7 @@ from harness.twin.boot_lines import Level
 from harness.twin.efuse_driver import ERR_NOT_SUPPORTED, OK, DriverLog, EfuseDriver
 from harness.twin.efuses import Efuses
 from harness.twin.secure_boot_release import secure_boot_findings
+from harness.twin.secure_boot_startup import SecureBootStartup
 from harness.twin.secure_version import raise_secure_version
 from harness.twin.security import EncryptionMode, encryption_mode, release_findings
 
@@ -89,6 +90,11 @@ class AppEfuses:
             if finding.text:
                 self._log.log(Level.WARN, "flash_encrypt", finding.text)
         return not any(finding.fails for finding in findings)
+
+    def check_secure_boot(self, *, allow_unused_slots: bool) -> int:
+        """``esp_secure_boot_init_checks``: what the start-up mends."""
+        check = SecureBootStartup(self._efuses, self._driver, self._log)
+        return check.run(allow_unused_slots=allow_unused_slots)
 
     def verify_secure_boot(self, *, aggressive: bool) -> bool:
         """``esp_secure_boot_cfg_verify_release_mode``, with its warnings."""

@@ -28,7 +28,6 @@ from harness.twin.boot_context import RESET_SOFTWARE_CPU, BootContext, LoadedApp
 from harness.twin.image_verify import HEADER_BYTES, SEGMENT_HEADER_BYTES
 from harness.twin.operations import FlashFault
 from harness.twin.rpc import ConnectionEnded, RpcServer, Stopped
-from harness.twin.security import has_key_purposes
 
 RPC_FD_VARIABLE = "ESP_TWIN_FD"
 STDERR_FILE = "app-stderr.log"
@@ -150,7 +149,7 @@ class AppHost:
         if name == "SIGABRT":
             self._say("\r\nabort() was called at PC 0x00000000 on core 0")
         else:
-            causes = _RISCV_CAUSES if has_key_purposes(self._ctx.chip) else _XTENSA_CAUSES
+            causes = _XTENSA_CAUSES if self._ctx.chip.xtensa else _RISCV_CAUSES
             cause = causes.get(name, "Unknown")
             self._say(f"\r\nGuru Meditation Error: Core  0 panic'ed ({cause}). Exception was unhandled.")
         how = f"was ended by {name}" if name else f"ended with status {status}"

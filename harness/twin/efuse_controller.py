@@ -15,10 +15,8 @@ WINDOW_BYTES = 0x200
 WHO = "rom"
 """Registers are only reached in download mode; the operation log says rom."""
 
-# ESP32-C3: PGM_DATA0..7, then PGM_CHECK_VALUE0..2; RD_RS_ERR0 and 1.
-_C3_CHECK = 0x20
-_C3_RS_ERR0 = 0x1C0
-_C3_RS_ERR1 = 0x1C4
+# All chips but ESP32: PGM_DATA0..7 from 0, then PGM_CHECK_VALUE0..2.
+_CHECK = 0x20
 
 
 class EfuseController:
@@ -50,8 +48,8 @@ class EfuseController:
             return int.from_bytes(self._snapshot[index][at : at + 4], "little")
         if offset == self._geometry.command_offset:
             return 0
-        if self._geometry.coding is Coding.REED_SOLOMON and offset in (_C3_RS_ERR0, _C3_RS_ERR1):
-            return self._error_registers()[offset == _C3_RS_ERR1]
+        if offset in self._geometry.error_offsets:
+            return self._errors() >> 32 * self._geometry.error_offsets.index(offset) & 0xFFFFFFFF
         return self._registers.get(offset, 0)
 
     def write(self, offset: int, value: int) -> None:
@@ -82,14 +80,14 @@ class EfuseController:
         }
 
     def _read_only(self) -> tuple[int, ...]:
-        return (_C3_RS_ERR0, _C3_RS_ERR1) if self._geometry.coding is Coding.REED_SOLOMON else (0x11C,)
+        return self._geometry.error_offsets or (0x11C,)
 
     def _program_coded(self, index: int) -> None:
         """One block from the shared window; the check bytes are blown as given, right or wrong."""
         if index >= len(self._geometry.blocks):
             return
         data = self._window(0, CODED_BYTES)
-        check = self._window(_C3_CHECK, CHECK_BYTES)
+        check = self._window(_CHECK, CHECK_BYTES)
         block = self._geometry.block(index)
         value = int.from_bytes(data[: block.size_bytes], "little")
         self._efuses.program(index, value, who=WHO, check=check if index else None)
@@ -108,16 +106,17 @@ class EfuseController:
             self._registers.get(offset, 0).to_bytes(4, "little") for offset in range(start, start + size, 4)
         )
 
-    def _error_registers(self) -> tuple[int, int]:
-        """RD_RS_ERR0 and 1: 3 bits of corrected bytes per block, and a fail bit.
+    def _errors(self) -> int:
+        """The error registers as one number: per block from 1 on 3 bits of corrected bytes, and a fail bit.
 
-        On this chip the fail bit of a block lies one nibble above its count's (espefuse names it a design
-        error): count of block n at bit 4(n-1), fail of block n at bit 4n+3; block 10 has none.
+        On ESP32-C3 the fail bit of a block lies one nibble above its count's: count of block n at bit 4(n-1), fail
+        of block n at bit 4n+3; block 10 has none.
         """
-        both = 0
+        found = 0
+        up = 4 * self._geometry.fail_bit_one_nibble_up
         for block in self._geometry.blocks[1:]:
             wrong, failed = self._efuses.coding_errors(block.index)
-            both |= min(wrong, 7) << 4 * (block.index - 1)
-            if failed and block.index < len(self._geometry.blocks) - 1:
-                both |= 1 << 4 * block.index + 3
-        return both & 0xFFFFFFFF, both >> 32
+            found |= min(wrong, 7) << 4 * (block.index - 1)
+            if failed and not (up and block is self._geometry.blocks[-1]):
+                found |= 1 << 4 * (block.index - 1) + up + 3
+        return found

@@ -80,7 +80,10 @@ class EfuseDriver:
         return self._note(row.block, value << row.bit & row.mask)
 
     def raise_count(self, name: str, count: int) -> int:
-        """``esp_efuse_write_field_cnt``: sets the `count` lowest bits of a field that are still 0."""
+        """``esp_efuse_write_field_cnt``: sets the `count` lowest bits of a field that are still 0.
+
+        Where there are not so many, an error; within a batch those that there are will be burned all the same.
+        """
         row = self._efuses.geometry.field(name)
         present, new = self._efuses.field(name), 0
         for bit in range(row.bits):
@@ -89,6 +92,8 @@ class EfuseDriver:
                 count -= 1
         if count:
             self._say(Level.ERROR, f"The required number of bits can not be set. [Not set {count}]")
+            if self._depth:
+                self._note(row.block, new << row.bit)
             return ERR_CNT_IS_FULL
         return self._note(row.block, new << row.bit)
 

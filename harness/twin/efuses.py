@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,6 +30,24 @@ CODING_FILE = "efuse-coding.json"
 
 CLK8M_FREQ = 52
 """ESP32's 8 MHz oscillator as the factory measures it (about 51 to 53); esptool needs it for the crystal."""
+
+
+_FACTORY_FUSES: Mapping[str, Mapping[str, int]] = {
+    "esp32": {"CHIP_VER_REV1": 1, "CHIP_VER_REV2": 1, "CLK8M_FREQ": CLK8M_FREQ},
+    "esp32s2": {"WAFER_VERSION_MAJOR": 1},
+    "esp32s3": {"WAFER_VERSION_MINOR_LO": 3},
+    "esp32c2": {"WAFER_VERSION_MAJOR": 1},
+    "esp32c3": {"WAFER_VERSION_MINOR_LO": 3},
+    "esp32c5": {"WAFER_VERSION_MAJOR": 1, "MAC_EXT": 0xFFFE},
+    "esp32c6": {"WAFER_VERSION_MINOR": 2, "MAC_EXT": 0xFFFE},
+    "esp32h2": {"WAFER_VERSION_MAJOR": 1, "WAFER_VERSION_MINOR": 2, "MAC_EXT": 0xFFFE},
+    "esp32p4": {"WAFER_VERSION_MAJOR_LO": 3},
+}
+"""What the factory burns besides the MAC: the revision, and what makes an EUI-64 of the MAC.
+
+ESP32 is v3.0, ESP32-C3 and ESP32-S3 v0.3, those of Espressif's QEMU; the others are what their
+rows in `harness.chips` ask for, or what is sold.
+"""
 
 
 class Efuses:
@@ -83,7 +102,12 @@ class Efuses:
         if isinstance(name, str) and not self.geometry.has_block(name):
             bit = self.geometry.field(name).read_disable
         else:
-            bit = self.geometry.block(name).read_disable
+            block = self.geometry.block(name)
+            bit = block.read_disable
+            if bit is None:
+                # ESP32-C2: the block counts as hidden when its lower half is, which is what the flash key needs.
+                halves = [row for row in self.geometry.fields if row.block == block.index]
+                bit = next((row.read_disable for row in halves if row.read_disable is not None), None)
         return bit is not None and bool(self.field("RD_DIS") >> bit & 1)
 
     def write_protected(self, name: str | int) -> bool:
@@ -107,8 +131,14 @@ class Efuses:
             known = {0b100: 0, 0b101: 1, 0b111: 3}
             bits = 0b100 | self.field("CHIP_VER_REV2") << 1 | self.field("CHIP_VER_REV1")
             return known.get(bits, 0) * 100 + self.field("WAFER_VERSION_MINOR")
-        minor = self.field("WAFER_VERSION_MINOR_HI") << 3 | self.field("WAFER_VERSION_MINOR_LO")
-        return self.field("WAFER_VERSION_MAJOR") * 100 + minor
+        return self._joined("WAFER_VERSION_MAJOR") * 100 + self._joined("WAFER_VERSION_MINOR")
+
+    def _joined(self, name: str) -> int:
+        """A number that some chips keep in two fields, `name`_LO and `name`_HI."""
+        if self.has_field(name):
+            return self.field(name)
+        low = f"{name}_LO"
+        return self.field(f"{name}_HI") << self.geometry.field(low).bits | self.field(low)
 
     # What changes
 
@@ -299,16 +329,11 @@ def mac_crc(mac: bytes) -> int:
 
 
 def factory_content(chip: Chip, mac: bytes) -> bytes:
-    """The eFuse file of a chip as it leaves the factory: MAC and revision; ESP32 also MAC_CRC and CLK8M_FREQ.
-
-    ESP32 is revision v3.0, ESP32-C3 v0.3: those of Espressif's QEMU.
-    """
+    """The eFuse file of a chip as it leaves the factory: MAC and revision; ESP32 also MAC_CRC and CLK8M_FREQ."""
     geometry = efuse_geometry(chip.name)
-    values = {"MAC": int.from_bytes(mac, "big")}
+    values = {"MAC": int.from_bytes(mac, "big"), **_FACTORY_FUSES[chip.name]}
     if geometry.has_field("MAC_CRC"):
-        values |= {"MAC_CRC": mac_crc(mac), "CHIP_VER_REV1": 1, "CHIP_VER_REV2": 1, "CLK8M_FREQ": CLK8M_FREQ}
-    else:
-        values |= {"WAFER_VERSION_MINOR_LO": 3}
+        values["MAC_CRC"] = mac_crc(mac)
     content = bytearray(geometry.file_size_bytes)
     for name, value in values.items():
         row = geometry.field(name)

@@ -54,7 +54,8 @@ _CODING_NONE, _CODING_3_4, _CODING_BOTH = 0, 1, 3
 class FirstBoot:
     """One attempt, after an app was found that would start.
 
-    `image_check` gives the bootloader's check of an image that is only verified.
+    `image_check` gives the bootloader's check of an image that is only verified. `batch` is a driver in whose open
+    batch secure boot has been noted, on a chip where the keys of both go into one block: then all is burned together.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class FirstBoot:
         log: BootLog,
         image_check: Callable[[], ImageCheck],
         flash_size_bytes: int,
+        batch: EfuseDriver | None = None,
     ) -> None:
         self._ctx = ctx
         self._efuses = ctx.efuses
@@ -73,7 +75,8 @@ class FirstBoot:
         self._flash_size_bytes = flash_size_bytes
         """As the bootloader's own header has it: what the table is checked against."""
         self._burns = idf_burns(ctx.chip.name)
-        self._driver = EfuseDriver(ctx.efuses, log, who=WHO)
+        self._batch = batch
+        self._driver = batch or EfuseDriver(ctx.efuses, log, who=WHO)
 
     def run(self) -> Outcome | None:
         """Encrypt, and reset; None when the bootloader refuses or fails: then it does not start this app.
@@ -87,6 +90,12 @@ class FirstBoot:
         if error:
             self._log.error("boot", f"Initialization of Flash Encryption key failed ({error})")
             return None
+        if self._batch is not None:
+            error = self._batch.commit()
+            if error:
+                self._log.error("boot", f"Error programming eFuses (err=0x{error & 0xFFFFFFFF:x}).")
+                return None
+            self._log.info("boot", "Secure boot permanently enabled")
         try:
             error = self._encrypt_contents()
         except _Stopped:

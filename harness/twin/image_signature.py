@@ -8,10 +8,10 @@ image digest that a block repeats.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from harness.chips import Chip
-from harness.chips.chip import SigningScheme
+from harness.chips import Chip, SigningScheme
 from harness.twin.boot_lines import Level
 from harness.twin.security import FuseReader, secure_boot_enabled
 from harness.twin.signature import (
@@ -150,25 +150,28 @@ class BootloaderSignature:
 
 
 class AppSignature:
-    """The check of an application with secure boot, before it accepts an update."""
+    """The check of an application with secure boot, before it accepts an update.
 
-    def __init__(self, efuses: FuseReader, scheme: SigningScheme) -> None:
+    `running` gives the running app's own signature sector: its keys are trusted as long as secure boot is off.
+    """
+
+    def __init__(self, efuses: FuseReader, scheme: SigningScheme, running: Callable[[], bytes]) -> None:
         self._efuses = efuses
+        self._running = running
         self._chip = efuses.chip
         self._rsa = scheme.is_rsa
         self._scheme = _Scheme(efuses.chip, scheme)
 
     def verifies(self, sector: bytes, image: ImageDigest, log: SignatureLog) -> bool:
-        log.log(Level.INFO, _TAG, "Take trusted digest key(s) from eFuse block(s)")
-        trusted = [digest for digest in trusted_digests(self._efuses) if digest is not None]
-        if not trusted:
+        trusted = self._trusted(log)
+        if not any(trusted):
             log.log(Level.ERROR, _TAG, "Could not read secure boot digests!")
             return False
         for index, block in enumerate(blocks_of(sector)[: self._chip.secure_boot.signature_blocks]):
             if not self._scheme.takes(block, log):
                 continue
             digest = block.key_digest(self._chip)
-            slot = next((i for i, known in enumerate(trusted) if digest.startswith(known)), None)
+            slot = next((i for i, known in enumerate(trusted) if known and digest.startswith(known)), None)
             if slot is None:
                 continue
             log.log(Level.INFO, _TAG, f"#{index} app key digest == #{slot} trusted key digest")
@@ -176,6 +179,18 @@ class AppSignature:
             if self._verifies(block, image, log):
                 return True
         return False
+
+    def _trusted(self, log: SignatureLog) -> Sequence[bytes | None]:
+        if secure_boot_enabled(self._efuses):
+            log.log(Level.INFO, _TAG, "Take trusted digest key(s) from eFuse block(s)")
+            return trusted_digests(self._efuses)
+        log.log(Level.INFO, _TAG, "Take trusted digest key(s) from running app")
+        size = self._chip.secure_boot.digest_size_bytes
+        blocks = blocks_of(self._running())[: self._chip.secure_boot.signature_blocks]
+        own = [b.key_digest(self._chip)[:size] for b in blocks if self._scheme.takes(b, log)]
+        if not own:
+            log.log(Level.ERROR, _TAG, "No signatures were found for the running app")
+        return own
 
     def _verifies(self, block: SignatureBlock, image: ImageDigest, log: SignatureLog) -> bool:
         verified = block.verifies(self._chip, image, by_hardware=False)

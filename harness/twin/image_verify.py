@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from harness.twin.boot_lines import Level
 from harness.twin.cipher import FlashCipher
 from harness.twin.image_signature import ImageSignature
 from harness.twin.operations import FlashFault
-from harness.twin.security import FuseReader, efuse_block_revision, has_key_purposes
+from harness.twin.security import FuseReader, efuse_block_revision, is_classic
 from harness.twin.signature import SECTOR_BYTES, ImageDigest
 
 ERR_FAIL = -1
@@ -74,6 +75,45 @@ _MEMORY = {
         mapped=((0x42000000, 0x42800000), (0x3C000000, 0x3C800000)),
         loadable=((0x3FC80000, 0x3FCE0000), (0x4037C000, 0x403E0000), (0x50000000, 0x50002000)),
     ),
+    "esp32s2": MemoryMap(
+        mapped=((0x40080000, 0x40800000), (0x3F000000, 0x3FF80000)),
+        loadable=(
+            (0x3FFB0000, 0x40000000),
+            (0x40020000, 0x40070000),
+            (0x40070000, 0x40072000),
+            (0x3FF9E000, 0x3FFA0000),
+            (0x50000000, 0x50002000),
+        ),
+    ),
+    "esp32s3": MemoryMap(
+        mapped=((0x42000000, 0x44000000), (0x3C000000, 0x3E000000)),
+        loadable=(
+            (0x3FC88000, 0x3FD00000),
+            (0x40370000, 0x403E0000),
+            (0x600FE000, 0x60100000),
+            (0x50000000, 0x50002000),
+        ),
+    ),
+    "esp32c2": MemoryMap(
+        mapped=((0x42000000, 0x42400000), (0x3C000000, 0x3C400000)),
+        loadable=((0x3FCA0000, 0x3FCE0000), (0x4037C000, 0x403C0000)),
+    ),
+    "esp32c5": MemoryMap(
+        mapped=((0x42000000, 0x44000000),),
+        loadable=((0x40800000, 0x40860000), (0x50000000, 0x50004000)),
+    ),
+    "esp32c6": MemoryMap(
+        mapped=((0x42000000, 0x43000000),),
+        loadable=((0x40800000, 0x40880000), (0x50000000, 0x50004000)),
+    ),
+    "esp32h2": MemoryMap(
+        mapped=((0x42000000, 0x43000000),),
+        loadable=((0x40800000, 0x40850000), (0x50000000, 0x50001000)),
+    ),
+    "esp32p4": MemoryMap(
+        mapped=((0x40000000, 0x44000000),),
+        loadable=((0x4FF00000, 0x4FFC0000), (0x50108000, 0x50110000)),
+    ),
 }
 
 
@@ -98,6 +138,8 @@ class ImageHeader:
     spi_size: int
     entry_point: int
     wp_pin: int
+    pin_drive: bytes
+    """Three bytes, two pins each, the lower half first: clock, q, d, cs0, hd, wp."""
     chip_id: int
     min_chip_rev_full: int
     max_chip_rev_full: int
@@ -115,6 +157,7 @@ class ImageHeader:
             spi_size=f[3] >> 4,
             entry_point=f[4],
             wp_pin=f[5],
+            pin_drive=bytes(f[6:9]),
             chip_id=f[9],
             min_chip_rev_full=f[11],
             max_chip_rev_full=f[12],
@@ -271,7 +314,7 @@ class ImageCheck:
         if self._is_bootloader(offset):
             return None
         head = data[:APP_DESCRIPTION_BYTES].ljust(APP_DESCRIPTION_BYTES, b"\0")
-        if has_key_purposes(self.chip):
+        if not is_classic(self.chip):
             self._check_block_revision(*struct.unpack_from("<HH", head, 176))
         return AppDescription.from_bytes(head).secure_version if AppDescription.is_at(head) else None
 
@@ -374,7 +417,7 @@ def check_chip(
             f"chip revision check failed. Required >= v{least // 100}.{least % 100}, {found}",
         )
         raise ImageRejected(ERR_FAIL)
-    ignored = has_key_purposes(chip) and efuses.field("DISABLE_WAFER_VERSION_MAJOR")
+    ignored = not is_classic(chip) and efuses.field("DISABLE_WAFER_VERSION_MAJOR")
     if newest_too and most not in _REVISION_UNSET and chip_rev_full > most and not ignored:
         log.log(
             Level.ERROR,
@@ -382,6 +425,19 @@ def check_chip(
             f"chip revision check failed. Required <= v{most // 100}.{most % 100}, {found}",
         )
         raise ImageRejected(ERR_FAIL)
+
+
+def signature_sector_at(read: Callable[[int, int], bytes], offset: int) -> int:
+    """Where the signature of the image at `offset` belongs: the sector after its SHA-256.
+
+    As ``esp_image_get_metadata`` works it out, without checking anything.
+    """
+    header = ImageHeader.from_bytes(read(offset, HEADER_BYTES))
+    at = offset + HEADER_BYTES
+    for _ in range(min(header.segment_count, MAX_SEGMENTS)):
+        at += SEGMENT_HEADER_BYTES + int.from_bytes(read(at + 4, 4), "little")
+    at += 16 - (at - offset) % 16 + (SHA256_BYTES if header.hash_appended else 0)
+    return offset + -(-(at - offset) // SECTOR_BYTES) * SECTOR_BYTES
 
 
 def xor_fold(data: bytes) -> int:

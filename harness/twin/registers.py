@@ -17,6 +17,7 @@ from harness.twin.spi_flash import SPI_LAYOUTS, SpiFlashController
 from harness.twin.uart import Uart
 
 CRYSTAL_HZ = 40_000_000
+"""Of all modelled boards but those whose row in `CHIP_MAPS` has another."""
 
 
 class Device(Protocol):
@@ -43,6 +44,7 @@ class ChipMap:
     """(first, first behind) of memory that keeps what is written."""
     calibration: int | None = None
     """RTCCALICFG1 of timer group 0: the 8 MHz oscillator measured against the crystal."""
+    crystal_hz: int = CRYSTAL_HZ
 
 
 CHIP_MAPS = {
@@ -66,6 +68,70 @@ CHIP_MAPS = {
         strap=0x60004038,
         ram=((0x3FC80000, 0x3FCE0000), (0x4037C000, 0x403E0000), (0x50000000, 0x50002000)),
     ),
+    "esp32s2": ChipMap(
+        # The word by which esptool knows the chip, whose ROM does not say its number.
+        fixed=((0x40001000, 0x000007C6),),
+        uart_divider=0x3F400014,
+        stub_uart_clock_hz=CRYSTAL_HZ,
+        strap=0x3F404038,
+        ram=(
+            (0x3FF9E000, 0x3FFA0000),
+            (0x3FFB0000, 0x40000000),
+            (0x40020000, 0x40072000),
+            (0x50000000, 0x50002000),
+        ),
+    ),
+    "esp32s3": ChipMap(
+        fixed=(),
+        uart_divider=0x60000014,
+        stub_uart_clock_hz=CRYSTAL_HZ,
+        strap=0x60004038,
+        ram=(
+            (0x3FC88000, 0x3FD00000),
+            (0x40370000, 0x403E0000),
+            (0x600FE000, 0x60100000),
+            (0x50000000, 0x50002000),
+        ),
+    ),
+    # Most boards of this chip have 26 MHz, at which its ROM speaks at 74880 baud; this one has 40 MHz.
+    "esp32c2": ChipMap(
+        fixed=(),
+        uart_divider=0x60000014,
+        stub_uart_clock_hz=CRYSTAL_HZ,
+        strap=0x60004038,
+        ram=((0x3FCA0000, 0x3FCE0000), (0x4037C000, 0x403C0000)),
+    ),
+    "esp32c5": ChipMap(
+        # PCR_SYSCLK_CONF: the crystal that the ROM expects, in MHz from bit 24 on.
+        fixed=((0x60096110, 48 << 24),),
+        uart_divider=0x60000014,
+        stub_uart_clock_hz=48_000_000,
+        strap=0x60091038,
+        ram=((0x40800000, 0x40860000), (0x50000000, 0x50004000)),
+        crystal_hz=48_000_000,
+    ),
+    "esp32c6": ChipMap(
+        fixed=(),
+        uart_divider=0x60000014,
+        stub_uart_clock_hz=CRYSTAL_HZ,
+        strap=0x60091038,
+        ram=((0x40800000, 0x40880000), (0x50000000, 0x50004000)),
+    ),
+    "esp32h2": ChipMap(
+        fixed=(),
+        uart_divider=0x60000014,
+        stub_uart_clock_hz=32_000_000,
+        strap=0x60091038,
+        ram=((0x40800000, 0x40850000), (0x50000000, 0x50001000)),
+        crystal_hz=32_000_000,
+    ),
+    "esp32p4": ChipMap(
+        fixed=(),
+        uart_divider=0x500CA014,
+        stub_uart_clock_hz=CRYSTAL_HZ,
+        strap=0x500E0038,
+        ram=((0x4FF00000, 0x4FFC0000), (0x50108000, 0x50110000)),
+    ),
 }
 
 
@@ -75,7 +141,7 @@ class AddressSpace:
     def __init__(self, chip: Chip, efuses: Efuses, flash: Flash, uart: Uart, boot_mode: int) -> None:
         layout = SPI_LAYOUTS[chip.name]
         self._map = CHIP_MAPS[chip.name]
-        self._uart_clock_hz = CRYSTAL_HZ
+        self._uart_clock_hz = self._map.crystal_hz
         devices: tuple[tuple[int, int, Device], ...] = (
             (efuses.geometry.base, WINDOW_BYTES, EfuseController(efuses)),
             (layout.base, layout.size, SpiFlashController(layout, flash)),

@@ -1,23 +1,22 @@
 """The mask ROM from reset to the jump into the second-stage bootloader: its lines, checks and failures.
 
-Modelled are ESP32 revision 3 and ESP32-C3. Texts and order of the checks were taken from the mask ROMs
-running under Espressif's QEMU; the watchdog's rhythm from logs of silicon.
+Texts and order of the checks were taken from the mask ROMs of ESP32 (revision 3) and ESP32-C3 running under
+Espressif's QEMU; the watchdog's rhythm from logs of silicon. All newer chips are taken to do as ESP32-C3 but for what
+`harness.twin.rom_facts` says.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from harness.chips import Chip
 from harness.errors import FormatError
 from harness.formats.bootloader_config import SDKCONFIG_FILE, BootloaderConfig, BootloaderDescription
 from harness.twin import bootloader
 from harness.twin.boot_context import (
-    RESET_RTC_WATCHDOG,
     RESET_SOFTWARE_SYSTEM,
-    RESET_TIMER_GROUP_WATCHDOG,
     BootContext,
     Halted,
     LoadedApp,
@@ -37,114 +36,22 @@ from harness.twin.image_verify import (
     xor_fold,
 )
 from harness.twin.operations import FlashFault
+from harness.twin.rom_facts import ROMS
 from harness.twin.rom_secure_boot import RomSecureBoot, SignatureRefused
-from harness.twin.security import has_key_purposes, secure_boot_enabled
+from harness.twin.security import secure_boot_enabled
 
 __all__ = ["BootContext", "Halted", "LoadedApp", "Outcome", "Reset", "RomLoop", "boot", "wait_for_reset"]
 
 
 _BURST_S = 0.02
 _SPI_MODES = ("QIO", "QOUT", "DIO", "DOUT", "FAST_RD", "SLOW_RD", "OPI_STR", "OPI_DTR", "OOUT_STR", "OIO_STR")
+_PINS = ("clk", "q", "d", "cs0", "hd", "wp")
 _PLAUSIBLE_SEGMENTS = 32
 """A header with more is none; up to here the count is only too large."""
 _CLOCK_DIVIDERS = {0: 2, 1: 3, 2: 4, 0xF: 1}
 
-_ESP32_REASONS = {
-    0x1: "POWERON_RESET",
-    0x2: "EXT_SYS_RESET",
-    0x3: "SW_RESET",
-    0x4: "OWDT_RESET",
-    0x5: "DEEPSLEEP_RESET",
-    0x6: "SDIO_RESET",
-    0x7: "TG0WDT_SYS_RESET",
-    0x8: "TG1WDT_SYS_RESET",
-    0x9: "RTCWDT_SYS_RESET",
-    0xA: "INTRUSION_RESET",
-    0xB: "TGWDT_CPU_RESET",
-    0xC: "SW_CPU_RESET",
-    0xD: "RTCWDT_CPU_RESET",
-    0xE: "EXT_CPU_RESET",
-    0xF: "RTCWDT_BROWN_OUT_RESET",
-    0x10: "RTCWDT_RTC_RESET",
-}
-_C3_REASONS = {
-    0x1: "POWERON",
-    0x3: "RTC_SW_SYS_RST",
-    0x5: "DSLEEP",
-    0x7: "TG0WDT_SYS_RST",
-    0x8: "TG1WDT_SYS_RST",
-    0x9: "RTCWDT_SYS_RST",
-    0xA: "INTRUSION_RST",
-    0xB: "TG0WDT_CPU_RST",
-    0xC: "RTC_SW_CPU_RST",
-    0xD: "RTCWDT_CPU_RST",
-    0xF: "BROWNOUT_RST",
-    0x10: "RTCWDT_RTC_RST",
-    0x11: "TG1WDT_CPU_RST",
-    0x12: "SUPER_WDT_RST",
-    0x13: "GLITCH_RTC_RST",
-    0x14: "EFUSE_RST",
-    0x15: "USB_UART_CHIP_RESET",
-    0x16: "USB_JTAG_CHIP_RESET",
-    0x17: "POWER_GLITCH_RESET",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class RomFacts:
-    """What differs between the two mask ROMs."""
-
-    banner: tuple[str, ...]
-    reasons: dict[int, str]
-    boot_mode: str
-    """Strap value and name as QEMU's default straps give them."""
-    give_up: str
-    """Source line that the ROM prints before it waits for its watchdog."""
-    watchdog_reason: int
-    watchdog_s: float
-    header_lines: int
-    """How many ``invalid header`` lines come before the watchdog strikes."""
-    memory: tuple[tuple[int, int], ...]
-    """RAM (first, first behind) that the ROM can load to; a store elsewhere faults."""
-
-
-_ROMS = {
-    "esp32": RomFacts(
-        banner=("ets Jul 29 2019 12:21:46", ""),
-        reasons=_ESP32_REASONS,
-        boot_mode="0x12 (SPI_FAST_FLASH_BOOT)",
-        give_up="ets_main.c 384 ",
-        watchdog_reason=RESET_RTC_WATCHDOG,
-        watchdog_s=0.34,
-        header_lines=8,
-        memory=(
-            (0x3FF80000, 0x3FF82000),
-            (0x3FFAE000, 0x40000000),
-            (0x40070000, 0x400C2000),
-            (0x50000000, 0x50002000),
-        ),
-    ),
-    "esp32c3": RomFacts(
-        banner=("ESP-ROM:esp32c3-api1-20210207", "Build:Feb  7 2021"),
-        reasons=_C3_REASONS,
-        boot_mode="0x8 (SPI_FAST_FLASH_BOOT)",
-        give_up="ets_main.c 333 ",
-        watchdog_reason=RESET_TIMER_GROUP_WATCHDOG,
-        watchdog_s=0.32,
-        # As many as fit on a wire at 115200 baud before the watchdog strikes.
-        header_lines=128,
-        memory=((0x3FC80000, 0x3FCE0000), (0x4037C000, 0x403E0000), (0x50000000, 0x50002000)),
-    ),
-}
-
 _PRINT_NEVER = 3
-"""UART_PRINT_CONTROL of the ESP32-C3; 1 and 2 ask GPIO8, whose level here lets the ROM print."""
-
-_ROM_DATA = {"esp32c3": (0x3FCDE160, 0x3FCDF664)}
-"""The ROM's own data and stack, which the ESP32-C3's ROM does not load over (ESP32's does)."""
-
-_SAVED_PC = {RESET_TIMER_GROUP_WATCHDOG: "Saved PC:0x4004d1f8"}
-"""Where the ESP32-C3 ROM is when the watchdog ends its ``invalid header`` loop."""
+"""UART_PRINT_CONTROL of the newer chips; 1 and 2 ask a pin, whose level here lets the ROM print."""
 
 
 class _StopBoot(Exception):  # noqa: N818 - carries the outcome, like a return over two levels
@@ -194,8 +101,8 @@ class _Rom:
     def __init__(self, ctx: BootContext, reset_reason: int) -> None:
         self._ctx = ctx
         self._reason = reset_reason
-        self._facts = _ROMS[ctx.chip.name]
-        self._is_esp32 = not has_key_purposes(ctx.chip)
+        self._facts = ROMS[ctx.chip.name]
+        self._is_esp32 = self._facts.classic
         silent = not self._is_esp32 and ctx.efuses.field("UART_PRINT_CONTROL") == _PRINT_NEVER
         self._lines = RomLines(ctx.uart, silent=silent)
         self._secure_boot: RomSecureBoot | None = None
@@ -217,9 +124,9 @@ class _Rom:
         for line in self._facts.banner:
             self._lines.say(line)
         name = self._facts.reasons.get(self._reason, "UNKNOWN")
-        self._lines.say(f"rst:0x{self._reason:x} ({name}),boot:{self._facts.boot_mode}")
-        if not self._is_esp32 and self._reason in _SAVED_PC:
-            self._lines.say(_SAVED_PC[self._reason])
+        self._lines.say(f"rst:0x{self._reason:x} ({name}),boot:{self._facts.flash_boot}")
+        if self._reason in self._facts.saved_pc:
+            self._lines.say(f"Saved PC:{self._facts.saved_pc[self._reason]}")
 
     def _read(self, at: int, size: int) -> bytes:
         try:
@@ -271,12 +178,14 @@ class _Rom:
                 # Another print-out than without secure boot: the number.
                 mode = str(header.spi_mode)
             self._lines.say(f"configsip: 0, SPIWP:0x{header.wp_pin:02x}")
-            self._lines.say(
-                "clk_drv:0x00,q_drv:0x00,d_drv:0x00,cs0_drv:0x00,hd_drv:0x00,wp_drv:0x00",
-            )
-        else:
+        elif self._facts.shows_write_protect:
             self._lines.say(f"SPIWP:0x{header.wp_pin:02x}")
-        self._lines.say(f"mode:{mode}, clock div:{_CLOCK_DIVIDERS.get(header.spi_speed, 1)}")
+        if self._is_esp32 or any(header.pin_drive):
+            halves = [half for byte in header.pin_drive for half in (byte & 0xF, byte >> 4)]
+            drives = zip(_PINS, halves, strict=True)
+            self._lines.say(",".join(f"{pin}_drv:0x{value:02x}" for pin, value in drives))
+        label = "mode" if self._facts.shows_write_protect else "SPI mode"
+        self._lines.say(f"{label}:{mode}, clock div:{_CLOCK_DIVIDERS.get(header.spi_speed, 1)}")
 
     def _load_segments(self, header: ImageHeader) -> bytes:
         """Load all segments, check checksum and hash; returns the data of segment 0."""
@@ -330,7 +239,7 @@ class _Rom:
                 raise _StopBoot(self._watchdog())
             self._lines.say("Invalid image block, can't boot.")
             raise _StopBoot(self._give_up())
-        own = _ROM_DATA.get(self._ctx.chip.name)
+        own = self._facts.own_data
         if own is not None and size and address < own[1] and address + size > own[0]:
             self._lines.say(
                 f"region 0x{address:08x}-0x{address + size:08x} "

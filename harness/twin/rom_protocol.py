@@ -1,15 +1,16 @@
-"""The words of the UART download protocol: opcodes, error codes, and where the two mask ROMs differ."""
+"""The words of the UART download protocol: opcodes, error codes, and where the mask ROMs differ."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
 from harness.chips import Chip
 from harness.twin.efuses import Efuses
+from harness.twin.security import has_key_purposes, key_purpose
 
 BUFFER_BYTES = 0x2000
 MAX_BLOCK_BYTES = 0x1800
@@ -57,7 +58,7 @@ class RomError(IntEnum):
     INFLATE_FAILED = 0xB
     INFLATE_CHECK = 0xC
     FORBIDDEN = 0x64
-    """Encrypted write that the eFuses or the alignment forbid (ESP32-C3)."""
+    """Encrypted write that the eFuses or the alignment forbid."""
     WISH_RESET = 0xC7
     """Inside the ROM: reset after the answer. Never on the wire."""
 
@@ -144,7 +145,7 @@ class Inflate:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Where the two ROMs differ."""
+    """Where the ROMs differ."""
 
     begin_bytes: int
     """Length field that FLASH_BEGIN and DEFL_BEGIN must have."""
@@ -157,7 +158,21 @@ class Dialect:
     """The first synchronisation leaves its opcode and value in the answer's buffer."""
     needs_open_secure_boot: bool
     """Code in RAM is not started when secure boot is on; the chip resets instead."""
+    read_function: int | None = None
+    """Address of a pointer in RAM through which READ_FLASH_SLOW reads, and which esptool turns to its stub."""
+    says_chip_id: bool = True
+    """GET_SECURITY_INFO ends with chip id and ROM version (all but ESP32-S2's)."""
 
+
+_LATER = Dialect(
+    begin_bytes=20,
+    last_opcode=Opcode.GET_SECURITY_INFO,
+    guarded=True,
+    flushes_whole_window=False,
+    sync_fills_answer=False,
+    needs_open_secure_boot=True,
+)
+"""As the ROM of ESP32-C3 was seen to do; the other newer chips are taken to do the same."""
 
 DIALECTS = {
     "esp32": Dialect(
@@ -168,49 +183,65 @@ DIALECTS = {
         sync_fills_answer=True,
         needs_open_secure_boot=False,
     ),
-    "esp32c3": Dialect(
-        begin_bytes=20,
-        last_opcode=Opcode.GET_SECURITY_INFO,
-        guarded=True,
-        flushes_whole_window=False,
-        sync_fills_answer=False,
-        needs_open_secure_boot=True,
-    ),
+    # ESP-IDF leaves esptool's stub on with secure boot, so this ROM starts it.
+    "esp32s2": replace(_LATER, needs_open_secure_boot=False, says_chip_id=False),
+    "esp32s3": replace(_LATER, read_function=0x3FCEF688),
+    **{f"esp32{kind}": _LATER for kind in ("c2", "c3", "c5", "c6", "h2", "p4")},
 }
 
 
 _NO_PURPOSE = 12
+_FLAG_BITS = {
+    "SECURE_BOOT_EN": 0,
+    "SECURE_BOOT_AGGRESSIVE_REVOKE": 1,
+    "ENABLE_SECURITY_DOWNLOAD": 2,
+    "SECURE_BOOT_KEY_REVOKE0": 3,
+    "SECURE_BOOT_KEY_REVOKE1": 4,
+    "SECURE_BOOT_KEY_REVOKE2": 5,
+    "DIS_PAD_JTAG": 7,
+    "HARD_DIS_JTAG": 7,
+    "DIS_DOWNLOAD_DCACHE": 9,
+    "DIS_DOWNLOAD_ICACHE": 10,
+}
+"""Fuses that GET_SECURITY_INFO shows, as esptool reads its flags; a chip has some of them."""
 
 
 def security_flags(efuses: Efuses) -> int:
-    """The flags of GET_SECURITY_INFO on ESP32-C3."""
-    soft_jtag_bits = bin(efuses.field("SOFT_DIS_JTAG")).count("1")
-    names = (
-        "SECURE_BOOT_EN",
-        "SECURE_BOOT_AGGRESSIVE_REVOKE",
-        "ENABLE_SECURITY_DOWNLOAD",
-        "SECURE_BOOT_KEY_REVOKE0",
-        "SECURE_BOOT_KEY_REVOKE1",
-        "SECURE_BOOT_KEY_REVOKE2",
-    )
-    flags = sum(efuses.field(name) << bit for bit, name in enumerate(names))
-    flags |= (soft_jtag_bits & 1) << 6
-    flags |= efuses.field("DIS_PAD_JTAG") << 7
-    return flags | efuses.field("DIS_DOWNLOAD_ICACHE") << 10
+    """The flags of GET_SECURITY_INFO."""
+    flags = sum(efuses.field(name) << bit for name, bit in _FLAG_BITS.items() if efuses.has_field(name))
+    if efuses.has_field("SOFT_DIS_JTAG"):
+        flags |= (bin(efuses.field("SOFT_DIS_JTAG")).count("1") & 1) << 6
+    return flags
 
 
 def security_info(chip: Chip, efuses: Efuses, rom_version: int = 3) -> bytes:
     """The 20 bytes of GET_SECURITY_INFO: flags, counter, seven key purposes, chip id, ROM version.
 
-    The seventh purpose is that of block 10, which has none: the ROM says 12 for it.
+    The seventh purpose is that of block 10, which has none: the ROM says 12 for it. Chips without purposes show
+    zeros. ESP32-S2's ROM ends before the chip id.
     """
-    purposes = [efuses.field(f"KEY_PURPOSE_{n}") for n in range(6)] + [_NO_PURPOSE]
-    counter = efuses.field(chip.fuses.counter)
-    return struct.pack("<IB7BII", security_flags(efuses), counter, *purposes, chip.chip_id, rom_version)
+    purposes = [0] * 7
+    if has_key_purposes(chip):
+        blocks = efuses.geometry.key_blocks
+        purposes = [*(key_purpose(efuses, block.name) for block in blocks), _NO_PURPOSE]
+    head = struct.pack("<IB7B", security_flags(efuses), efuses.field(chip.fuses.counter), *purposes)
+    if not DIALECTS[chip.name].says_chip_id:
+        return head
+    return head + struct.pack("<II", chip.chip_id, rom_version)
 
 
 #: First address of the text that esptool's stubs (both sets) load, by chip.
-STUB_TEXT_ADDRESSES = {"esp32": (0x400A8000, 0x400BE000), "esp32c3": (0x40380000,)}
+STUB_TEXT_ADDRESSES = {
+    "esp32": (0x400A8000, 0x400BE000),
+    "esp32s2": (0x40028000,),
+    "esp32s3": (0x40378000,),
+    "esp32c2": (0x40380000,),
+    "esp32c3": (0x40380000,),
+    "esp32c5": (0x40800000,),
+    "esp32c6": (0x40800000,),
+    "esp32h2": (0x40800000,),
+    "esp32p4": (0x4FF50000,),
+}
 
 
 def is_stub(chip: Chip, loaded: list[tuple[int, int]], entry: int) -> bool:

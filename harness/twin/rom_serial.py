@@ -44,6 +44,10 @@ class _ResetNow(Exception):  # noqa: N818 - leaves the loop from any depth, like
     """The ROM found that the fuses no longer allow this loop."""
 
 
+class _JumpedAway(Exception):  # noqa: N818 - not an error, the loop's end
+    """The ROM called a function that is no longer its own; it answers nothing."""
+
+
 class _HungUp(Exception):  # noqa: N818 - the ROM spins for ever
     """The ROM is in an endless loop; only a reset ends it."""
 
@@ -100,7 +104,7 @@ class RomLoader:
             Opcode.DEFL_DATA: (self._defl_data, 0),
             Opcode.DEFL_END: (self._defl_end, 0),
             Opcode.SPI_FLASH_MD5: (self._md5, 32),
-            Opcode.GET_SECURITY_INFO: (self._security_info, 20),
+            Opcode.GET_SECURITY_INFO: (self._security_info, len(security_info(chip, efuses))),
         }
 
     def serve(self) -> Exit:
@@ -121,6 +125,8 @@ class RomLoader:
         except _HungUp:
             self._stop.wait()
             return Exit.STOPPED
+        except _JumpedAway:
+            return Exit.RUN
         if self._leave is Exit.RUN and self._secure:
             return Exit.SOFTWARE_RESET
         if (
@@ -272,6 +278,11 @@ class RomLoader:
         return 0
 
     def _read_flash(self) -> int:
+        pointer = self._dialect.read_function
+        if pointer is not None and self._space.read(pointer):
+            # Somebody has written another address over that of the ROM's own function.
+            self.entry = self._space.read(pointer)
+            raise _JumpedAway
         address, size = self._word(0), self._word(1)
         if size > 64:
             return self._fail(RomError.READ_LENGTH)

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from harness.chips import SigningScheme
 from harness.twin.app_efuses import AppEfuses
 from harness.twin.boot_context import BootContext, LoadedApp
 from harness.twin.boot_lines import Level
-from harness.twin.image_verify import ERR_INVALID_ARG, ImageCheck, ImageRejected
+from harness.twin.image_signature import AppSignature
+from harness.twin.image_verify import ERR_INVALID_ARG, ImageCheck, ImageRejected, signature_sector_at
 from harness.twin.operations import FlashFault
 from harness.twin.security import (
     download_state,
@@ -27,6 +29,7 @@ from harness.twin.security import (
     secure_boot_enabled,
     secure_version,
 )
+from harness.twin.signature import SECTOR_BYTES
 
 REQUEST = struct.Struct("<IIII")
 REPLY = struct.Struct("<iII")
@@ -44,6 +47,9 @@ PSA_INVALID_ARGUMENT = -135
 PSA_BAD_STATE = -137
 PSA_INSUFFICIENT_MEMORY = -141
 PSA_INVALID_SIGNATURE = -149
+
+_SIGNATURES = (None, None, *SigningScheme)
+"""The byte of IMAGE_VERIFY: 0 images are not signed, 1 as the chip verifies first, then the schemes by name."""
 
 _HASHES_MAX = 16
 _LARGEST_FIELD_BITS = 32
@@ -81,6 +87,7 @@ class EfuseAction(IntEnum):
     SECURE_VERSION = 4
     VERIFY_ENCRYPTION = 5
     VERIFY_SECURE_BOOT = 6
+    CHECK_SECURE_BOOT = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +260,7 @@ class RpcServer:
             flash_size_bytes=self._ctx.flash.size_bytes,
             log=log,
             load=False,
+            signature=self._signature(request.data),
         )
         status, size = 0, 0
         try:
@@ -260,6 +268,18 @@ class RpcServer:
         except ImageRejected as rejected:
             status = rejected.status
         return Reply(status, size, "".join(log.lines).encode())
+
+    def _signature(self, wanted: bytes) -> AppSignature | None:
+        """What an application of this build checks: one byte, an index of `_SIGNATURES`; nothing asks for none."""
+        if not wanted or not 0 < wanted[0] < len(_SIGNATURES):
+            return None
+        scheme = _SIGNATURES[wanted[0]] or self._ctx.chip.secure_boot.schemes[0]
+        return AppSignature(self._ctx.efuses, scheme, self._own_signature)
+
+    def _own_signature(self) -> bytes:
+        read = self._ctx.cipher.read
+        at = signature_sector_at(read, self._app.offset)
+        return read(at, SECTOR_BYTES) if self._is_inside(at, SECTOR_BYTES) else b""
 
     # Cryptography
 
@@ -332,6 +352,8 @@ class RpcServer:
             status = efuses.raise_secure_version(request.arg1, bits)
         elif action == EfuseAction.VERIFY_ENCRYPTION:
             value = int(efuses.verify_encryption())
+        elif action == EfuseAction.CHECK_SECURE_BOOT:
+            status = efuses.check_secure_boot(allow_unused_slots=request.arg1 != 0)
         elif action == EfuseAction.VERIFY_SECURE_BOOT:
             value = int(efuses.verify_secure_boot(aggressive=bool(request.arg1)))
         else:

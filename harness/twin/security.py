@@ -7,12 +7,14 @@ the bootloader and the application's INFO call all ask here, so that they cannot
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
 from harness.chips import KEY_PURPOSE_NUMBERS, Chip, Cipher
 from harness.chips.efuses import efuse_geometry
+from harness.chips.idf_burns import idf_burns
 
 PURPOSE_XTS_AES_128_KEY = KEY_PURPOSE_NUMBERS["XTS_AES_128_KEY"]
 """``KEY_PURPOSE_n`` of an XTS-AES-128 flash key."""
@@ -21,9 +23,6 @@ _PURPOSES_XTS_AES_256 = (
     KEY_PURPOSE_NUMBERS["XTS_AES_256_KEY_1"],
     KEY_PURPOSE_NUMBERS["XTS_AES_256_KEY_2"],
 )
-
-KEY_BLOCKS = 6
-"""BLOCK_KEY0 to BLOCK_KEY5 on chips with key purposes."""
 
 _PURPOSES_HMAC_JTAG = (5, 6)  # HMAC_DOWN_ALL, HMAC_DOWN_JTAG
 
@@ -70,8 +69,13 @@ class ReleaseFinding:
 
 
 def has_key_purposes(chip: Chip) -> bool:
-    """True where key blocks carry a purpose; ESP32's block 1 is the flash key by position."""
+    """True where key blocks carry a purpose; ESP32's block 1 and ESP32-C2's only one are the flash key by position."""
     return chip.fuses.key_purpose_field is not None
+
+
+def is_classic(chip: Chip) -> bool:
+    """ESP32, which has an eFuse controller, fuse names and checks of its own; all later chips share theirs."""
+    return not chip.has_security_info
 
 
 def flash_encryption_enabled(efuses: FuseReader) -> bool:
@@ -91,17 +95,18 @@ def encryption_mode(efuses: FuseReader) -> EncryptionMode:
     """The mode as ESP-IDF decides it: release wants a final counter and the download fuses of the chip."""
     if not flash_encryption_enabled(efuses):
         return EncryptionMode.OFF
-    wanted: tuple[str, ...] = ("DIS_DOWNLOAD_MANUAL_ENCRYPT", "DIS_DOWNLOAD_ICACHE")
-    if efuses.chip.cipher is Cipher.ESP32_AES:
-        wanted = ("DISABLE_DL_CACHE", "DISABLE_DL_ENCRYPT", "DISABLE_DL_DECRYPT")
-    if _counter_is_final(efuses) and all(efuses.field(name) for name in wanted):
-        return EncryptionMode.RELEASE
-    return EncryptionMode.DEVELOPMENT
+    burns, counter = idf_burns(efuses.chip.name), efuses.chip.fuses.counter
+    is_release = (
+        _counter_is_final(efuses)
+        and all(efuses.field(name) for name in burns.release_mode)
+        and (efuses.write_protected(counter) or not burns.counter_write_protect)
+    )
+    return EncryptionMode.RELEASE if is_release else EncryptionMode.DEVELOPMENT
 
 
 def release_findings(efuses: FuseReader) -> tuple[ReleaseFinding, ...]:
     """What ESP-IDF's own release check would warn about, in its order."""
-    return _esp32_findings(efuses) if not has_key_purposes(efuses.chip) else _purpose_chip_findings(efuses)
+    return _esp32_findings(efuses) if is_classic(efuses.chip) else _later_findings(efuses)
 
 
 def release_verified(efuses: FuseReader) -> bool:
@@ -135,7 +140,7 @@ def secure_version(efuses: FuseReader, bits: int = 0) -> int:
 
 def efuse_block_revision(efuses: FuseReader) -> int:
     """eFuse block revision, major * 100 + minor; 0 on ESP32, which has none."""
-    if not has_key_purposes(efuses.chip):
+    if is_classic(efuses.chip):
         return 0
     return efuses.field("BLK_VERSION_MAJOR") * 100 + efuses.field("BLK_VERSION_MINOR")
 
@@ -222,7 +227,26 @@ def _esp32_findings(efuses: FuseReader) -> tuple[ReleaseFinding, ...]:
     return tuple(ReleaseFinding(text) for passed, text in checks if not passed)
 
 
-def _purpose_chip_findings(efuses: FuseReader) -> tuple[ReleaseFinding, ...]:
+_DOWNLOAD_TEXTS = {
+    "DIS_DOWNLOAD_MANUAL_ENCRYPT": (
+        "Not disabled UART bootloader encryption (set DIS_DOWNLOAD_MANUAL_ENCRYPT->1)"
+    ),
+    "DIS_DOWNLOAD_DCACHE": "Not disabled UART bootloader Dcache (set DIS_DOWNLOAD_DCACHE->1)",
+    "SPI_DOWNLOAD_MSPI_DIS": "Not disabled UART bootloader download mspi (set DIS_DOWNLOAD_MSPI->1)",
+    "DIS_DOWNLOAD_ICACHE": "Not disabled UART bootloader cache (set DIS_DOWNLOAD_ICACHE->1)",
+}
+"""In the order of the check; a chip has those of ``esp_flash_encryption_set_release_mode()``."""
+_BOOT_MODE_TEXTS = {
+    "DIS_DIRECT_BOOT": "Not disabled direct boot mode (set DIS_DIRECT_BOOT->1)",
+    "DIS_BOOT_REMAP": "Not disabled boot from RAM (set DIS_BOOT_REMAP->1)",
+    "DIS_LEGACY_SPI_BOOT": "Not disabled Legcy SPI boot (set DIS_LEGACY_SPI_BOOT->1)",
+}
+_JTAG_ORDER = ("JTAG PADs", "USB JTAG", "JTAG (")
+"""This check looks at them in another order than that of secure boot."""
+
+
+def _later_findings(efuses: FuseReader) -> tuple[ReleaseFinding, ...]:
+    burns = idf_burns(efuses.chip.name)
     checks = [
         (flash_encryption_enabled(efuses), "Not enabled Flash Encryption (SPI_BOOT_CRYPT_CNT->1 or max)"),
         (
@@ -230,60 +254,89 @@ def _purpose_chip_findings(efuses: FuseReader) -> tuple[ReleaseFinding, ...]:
             "Not release mode of Flash Encryption "
             "(set SPI_BOOT_CRYPT_CNT->max or WR_DIS_SPI_BOOT_CRYPT_CNT->1)",
         ),
-        (
-            efuses.field("DIS_DOWNLOAD_MANUAL_ENCRYPT") == 1,
-            "Not disabled UART bootloader encryption (set DIS_DOWNLOAD_MANUAL_ENCRYPT->1)",
-        ),
-        (
-            efuses.field("DIS_DOWNLOAD_ICACHE") == 1,
-            "Not disabled UART bootloader cache (set DIS_DOWNLOAD_ICACHE->1)",
-        ),
+        *_burned(efuses, _DOWNLOAD_TEXTS, burns.release_mode),
     ]
     findings = [ReleaseFinding(text) for passed, text in checks if not passed]
     findings += _jtag_findings(efuses)
-    checks = [
-        (efuses.field("DIS_DIRECT_BOOT") == 1, "Not disabled direct boot mode (set DIS_DIRECT_BOOT->1)"),
-        (efuses.write_protected("DIS_ICACHE"), "Not write-protected DIS_ICACHE (set WR_DIS_DIS_ICACHE->1)"),
-    ]
+    checks = _burned(efuses, _BOOT_MODE_TEXTS, burns.always)
+    if burns.write_protect is not None:
+        guard = burns.write_protect
+        checks.append(
+            (efuses.write_protected(guard), f"Not write-protected {guard} (set WR_DIS_{guard}->1)"),
+        )
     findings += [ReleaseFinding(text) for passed, text in checks if not passed]
-    return tuple(findings + _key_findings(efuses))
+    findings += _key_findings(efuses)
+    rounds = burns.release_pseudo_rounds
+    if rounds is not None and not efuses.field(rounds):
+        text = f"Not enabled XTS-AES pseudo rounds function (set {rounds}->1 or more)"
+        findings.append(ReleaseFinding(text))
+    return tuple(findings)
+
+
+def _burned(efuses: FuseReader, texts: Mapping[str, str], of_chip: Collection[str]) -> list[tuple[bool, str]]:
+    return [(efuses.field(name) == 1, text) for name, text in texts.items() if name in of_chip]
 
 
 def _jtag_findings(efuses: FuseReader) -> list[ReleaseFinding]:
     found: list[ReleaseFinding] = []
-    if efuses.field("SOFT_DIS_JTAG") == 0b111:
-        purposes = {efuses.field(f"KEY_PURPOSE_{index}") for index in range(KEY_BLOCKS)}
-        if purposes.intersection(_PURPOSES_HMAC_JTAG):
-            return found
-        found.append(
-            ReleaseFinding("SOFT_DIS_JTAG is set but HMAC key with respective purpose not found", fails=False)
-        )
-    if not efuses.field("DIS_PAD_JTAG"):
-        found.append(ReleaseFinding("Not disabled JTAG PADs (set DIS_PAD_JTAG->1)"))
-    if not efuses.field("DIS_USB_JTAG"):
-        found.append(ReleaseFinding("Not disabled USB JTAG (set DIS_USB_JTAG->1)"))
-    return found
+    geometry = efuse_geometry(efuses.chip.name)
+    if geometry.has_field("SOFT_DIS_JTAG"):
+        all_bits = (1 << geometry.field("SOFT_DIS_JTAG").bits) - 1
+        if efuses.field("SOFT_DIS_JTAG") == all_bits:
+            if any(block_with_purpose(efuses, purpose) for purpose in _PURPOSES_HMAC_JTAG):
+                return found
+            text = "SOFT_DIS_JTAG is set but HMAC key with respective purpose not found"
+            found.append(ReleaseFinding(text, fails=False))
+    texts = idf_burns(efuses.chip.name).jtag_texts
+    open_doors = [text for fuse, text in texts if not efuses.field(fuse)]
+    open_doors.sort(key=lambda text: next(i for i, word in enumerate(_JTAG_ORDER) if word in text))
+    return [*found, *(ReleaseFinding(text) for text in open_doors)]
 
 
 def _key_findings(efuses: FuseReader) -> list[ReleaseFinding]:
-    block = flash_key_block(efuses)
-    if block is None:
+    geometry, blocks = efuse_geometry(efuses.chip.name), _every_flash_key_block(efuses)
+    if not blocks:
         # ESP-IDF says nothing here and still answers false.
         return [ReleaseFinding("")]
-    index = int(block[-1])
-    number = index + 4  # EFUSE_BLK_KEY0 is block 4
-    checks = (
-        (
-            efuses.read_protected(block),
-            f"Not read-protected Flash encryption key in BLOCK{number} (set RD_DIS_KEY{index}->1)",
-        ),
-        (
-            efuses.write_protected(block),
-            f"Not write-protected Flash encryption key in BLOCK{number} (set WR_DIS_KEY{index}->1)",
-        ),
-        (
-            efuses.write_protected(f"KEY_PURPOSE_{index}"),
-            f"Not write-protected KEY_PURPOSE for BLOCK{number} (set WR_DIS_KEY_PURPOSE{index}->1)",
-        ),
-    )
+    checks = []
+    for name in blocks:
+        number = geometry.block(name).index
+        index = number - geometry.key_blocks[0].index
+        checks += [
+            (
+                _is_hidden(efuses, name),
+                f"Not read-protected Flash encryption key in BLOCK{number} (set RD_DIS_KEY{index}->1)",
+            ),
+            (
+                efuses.write_protected(name),
+                f"Not write-protected Flash encryption key in BLOCK{number} (set WR_DIS_KEY{index}->1)",
+            ),
+        ]
+        purpose = geometry.purpose_fields(name)
+        if purpose:
+            checks.append(
+                (
+                    efuses.write_protected(purpose[0]),
+                    f"Not write-protected KEY_PURPOSE for BLOCK{number} (set WR_DIS_KEY_PURPOSE{index}->1)",
+                )
+            )
     return [ReleaseFinding(text) for passed, text in checks if not passed]
+
+
+def _every_flash_key_block(efuses: FuseReader) -> list[str]:
+    """The first block of each purpose that a flash key may have on the chip, in the order of ESP-IDF's check."""
+    if not has_key_purposes(efuses.chip):
+        return [efuses.chip.fuses.key_storage_block]
+    purposes = [PURPOSE_XTS_AES_128_KEY]
+    if efuses.chip.cipher is Cipher.XTS_AES_256:
+        purposes = [*_PURPOSES_XTS_AES_256, PURPOSE_XTS_AES_128_KEY]
+    found = (block_with_purpose(efuses, purpose) for purpose in purposes)
+    return [block for block in found if block is not None]
+
+
+def _is_hidden(efuses: FuseReader, block: str) -> bool:
+    """Whether software can read none of the flash key in `block`."""
+    if efuses.chip.cipher is Cipher.XTS_AES_128_DERIVED and efuses.field("XTS_KEY_LENGTH_256"):
+        # A whole XTS-AES-128 key fills the block, whose halves have a bit each.
+        return efuses.field("RD_DIS") == 0b11
+    return efuses.read_protected(block)

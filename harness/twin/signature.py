@@ -14,23 +14,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness.chips import Chip
-from harness.chips.chip import SigningScheme
-from harness.twin.security import FuseReader
+from harness.chips import KEY_PURPOSE_NUMBERS, Chip, SigningScheme
+from harness.twin.security import FuseReader, block_with_purpose
 
 SECTOR_BYTES = 0x1000
 BLOCK_BYTES = 1216
 BLOCKS_PER_SECTOR = 3
-"""Room in the sector, and how many blocks every ROM looks at; see `SecureBootFuses.signature_blocks`."""
 CRC_BYTES = 1196
 """The CRC covers everything before it, reserved and unused bytes too; 16 bytes after it are looked at by nobody."""
 MAGIC = 0xE7
 VERSION_RSA = 2
 VERSION_ECDSA = 3
 
-PURPOSE_SECURE_BOOT_DIGEST0 = 9
-"""``KEY_PURPOSE_n`` of the first digest slot; the others follow (espefuse's tables of key purposes)."""
-
+_BLOCKS_OF_ROM = {"esp32": BLOCKS_PER_SECTOR}
+"""How many blocks a ROM looks at where that is more than `SecureBootFuses.signature_blocks`: ESP-IDF's code and
+Espressif's page know one on ESP32, its ROM goes through all three (tried)."""
 _RSA_BYTES = 384
 _SALT_BYTES = 32
 _PSS_TRAILER = 0xBC
@@ -188,20 +186,18 @@ def trusted_digests(efuses: FuseReader) -> tuple[bytes | None, ...]:
     A read-protected block reads as zeros: it counts as a key, and no key has that digest.
     """
     fuses = efuses.chip.secure_boot
-    if len(fuses.digest_purposes) <= 1:
-        return (_content(efuses, fuses.digest_block or "", fuses.digest_size_bytes),)
+    if fuses.digest_block is not None:
+        return (_content(efuses, fuses.digest_block, fuses.digest_size_bytes),)
     return tuple(
-        None if efuses.field(revoke) else _digest_of_purpose(efuses, PURPOSE_SECURE_BOOT_DIGEST0 + slot)
-        for slot, revoke in enumerate(fuses.revoke)
+        None if efuses.field(revoke) else _digest_with(efuses, purpose)
+        for revoke, purpose in zip(fuses.revoke, fuses.digest_purposes, strict=True)
     )
 
 
-def _digest_of_purpose(efuses: FuseReader, purpose: int) -> bytes | None:
-    for index in range(6):
-        if efuses.field(f"KEY_PURPOSE_{index}") == purpose:
-            # The first block with the purpose, also when another one has it, too.
-            return _content(efuses, f"BLOCK_KEY{index}", efuses.chip.secure_boot.digest_size_bytes)
-    return None
+def _digest_with(efuses: FuseReader, purpose: str) -> bytes | None:
+    # The first block with the purpose, also when another one has it, too.
+    block = block_with_purpose(efuses, KEY_PURPOSE_NUMBERS[purpose])
+    return None if block is None else _content(efuses, block, efuses.chip.secure_boot.digest_size_bytes)
 
 
 def _content(efuses: FuseReader, block: str, size_bytes: int) -> bytes:
@@ -241,7 +237,8 @@ def verify_as_rom(
     if purposes and all(digest is None for digest in trusted):
         return RomVerdict(False, ("No trusted signatures",))
     lines: list[str] = []
-    for index, block in enumerate(blocks):
+    looked_at = _BLOCKS_OF_ROM.get(chip.name, chip.secure_boot.signature_blocks)
+    for index, block in enumerate(blocks[:looked_at]):
         if block.magic != MAGIC:
             continue
         fault = _fault_before_key(chip, index, block, image)

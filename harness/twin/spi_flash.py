@@ -40,9 +40,13 @@ class SpiLayout:
     size: int = 0x400
 
 
+_LATER = (0x18, 0x20, 0x24, 0x28, 0x58, False, 0x1C, 0x800000C0)
 SPI_LAYOUTS = {
     "esp32": SpiLayout(0x3FF42000, 0x1C, 0x24, 0x28, 0x2C, 0x80, True, 0x20, 0x80000040),
-    "esp32c3": SpiLayout(0x60002000, 0x18, 0x20, 0x24, 0x28, 0x58, False, 0x1C, 0x800000C0),
+    "esp32s2": SpiLayout(0x3F402000, *_LATER),
+    "esp32p4": SpiLayout(0x5008D000, *_LATER),
+    **{f"esp32{kind}": SpiLayout(0x60002000, *_LATER) for kind in ("s3", "c2", "c3")},
+    **{f"esp32{kind}": SpiLayout(0x60003000, *_LATER) for kind in ("c5", "c6", "h2")},
 }
 
 

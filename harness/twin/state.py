@@ -1,6 +1,7 @@
 """The state folder of a twin: flash and eFuse content, one process at a time.
 
-``flash.bin`` and ``efuse.bin`` have the layout that Espressif's QEMU uses for the chip. ``lock`` is held
+``flash.bin`` and ``efuse.bin`` have the layout that Espressif's QEMU uses for the chip. ``chip`` names the chip, since
+the files of most chips look alike; a folder without it (QEMU's) is taken for what it is opened as. ``lock`` is held
 while a twin lives, ``running.json`` says where it listens.
 """
 
@@ -22,14 +23,16 @@ from harness.twin.efuses import factory_content, mac_crc
 
 FLASH_FILE = "flash.bin"
 EFUSE_FILE = "efuse.bin"
+CHIP_FILE = "chip"
 LOCK_FILE = "lock"
 RUNNING_FILE = "running.json"
 
 DEFAULT_FLASH_BYTES = 4 << 20
 FLASH_SIZES = {f"{n}MB": n << 20 for n in (2, 4, 8, 16)}
 
-#: First three bytes of generated MACs: blocks of Espressif, one that it used for the chip's first boards.
-_MAC_PREFIX = {"esp32": bytes.fromhex("240ac4"), "esp32c3": bytes.fromhex("7cdfa1")}
+#: First three bytes of generated MACs: blocks of Espressif.
+_MAC_PREFIX = {"esp32": bytes.fromhex("240ac4")}
+_LATER_MAC_PREFIX = bytes.fromhex("7cdfa1")
 
 
 def parse_mac(text: str) -> bytes:
@@ -110,26 +113,43 @@ class StateFolder:
         (self.path / RUNNING_FILE).unlink(missing_ok=True)
         # The size is checked before anything is written: a folder of another chip stays as it was.
         wanted = efuse_geometry(chip.name).file_size_bytes
+        chip_path = self.path / CHIP_FILE
+        if chip_path.exists():
+            self._check_chip(chip, chip_path.read_text("utf-8", "replace").strip())
         if self.efuse_path.exists():
             self._check_efuses(chip, wanted)
         if self.flash_path.exists():
             self._check_flash(flash_bytes)
         if not self.efuse_path.exists():
-            fresh = mac if mac is not None else _MAC_PREFIX[chip.name] + secrets.token_bytes(3)
+            fresh = (
+                mac
+                if mac is not None
+                else _MAC_PREFIX.get(chip.name, _LATER_MAC_PREFIX) + secrets.token_bytes(3)
+            )
             _write_whole(self.efuse_path, factory_content(chip, fresh))
         if not self.flash_path.exists():
             _write_whole(self.flash_path, b"\xff" * (flash_bytes or DEFAULT_FLASH_BYTES))
+        if not chip_path.exists():
+            _write_whole(chip_path, f"{chip.name}\n".encode())
         for path in (self.efuse_path, self.flash_path):
             path.open("r+b").close()
+
+    def _check_chip(self, chip: Chip, found: str) -> None:
+        if found != chip.name:
+            raise UsageError(
+                f"the state folder {self.path} belongs to a board of chip {found}, not {chip.name}",
+                todo=f"use --chip {found}, or another folder",
+            )
 
     def _check_efuses(self, chip: Chip, wanted: int) -> None:
         found = self.efuse_path.stat().st_size
         others = [name for name, geometry in EFUSE_GEOMETRY.items() if geometry.file_size_bytes == found]
         if found != wanted:
             if others:
+                names = " or ".join(others)
                 raise UsageError(
-                    f"the state folder {self.path} belongs to a board of chip {others[0]}, not {chip.name}",
-                    todo=f"use --chip {others[0]}, or another folder",
+                    f"the state folder {self.path} belongs to a board of chip {names}, not {chip.name}",
+                    todo="use its --chip, or another folder",
                 )
             raise UsageError(
                 f"{self.efuse_path} has {found} bytes, {chip.name} needs {wanted}",

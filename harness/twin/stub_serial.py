@@ -228,7 +228,7 @@ class StubLoader:
     def _security_info(self) -> StubError:
         if self._data:
             return StubError.BAD_DATA_LENGTH
-        if self._chip.fuses.key_purpose_field is None:
+        if not self._chip.has_security_info:
             return StubError.NOT_IMPLEMENTED
         self._payload = security_info(self._chip, self._efuses)
         return StubError.NONE

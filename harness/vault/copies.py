@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, LabError, RefusedError, UsageError
+from harness.vault.boot_keys import boot_key_files, boot_key_name, read_boot_key
 from harness.vault.errors import DamagedError, NoVaultError
 from harness.vault.key_record import KEY_FORMAT, KeyRecord
 from harness.vault.key_ref import KeyState
@@ -22,6 +23,8 @@ from harness.vault.record_file import (
 )
 from harness.vault.secret import Secret
 from harness.vault.vault import (
+    BOOT_KEYS_FOLDER,
+    FOLDERS,
     FORMAT,
     HEAD_FILE,
     INTENTS_FOLDER,
@@ -58,7 +61,10 @@ class VerifyReport:
     """What `verify` found."""
 
     keys: int
+    """Flash keys."""
     problems: tuple[str, ...]
+    boot_keys: int = 0
+    """Keys that sign for secure boot."""
 
     @property
     def ok(self) -> bool:
@@ -86,13 +92,16 @@ def verify(vault: Vault) -> VerifyReport:
         attempt(lambda file=file: attempt_key(file))  # type: ignore[misc]
     if (vault.path / SIGNING_FILE).exists():
         attempt(vault.signing_key)
+    signing = boot_key_files(vault)
+    for file in signing:
+        attempt(lambda file=file: read_boot_key(vault, file))  # type: ignore[misc]
     for file in sorted((vault.path / INTENTS_FOLDER).glob("*.json")):
         attempt(lambda file=file: vault.intent(file.stem.replace("-", ":")))  # type: ignore[misc]
-    for folder in (vault.path / KEYS_FOLDER, vault.path / INTENTS_FOLDER):
+    for folder in (vault.path / name for name in FOLDERS):
         if folder.exists():
             attempt(lambda folder=folder: require_private(folder))  # type: ignore[misc]
     attempt(vault.copies)
-    return VerifyReport(len(files) - without_key, tuple(problems))
+    return VerifyReport(len(files) - without_key, tuple(problems), len(signing))
 
 
 def back_up(vault: Vault, place: Path) -> CopyReport:
@@ -112,11 +121,15 @@ def back_up(vault: Vault, place: Path) -> CopyReport:
     found = verify(vault)
     if not found.ok:
         raise DamagedError("the vault does not verify, so it is not copied: " + "; ".join(found.problems))
-    for folder in (place, place / KEYS_FOLDER, place / INTENTS_FOLDER):
+    for folder in (place, *(place / name for name in FOLDERS)):
         make_private_folder(folder)
     with writing(vault.path), writing(place):
         for file in vault.key_files():
             _copy_key(file, place / KEYS_FOLDER / file.name, vault)
+        for file in boot_key_files(vault):
+            target = place / BOOT_KEYS_FOLDER / file.name
+            if _needs_restoring(file, target, vault):
+                _copy_file(file, target)
         if (vault.path / SIGNING_FILE).exists():
             _copy_file(vault.path / SIGNING_FILE, place / SIGNING_FILE)
         _mirror_intents(vault.path / INTENTS_FOLDER, place / INTENTS_FOLDER)
@@ -126,6 +139,9 @@ def back_up(vault: Vault, place: Path) -> CopyReport:
     for ref in vault.key_refs():
         if copy.stored_key(ref.mac) != vault.stored_key(ref.mac):
             raise DamagedError(f"the copy in {place} has another key for {ref.mac}")
+    for file in boot_key_files(vault):
+        if read_boot_key(copy, place / BOOT_KEYS_FOLDER / file.name) != read_boot_key(vault, file):
+            raise DamagedError(f"the copy in {place} has another {boot_key_name(file)}")
     checked = verify(copy)
     if not checked.ok:
         raise DamagedError(f"the copy in {place} does not verify: " + "; ".join(checked.problems))
@@ -164,7 +180,8 @@ def restore(path: Path, source: Path, secret: Secret) -> tuple[Path, ...]:
         raise DamagedError("the copy does not verify: " + "; ".join(found.problems))
     if path.exists():
         require_private(path)
-    pairs = [(file, path / file.relative_to(source)) for file in copy.key_files()]
+    keys = (*copy.key_files(), *boot_key_files(copy))
+    pairs = [(file, path / file.relative_to(source)) for file in keys]
     if (source / SIGNING_FILE).exists():
         pairs.append((source / SIGNING_FILE, path / SIGNING_FILE))
     pairs += [
@@ -173,7 +190,7 @@ def restore(path: Path, source: Path, secret: Secret) -> tuple[Path, ...]:
     pairs.append((source / HEAD_FILE, path / HEAD_FILE))
     _require_same_vault(path, copy.vault_id)
     wanted = [(good, target) for good, target in pairs if _needs_restoring(good, target, copy)]
-    for folder in (path, path / KEYS_FOLDER, path / INTENTS_FOLDER):
+    for folder in (path, *(path / name for name in FOLDERS)):
         make_private_folder(folder)
     with writing(path):
         for good, target in wanted:
@@ -185,7 +202,7 @@ def _require_copy_of(vault: Vault, place: Path) -> None:
     if not place.exists() or not any(place.iterdir()):
         return
     if not (place / HEAD_FILE).exists():
-        if {entry.name for entry in place.iterdir()} <= {KEYS_FOLDER, INTENTS_FOLDER, SIGNING_FILE, ".lock"}:
+        if {entry.name for entry in place.iterdir()} <= {*FOLDERS, SIGNING_FILE, ".lock"}:
             return  # an earlier copy that was cut off before its head was written
         raise UsageError(f"{place} holds something else", todo="choose a new folder for the copy")
     head = read_record(place / HEAD_FILE, newest=FORMAT, what="the copy")
@@ -199,7 +216,7 @@ def _require_same_vault(path: Path, vault_id: str) -> None:
     head = path / HEAD_FILE
     if not head.exists():
         others = [entry.name for entry in path.iterdir()] if path.exists() else []
-        if set(others) - {KEYS_FOLDER, INTENTS_FOLDER, SIGNING_FILE, ".lock", "copies.json"}:
+        if set(others) - {*FOLDERS, SIGNING_FILE, ".lock", "copies.json"}:
             raise NoVaultError(f"{path} is not a vault and not empty", todo="restore into a new folder")
         return
     try:
@@ -226,7 +243,7 @@ def _needs_restoring(good: Path, target: Path, vault: Vault) -> bool:
         if good.parent.name == KEYS_FOLDER and not _key_record(good).ever_proven:
             return False
         raise RefusedError(
-            f"vault and copy hold different keys for {there.get('mac')}: "
+            f"vault and copy hold different keys for {there.get('mac') or boot_key_name(target)}: "
             f"{here.get('key_id')} and {there.get('key_id')}",
             todo="find out which one is in the chip before you overwrite either",
         )

@@ -18,7 +18,7 @@ from harness.errors import HarnessError, LabError, RefusedError, UsageError
 from harness.formats.flash_encryption import encrypt
 from harness.vault.errors import NoKeyHereError, NoVaultError
 from harness.vault.key_record import Challenge, KeyRecord
-from harness.vault.key_ref import KeyState, key_id, plain_mac
+from harness.vault.key_ref import KeyState, key_id, part_ids, plain_mac
 from harness.vault.record_file import FILE_MODE, read_record, shredded_after, sync_folder
 from harness.vault.vault import (
     FORMAT,
@@ -69,7 +69,7 @@ def import_key(vault: Vault, mac: str, chip: Chip, key: bytes) -> KeyRecord:
             raise NoKeyHereError(no_key_text(record), todo=no_key_todo(record))
         if record.key_id != key_id(key):
             if record.state is KeyState.FORGOTTEN and not record.ever_proven:
-                fresh = replace(record, key_id=key_id(key))
+                fresh = replace(record, key_id=key_id(key), part_ids=part_ids(key))
                 fresh = fresh.changed(KeyState.UNPROVEN, now_utc(), f"imported, after {record.key_id}")
                 vault.put_record(fresh, key)
                 return fresh
@@ -375,6 +375,4 @@ def due_notes(record: KeyRecord) -> Sequence[str]:
         return (
             f"key {record.key_id} is unproven: nothing is enciphered with it before a proof; do not ship this device",
         )
-    if record.state is KeyState.FORGOTTEN:
-        return (no_key_text(record),)
-    return ()
+    return (no_key_text(record),) if record.state is KeyState.FORGOTTEN else ()

@@ -25,16 +25,26 @@ class KeyState(str, Enum):
     DEVICE_MADE = "device-made"
     """The device made its key itself: there is none here, and never can be."""
 
+    ELSEWHERE = "elsewhere"
+    """There is a key in the chip that never was here. Of a device only; the vault has no record of such a key."""
+
     @property
     def has_key(self) -> bool:
         """There is a key in the record."""
-        return self not in (KeyState.FORGOTTEN, KeyState.DEVICE_MADE)
+        return self not in (KeyState.FORGOTTEN, KeyState.DEVICE_MADE, KeyState.ELSEWHERE)
 
     @property
     def shippable(self) -> bool:
         """Nothing about the key speaks against shipping the device."""
         return self not in (KeyState.TEST_ONLY, KeyState.UNPROVEN)
 
+
+KEYLESS = {
+    KeyState.DEVICE_MADE: "made by the device itself",
+    KeyState.FORGOTTEN: "forgotten here",
+    KeyState.ELSEWHERE: "made elsewhere",
+}
+"""What a key is that is not in the vault, as the end of a sentence."""
 
 KEY_STATE_TEST_ONLY = KeyState.TEST_ONLY.value
 """Also the state of every key in records of format 1."""

@@ -28,6 +28,7 @@ _MOST_BYTES = 4096
 
 _PLACE = re.compile(r"\{(mac|mac_hex|chip)\}")
 _ANY_PLACE = re.compile(r"\{[^{}]*\}")
+_HEX_ONLY = re.compile(rb"[0-9a-fA-F]+")
 _LONG_HEX = re.compile(rb"(?:[0-9a-fA-F]{2}[\s:,-]?){8,}")
 _LONG_BASE64 = re.compile(rb"(?=\S*[0-9])(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/_-]{20,}={0,2}")
 """With digits and both cases in it, as 16 random bytes have and a path seldom."""
@@ -152,6 +153,14 @@ def _parsed(
             f"{what} is no flash key for {chip.title}: it has {len(key)} bytes, {chip.cipher.value} takes {size}",
             board=board,
             todo=f"give the key as espsecure writes it: {size} raw bytes, or {2 * size} hexadecimal digits",
+        )
+    if key == data and _HEX_ONLY.fullmatch(data):
+        # Text of the right length by chance: the digits of a key half as long.
+        raise kind(
+            f"{what} is no flash key for {chip.title}: it is {len(data)} hexadecimal digits, which are {len(data) // 2} "
+            f"bytes; {chip.cipher.value} takes {size}",
+            board=board,
+            todo=f"give {size} raw bytes, or {2 * size} hexadecimal digits",
         )
     if len(set(key)) == 1:
         raise kind(

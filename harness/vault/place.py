@@ -1,6 +1,7 @@
 """Whether a vault lies where a key may be kept that is about to be burned into a physical board.
 
-A flash key that is lost leaves a board that nobody can ever write to again. So before the first burn the
+A flash key that is lost leaves a board that nobody can ever write to again, a lost signing key one that boots
+nothing new. So before the first burn the
 vault must lie on something that survives a reboot, and a second copy must exist on another file system.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, RefusedError
+from harness.vault.boot_keys import boot_key, boot_keys
 from harness.vault.vault import Vault
 
 VOLATILE_FILE_SYSTEMS = frozenset(
@@ -40,7 +42,7 @@ class CopyFacts:
     """On another file system than the vault."""
     volatile: bool
     problem: str | None
-    """Why it does not count, or None: it opens with the same secret and holds this device's key."""
+    """Why it does not count, or None: it opens with the same secret, holds this device's key and those it boots with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class PlaceFacts:
     kind: str | None
     """Kind of file system, or None where the operating system does not tell."""
     record_problem: str | None
-    """Why the device's record does not open, or None."""
+    """Why the device's record, or that of a secure boot key, does not open, or None."""
     copies: tuple[CopyFacts, ...]
 
 
@@ -83,7 +85,7 @@ def place_problems(facts: PlaceFacts) -> tuple[str, ...]:
             f"the vault {facts.path} lies on {facts.kind}, which does not outlive this machine's uptime"
         )
     if facts.record_problem:
-        problems.append(f"the board's key record does not open: {facts.record_problem}")
+        problems.append(f"a key record does not open: {facts.record_problem}")
     good = [copy for copy in facts.copies if copy.elsewhere and not copy.volatile and copy.problem is None]
     if not good:
         if not facts.copies:
@@ -156,6 +158,9 @@ def _probe_copy(vault: Vault, place: Path, mac: str | None, mounts: tuple[Mount,
                 if copy.stored_key(mac) == vault.stored_key(mac)
                 else "it holds another key for this board"
             )
+        for key in boot_keys(vault) if problem is None else ():
+            if boot_key(copy, key.scheme, key.slot) != key:
+                problem = f"it holds another secure boot key {key.name}"
     except HarnessError as error:
         problem = error.message
     return CopyFacts(place, lies_elsewhere(vault.path, place), volatile, problem)
@@ -165,6 +170,7 @@ def _record_problem(vault: Vault, mac: str | None) -> str | None:
     try:
         if mac is not None and vault.key(mac) is not None:
             vault.stored_key(mac)
+        boot_keys(vault)
     except HarnessError as error:
         return error.message
     return None

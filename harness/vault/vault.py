@@ -5,6 +5,7 @@ Layout of the folder (mode 0700, files 0600):
     vault.json          format, how the secret becomes a key, and the vault's own key enciphered with it
     keys/MAC.json       one device's flash key, enciphered with the vault's key; what is known of it (`key_record`)
     signing.json        the private key that signs OTA packages, enciphered likewise
+    boot-keys/S-N.json  the secure boot key of scheme S in digest slot N, enciphered likewise
     intents/MAC.json    what was begun on a board and is not finished; not secret
     copies.json         where second copies lie; not secret
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ FORMAT = 1
 HEAD_FILE = "vault.json"
 KEYS_FOLDER = "keys"
 INTENTS_FOLDER = "intents"
+BOOT_KEYS_FOLDER = "boot-keys"
+FOLDERS = (KEYS_FOLDER, BOOT_KEYS_FOLDER, INTENTS_FOLDER)
 SIGNING_FILE = "signing.json"
 COPIES_FILE = "copies.json"
 _LOCK_FILE = ".lock"
@@ -349,6 +352,35 @@ class Vault:
             if (self.path / INTENTS_FOLDER).exists():
                 sync_folder(self.path / INTENTS_FOLDER)
 
+    # Secrets of other kinds
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Holds the writers' lock, see `writing`."""
+        return writing(self.path)
+
+    def seal(self, file: Path, fields: dict[str, Any], secret: bytes) -> None:
+        """Stores `fields`, which are not secret, and `secret` in `file` of this vault, synced and read back.
+
+        The caller holds the writers' lock, and has made sure that nothing is overwritten.
+
+        Raises:
+            LabError, DamagedError: it could not be stored safely.
+        """
+        make_private_folder(file.parent)
+        self._write_sealed(file, {"format": FORMAT, **fields}, secret)
+        _, back = self.unseal(file, "the record")
+        if not hmac.compare_digest(back, secret):
+            raise DamagedError(f"{file} does not read back as it was stored", todo="check the disk")
+
+    def unseal(self, file: Path, what: str) -> tuple[dict[str, Any], bytes]:
+        """What `seal` stored: fields and secret; `what` names the file in errors.
+
+        Raises:
+            DamagedError, NewerFormatError, UnsafePermissionsError: see `read_record`, or it does not open.
+        """
+        fields = read_record(file, newest=FORMAT, what=what)
+        return fields, self._open_sealed(fields, f"{what} {file}")
+
     # Secret and copies
 
     def rekey(self, new_secret: Secret) -> None:
@@ -451,7 +483,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise LabError(f"the vault {path} cannot be locked: {error.strerror}") from error
     try:
-        for folder in (path, path / KEYS_FOLDER, path / INTENTS_FOLDER):
+        for folder in (path, *(path / name for name in FOLDERS)):
             remove_leftovers(folder)
         yield
     finally:

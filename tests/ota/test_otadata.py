@@ -21,6 +21,7 @@ def confirmed_in_ota_1(confirm_in: Callable[[str], Release]) -> Release:
     return confirm_in("ota_1")
 
 
+@pytest.mark.source("esp-idf #253", "esp-matter #490")
 @pytest.mark.parametrize("kind", ["plaintext", "erase"])
 def test_otadata_written_raw_costs_the_confirmed_version_silently_and_the_harness_says_so(
     board: Board, confirmed_in_ota_1: Release, kind: str
@@ -56,6 +57,7 @@ def test_the_host_repairs_otadata_over_the_uart_and_the_intended_slot_boots(
     assert board.status().agrees
 
 
+@pytest.mark.source("esp-idf #253")
 @pytest.mark.profiles("development")
 @pytest.mark.needs("uart-download")
 @pytest.mark.parametrize(
@@ -76,6 +78,7 @@ def test_blank_otadata_is_initial_only_when_it_is_enciphered(
     assert board.repair().ok
 
 
+@pytest.mark.source("ruuvi #1280", "ruuvi PR #1283")
 @pytest.mark.needs("uart-download")
 @pytest.mark.parametrize("active", ["ota_0", "ota_1"])
 def test_an_update_after_a_fall_back_boot_keeps_rollback(

@@ -8,11 +8,11 @@ import pytest
 
 from harness.board import Board
 from harness.ota.release import Release
-from harness.provision.device_record import ROLLBACK
 
 pytestmark = pytest.mark.profiles("release", "development")
 
 
+@pytest.mark.source("esp-idf #6172", "esp-idf PR #7305", "RIOT suit_update")
 def test_switch_to_the_other_slot_and_back(board: Board, fresh: Callable[[], Release]) -> None:
     start = board.status()
     for slot in (start.next_slot, start.slot):
@@ -62,25 +62,25 @@ def test_plaintext_through_the_stock_handler_works(board: Board, fresh: Callable
     assert (boot.slot, boot.version) == (start.next_slot, release.version)
 
 
-def test_an_unconfirmed_version_gives_way_to_the_old_one_and_the_record_says_that_it_inferred_it(
-    board: Board, fresh: Callable[[], Release]
+@pytest.mark.source("RIOT suit_update")
+def test_sequence_numbers_grow_by_one_with_every_update(
+    board: Board, confirm_in: Callable[[str], Release], fresh: Callable[[], Release]
 ) -> None:
-    start, release = board.status(), fresh()
-    assert board.update(release).ok
-    assert board.reboot().version == release.version
-    back = board.restart()
-    assert (back.slot, back.version) == (start.slot, start.version)
-    assert any("rollback" in note and "inferred" in note for note in back.inferred), back.inferred
-    board.note_proof(ROLLBACK, version=start.version)
+    """Slot and record alternate; the number only ever grows, and the slot is (number - 1) modulo 2."""
+    confirm_in("ota_1")
+    number, record = active_record(board)
+    assert number % 2 == 0
+    for step in range(1, 9):
+        release = fresh()
+        assert board.update(release).ok
+        boot = board.reboot()
+        assert (boot.slot, boot.version) == (("ota_0", "ota_1")[step % 2 == 0], release.version)
+        assert board.confirm().ok
+        assert active_record(board) == (number + step, (record + step) % 2)
 
 
-@pytest.mark.parametrize("kind", ["abort", "wdt"])
-def test_a_version_that_crashes_before_it_is_confirmed_gives_way(
-    board: Board, fresh: Callable[[], Release], kind: str
-) -> None:
-    start = board.status()
-    assert board.update(fresh()).ok
-    board.reboot()
-    back = board.crash(kind)
-    assert (back.slot, back.version) == (start.slot, start.version)
-    assert any(record.panic is not None for record in board.boots[-3:])
+def active_record(board: Board) -> tuple[int, int]:
+    """Sequence number and index of the otadata record that counts, as the firmware reads them."""
+    answer = board.command("otadata")
+    index = int(answer.fields["active"])
+    return int.from_bytes(bytes.fromhex(answer.fields[f"record{index}"])[:4], "little"), index

@@ -176,6 +176,21 @@ void esp_flash_encryption_set_release_mode(void)
     ESP_LOGI(TAG, "Flash encryption mode is RELEASE");
 }
 
+#if CONFIG_SECURE_BOOT_V2_ENABLED
+/* esp_secure_boot_init_checks(): aborts where the digests cannot be what they should. */
+static void secure_boot_init_checks(void)
+{
+#if CONFIG_SECURE_BOOT_ALLOW_UNUSED_DIGEST_SLOTS
+    const uint32_t unused_may_stay = 1;
+#else
+    const uint32_t unused_may_stay = 0;
+#endif
+    if (burn(TWIN_EFUSE_CHECK_SECURE_BOOT, unused_may_stay, NULL, 0) != ESP_OK) {
+        abort();
+    }
+}
+#endif
+
 esp_err_t native_efuse_startup(void)
 {
     static const char *TAG = "efuse_init";
@@ -189,6 +204,11 @@ esp_err_t native_efuse_startup(void)
 #if CONFIG_SECURE_FLASH_ENC_ENABLED
     if (err == ESP_OK) {
         esp_flash_encryption_init_checks();
+    }
+#endif
+#if CONFIG_SECURE_BOOT_V2_ENABLED
+    if (err == ESP_OK) {
+        secure_boot_init_checks();
     }
 #endif
 #if CONFIG_SECURE_DISABLE_ROM_DL_MODE

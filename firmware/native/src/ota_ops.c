@@ -60,14 +60,30 @@ static entry_t *find_entry(esp_ota_handle_t handle)
     return NULL;
 }
 
+/* What this build asks of an image (CONFIG_SECURE_SIGNED_ON_UPDATE comes with secure boot). */
+#if !CONFIG_SECURE_BOOT_V2_ENABLED
+#define SIGNATURE TWIN_SIGNATURE_NONE
+#elif CONFIG_SECURE_SIGNED_APPS_RSA_SCHEME
+#define SIGNATURE TWIN_SIGNATURE_RSA_3072
+#elif CONFIG_SECURE_BOOT_ECDSA_KEY_LEN_192_BITS
+#define SIGNATURE TWIN_SIGNATURE_ECDSA_P192
+#elif CONFIG_SECURE_BOOT_ECDSA_KEY_LEN_384_BITS
+#define SIGNATURE TWIN_SIGNATURE_ECDSA_P384
+#elif CONFIG_SECURE_SIGNED_APPS_ECDSA_V2_SCHEME
+#define SIGNATURE TWIN_SIGNATURE_ECDSA_P256
+#else
+#define SIGNATURE TWIN_SIGNATURE_OF_CHIP
+#endif
+
 esp_err_t ota_image_verify(const esp_partition_t *partition, bool silent)
 {
+    static const uint8_t WANTED = SIGNATURE;
     static char s_lines[8192];
     static pthread_mutex_t s_lines_mutex = PTHREAD_MUTEX_INITIALIZER;
     size_t size = 0;
     pthread_mutex_lock(&s_lines_mutex);
-    const int32_t status = twin_call(TWIN_IMAGE_VERIFY, partition->address, partition->size, NULL, 0, s_lines,
-                                     sizeof(s_lines) - 1, &size, NULL);
+    const int32_t status = twin_call(TWIN_IMAGE_VERIFY, partition->address, partition->size, &WANTED,
+                                     sizeof(WANTED), s_lines, sizeof(s_lines) - 1, &size, NULL);
     s_lines[size] = '\0';
     if (!silent) {
         twin_lines_print(s_lines);

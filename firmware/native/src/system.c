@@ -87,7 +87,11 @@ esp_err_t esp_efuse_mac_get_default(uint8_t *mac)
 
 bool esp_secure_boot_enabled(void)
 {
+#if CONFIG_IDF_TARGET_ESP32 && !CONFIG_SECURE_BOOT_V2_ENABLED
+    return false; /* here ESP-IDF looks at the fuse only in a build with secure boot */
+#else
     return twin_info()->sb_enabled != 0;
+#endif
 }
 
 bool esp_flash_encryption_enabled(void)

@@ -17,7 +17,7 @@ typedef enum {
     TWIN_FLASH_WRITE_ENCRYPTED = 4,
     TWIN_FLASH_ERASE = 5,
     TWIN_INFO = 6,
-    TWIN_IMAGE_VERIFY = 7,
+    TWIN_IMAGE_VERIFY = 7, /**< data: one byte, twin_signature_t */
     TWIN_HASH_START = 8,
     TWIN_HASH_UPDATE = 9,
     TWIN_HASH_FINISH = 10,
@@ -35,6 +35,16 @@ typedef enum {
     TWIN_RESTART_TASK_WATCHDOG = 2,
 } twin_restart_t;
 
+/** The signature that an image must have. */
+typedef enum {
+    TWIN_SIGNATURE_NONE = 0,
+    TWIN_SIGNATURE_OF_CHIP = 1, /**< the scheme that the chip's row names first */
+    TWIN_SIGNATURE_RSA_3072 = 2,
+    TWIN_SIGNATURE_ECDSA_P192 = 3,
+    TWIN_SIGNATURE_ECDSA_P256 = 4,
+    TWIN_SIGNATURE_ECDSA_P384 = 5,
+} twin_signature_t;
+
 /** First argument of TWIN_EFUSE; the reply's data are the lines that ESP-IDF logs meanwhile. */
 typedef enum {
     TWIN_EFUSE_DOWNLOAD_OFF = 1,
@@ -44,6 +54,8 @@ typedef enum {
     TWIN_EFUSE_VERIFY_ENCRYPTION = 5, /**< burns nothing; value: whether all is as in release mode */
     TWIN_EFUSE_VERIFY_SECURE_BOOT =
         6, /**< the same; second argument: whether aggressive revocation is wanted */
+    TWIN_EFUSE_CHECK_SECURE_BOOT =
+        7, /**< mends at the start; second argument: whether unused slots may stay open */
 } twin_efuse_t;
 
 /** Reply to TWIN_INFO. */

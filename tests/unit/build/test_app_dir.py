@@ -13,7 +13,7 @@ from idf_folder import C3, add_image, app_image, bootloader_image, edit, signed,
 
 from harness.build.app_dir import is_signed, read_app_dir
 from harness.build.artefacts import Artefacts
-from harness.chips import chip_named
+from harness.chips import SigningScheme, chip_named
 from harness.errors import UsageError
 from harness.formats.bootloader_config import BootloaderConfig
 
@@ -97,16 +97,29 @@ def test_the_bootloader_that_secure_boot_leaves_out_is_found(tmp_path: Path) -> 
     folder = write_idf_folder(tmp_path / "build", "secure-boot")
     app = read_app_dir(folder)
     assert app.bootloader == bootloader_image()
-    assert "not signed: bootloader, app" in " ".join(app.remarks)
-
-
-def test_signed_images_of_a_secure_boot_build_need_no_remark(tmp_path: Path) -> None:
-    folder = write_idf_folder(tmp_path / "build", "secure-boot")
-    for name in ("bootloader/bootloader.bin", "otaapp.bin"):
-        (folder / name).write_bytes(signed((folder / name).read_bytes()))
-    app = read_app_dir(folder)
     assert app.remarks == ()
-    assert is_signed(app.release.image)
+
+
+def test_a_build_says_which_secure_boot_it_is_made_for(folder: Path, tmp_path: Path) -> None:
+    app = read_app_dir(write_idf_folder(tmp_path / "signed", "secure-boot"))
+    assert (app.secure_boot, app.secure_boot_v1, app.signing_scheme) == (True, False, SigningScheme.RSA_3072)
+    plain = read_app_dir(folder)
+    assert (plain.secure_boot, plain.signing_scheme) == (False, None)
+    shutil.rmtree(folder / "config")
+    assert read_app_dir(folder).secure_boot is None
+    for options, expected in (
+        ("CONFIG_SECURE_BOOT_V1_ENABLED=y", (False, True, None)),
+        (f"{ECDSA}\nCONFIG_SECURE_BOOT_ECDSA_KEY_LEN_192_BITS=y", (True, False, SigningScheme.ECDSA_P192)),
+        (f"{ECDSA}\nCONFIG_SECURE_BOOT_ECDSA_KEY_LEN_256_BITS=y", (True, False, SigningScheme.ECDSA_P256)),
+        (f"{ECDSA}\nCONFIG_SECURE_BOOT_ECDSA_KEY_LEN_384_BITS=y", (True, False, SigningScheme.ECDSA_P384)),
+    ):
+        (folder / "sdkconfig").write_text(f"CONFIG_SECURE_BOOT=y\n{options}\n")
+        app = read_app_dir(folder)
+        assert (app.secure_boot, app.secure_boot_v1, app.signing_scheme) == expected
+
+
+def test_an_image_with_a_signature_block_is_a_signed_one() -> None:
+    assert is_signed(signed(app_image()))
     assert not is_signed(app_image())
 
 
@@ -157,6 +170,9 @@ def without(*names: str) -> Callable[[Path], None]:
 
 def put(name: str, data: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(data) and None
+
+
+ECDSA = "CONFIG_SECURE_SIGNED_APPS_ECDSA_V2_SCHEME=y"
 
 
 def only_files(folder: Path, *keep: str) -> None:

@@ -85,6 +85,19 @@ def test_the_bootloader_carries_the_configuration_of_the_build(work: Path) -> No
     assert [slot.offset for slot in made.partition_table.ota_slots] == [0x20000, 0x1A0000]
 
 
+def test_a_build_for_secure_boot_can_be_signed_and_verifies_what_it_starts(work: Path) -> None:
+    made = build(work, fragments=("profile.release", "boot.sbv2", "scheme.rsa3072", "lock.none"))
+    # Filled to whole pages, as ESP-IDF's build leaves an app that is to be signed.
+    assert made.app.stat().st_size % 0x10000 == 0
+    assert parse_app_image(made.app.read_bytes()).is_intact
+    config = BootloaderConfig.from_segment_data(
+        parse_app_image(made.bootloader.read_bytes()).segments[0].data
+    )
+    assert config is not None
+    assert (config.secure_boot, config.secure_boot_scheme) == (True, "rsa3072")
+    assert made.sdkconfig["CONFIG_SECURE_BOOT_BUILD_SIGNED_BINARIES"] == "n"
+
+
 def test_a_layout_is_a_table_and_the_place_that_the_bootloader_looks_for_it(work: Path) -> None:
     made = build(work, fragments=("profile.open", "layout.table-0x8000"))
     config = BootloaderConfig.from_segment_data(

@@ -131,6 +131,10 @@ SETTLED = [
     ("esp32", [RELEASE], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
     ("esp32", [RELEASE, "lock.secure-download"], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
     ("esp32", [RELEASE, "lock.secure-download"], {"SECURE_ENABLE_SECURE_ROM_DL_MODE": "n"}),
+    # Of a choice the later fragment's member is on.
+    ("esp32c3", [RELEASE, "lock.secure-download", "lock.none"], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
+    ("esp32c3", [RELEASE, "lock.none", "lock.secure-download"], {"SECURE_ENABLE_SECURE_ROM_DL_MODE": "y"}),
+    ("esp32c3", [RELEASE, DEVELOPMENT], {"SECURE_FLASH_ENCRYPTION_MODE_RELEASE": "n"}),
     ("esp32c3", [OPEN, "lock.secure-download"], {"SECURE_ENABLE_SECURE_ROM_DL_MODE": "n"}),
     ("esp32c3", [OPEN, "rollback.anti"], {"BOOTLOADER_APP_SEC_VER_SIZE_EFUSE_FIELD": "16"}),
     ("esp32", [OPEN, "rollback.anti"], {"BOOTLOADER_APP_SEC_VER_SIZE_EFUSE_FIELD": "32"}),

@@ -30,6 +30,10 @@ LARGEST_IMAGE = 1 << 20
 READ_RAW, READ, WRITE_RAW, WRITE_ENCRYPTED, ERASE, INFO, VERIFY = range(1, 8)
 HASH_START, HASH_UPDATE, HASH_FINISH, HASH_ABORT, VERIFY_HASH, RESTART, EFUSE = range(8, 15)
 EFUSE_READ = 20
+DOWNLOAD_OFF, SECURE_DOWNLOAD, RELEASE_MODE, SECURE_VERSION, VERIFY_ENCRYPTION, VERIFY_SECURE_BOOT = range(
+    1, 7
+)
+"""What EFUSE is asked for."""
 
 
 @lru_cache(maxsize=4096)
@@ -54,6 +58,8 @@ class FakeChip:
     key: bytes = b"the key of this device"
     encrypted: bool = True
     mode: int = 2
+    mode_after_release: int = 2
+    secure_boot: int = 0
     secure_version_fuse: int = 0
     reset_reason: int = 1
     restart_hint: int = 0
@@ -64,7 +70,13 @@ class FakeChip:
     failures: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By request number: how many to let pass, and the code with which all later ones fail."""
     restarts: list[int] = field(default_factory=list)
+    efuse_requests: list[tuple[int, int, bytes]] = field(default_factory=list)
+    """Action, argument and data of each."""
+    efuse_answers: dict[int, tuple[int, str]] = field(default_factory=dict)
+    """Value and log lines by action."""
     on_request: Callable[[int], None] = lambda _: None
+    checks: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+    """Image checks and eFuse actions that were asked for: request, its two arguments, its data."""
     _hashes: dict[int, hashlib._Hash] = field(default_factory=dict)
     _next_hash: int = 0
 
@@ -138,12 +150,18 @@ class FakeChip:
             return 0, 0, b""
         if op == INFO:
             return 0, 0, self._info()
+        if op in (VERIFY, EFUSE):
+            self.checks.append((op, arg0, arg1, data))
         if op == VERIFY:
             return self._verify(arg0, arg1)
         if op == VERIFY_HASH:
             return _verify_signature(data), 0, b""
         if op == EFUSE:
-            return 0, 0, b""
+            self.efuse_requests.append((arg0, arg1, data))
+            if arg0 == RELEASE_MODE:
+                self.mode = self.mode_after_release
+            value, lines = self.efuse_answers.get(arg0, (0, ""))
+            return 0, value, lines.encode()
         if op == EFUSE_READ:
             return 0, 0, self._fuse_block(arg0)
         return self._hash(op, arg0, data)
@@ -159,7 +177,7 @@ class FakeChip:
             "<9I6s6B",
             *(1, self.chip.chip_id, FLASH_SIZE, self.boot_offset, self.table_offset, self.reset_reason),
             *(self.chip.min_chip_rev_full, self.secure_version_fuse, 500, self.mac),
-            *(self.encrypted, self.mode if self.encrypted else 0, 0, 0, 0, self.restart_hint),
+            *(self.encrypted, self.mode if self.encrypted else 0, self.secure_boot, 0, 0, self.restart_hint),
         )
 
     def _verify(self, offset: int, size: int) -> tuple[int, int, bytes]:

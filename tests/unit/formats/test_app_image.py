@@ -17,6 +17,7 @@ from harness.formats.app_image import (
     app_description_at,
     build_app_image,
     parse_app_image,
+    secure_padded,
 )
 
 DESCRIPTION = AppDescription(
@@ -247,3 +248,41 @@ def test_a_truncated_description_is_refused(size):
         AppDescription.from_bytes(bytes(size))
     with pytest.raises(FormatError, match="ends at 0x120"):
         app_description_at(bytes(size))
+
+
+@ANY_CHIP
+@given(tail=st.binary(max_size=200), ram=st.integers(1, 300))
+@settings(max_examples=25, deadline=None)
+def test_padding_for_secure_boot_is_byte_for_byte_esptools(chip, tail, ram, tmp_path_factory):
+    image = app(chip, tail=tail, more=(Segment(RAM, bytes(range(256)) * 2 + b"x" * ram),))
+    vendor = LoadFirmwareImage(chip.name, image)
+    vendor.secure_pad = "2"
+    for segment in vendor.segments:
+        segment.name = ""  # an ELF would have given it one
+    output = tmp_path_factory.mktemp("padded") / "app.bin"
+    vendor.save(str(output))
+    padded = secure_padded(image)
+    assert padded == output.read_bytes()
+    assert len(padded) % 0x10000 == 0
+    assert parse_app_image(padded).is_intact
+    assert secure_padded(padded) == padded
+
+
+@pytest.mark.parametrize("near", range(0, 80, 4))
+def test_padding_finds_room_wherever_the_last_segment_ends(near):
+    chip = CHIPS["esp32c3"]
+    whole = app(chip)
+    padded = secure_padded(app(chip, tail=bytes(0x10000 - len(whole) - near)))
+    assert len(padded) in (0x10000, 0x20000)
+    assert parse_app_image(padded).is_intact
+
+
+def test_what_cannot_be_padded_is_refused():
+    chip = CHIPS["esp32c3"]
+    damaged = bytearray(app(chip))
+    damaged[0x60] ^= 1
+    for image in (bytes(damaged), app(chip) + b"signature", app(chip, hash_appended=False)):
+        with pytest.raises(FormatError, match="cannot be filled"):
+            secure_padded(image)
+    with pytest.raises(FormatError, match="16 segments"):
+        secure_padded(app(chip, more=tuple(Segment(RAM, b"1234") for _ in range(15))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -150,6 +151,51 @@ def test_an_sdkconfig_says_the_same():
 )
 def test_the_encryption_mode_comes_from_the_sdkconfig(change, expected):
     assert BootloaderConfig.from_sdkconfig(SDKCONFIG.replace(*change)).flash_encryption == expected
+
+
+SECURE_BOOT = "CONFIG_SECURE_BOOT=y\nCONFIG_SECURE_BOOT_V2_ENABLED=y\n"
+ECDSA = "CONFIG_SECURE_SIGNED_APPS_ECDSA_V2_SCHEME=y\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", {"secure_boot": False}),
+        ("CONFIG_SECURE_BOOT=y\nCONFIG_SECURE_BOOT_V1_ENABLED=y\n", {"secure_boot": False}),
+        (SECURE_BOOT, {"secure_boot": True, "secure_boot_scheme": "", "download_lock": "none"}),
+        (SECURE_BOOT + "CONFIG_SECURE_SIGNED_APPS_RSA_SCHEME=y\n", {"secure_boot_scheme": "rsa3072"}),
+        (SECURE_BOOT + ECDSA, {"secure_boot_scheme": "ecdsa256"}),
+        (
+            SECURE_BOOT + ECDSA + "CONFIG_SECURE_BOOT_ECDSA_KEY_LEN_192_BITS=y\n",
+            {"secure_boot_scheme": "ecdsa192"},
+        ),
+        (
+            SECURE_BOOT + ECDSA + "CONFIG_SECURE_BOOT_ECDSA_KEY_LEN_384_BITS=y\n",
+            {"secure_boot_scheme": "ecdsa384"},
+        ),
+        (ECDSA, {"secure_boot": False, "secure_boot_scheme": ""}),
+        (SECURE_BOOT + "CONFIG_SECURE_DISABLE_ROM_DL_MODE=y\n", {"download_lock": "download-off"}),
+        (SECURE_BOOT + "CONFIG_SECURE_ENABLE_SECURE_ROM_DL_MODE=y\n", {"download_lock": "secure-download"}),
+        (SECURE_BOOT + "CONFIG_SECURE_BOOT_ENABLE_AGGRESSIVE_KEY_REVOKE=y\n", {"aggressive_revoke": True}),
+        (
+            SECURE_BOOT + "CONFIG_SECURE_BOOT_ALLOW_UNUSED_DIGEST_SLOTS=y\n",
+            {"allow_unused_digest_slots": True},
+        ),
+        (SECURE_BOOT + "CONFIG_SECURE_BOOT_V2_ALLOW_EFUSE_RD_DIS=y\n", {"allow_read_protect": True}),
+    ],
+)
+def test_what_secure_boot_does_comes_from_the_sdkconfig(options, expected):
+    config = BootloaderConfig.from_sdkconfig(SDKCONFIG + options)
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert BootloaderConfig.from_blob(config.to_blob()) == config
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("secure_boot_scheme", "rsa2048"), ("download_lock", "off"), ("secure_boot", 1)]
+)
+def test_a_value_of_secure_boot_that_no_build_has_is_refused(field, value):
+    with pytest.raises(FormatError, match=field):
+        replace(CONFIG, **{field: value})
 
 
 def test_without_a_heading_the_initial_version_is_taken():

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.chips import SigningScheme
+from harness.connection import key_source_of
 from harness.errors import UsageError
 from harness.inventory.entry import ProfileName, SerialEntry, TwinEntry
 from harness.inventory.inventory import parse_inventory, read_inventory
 from harness.provision.profile import Profile
+from harness.vault.key_source import CommandSource, FileSource
 
 FILE = Path("boards.yaml")
 
@@ -27,6 +30,21 @@ boards:
     tags: [desk, c3]
   twin-esp32: {chip: esp32, link: twin, tags: [desk]}
 """
+
+
+def with_flash_key(text: str) -> str:
+    return f"version: 1\nboards:\n  a: {{chip: esp32, link: twin, flash_key: {text}}}\n"
+
+
+def test_a_flash_key_may_come_from_a_file_or_a_command(tmp_path: Path) -> None:
+    command = parse_inventory(with_flash_key('{command: [kms, get, "{mac}"], variables: [KMS_URL]}'), FILE)
+    source = key_source_of(command.named("a"), tmp_path)
+    assert isinstance(source, CommandSource)
+    assert (source.command, source.text) == (("kms", "get", "{mac}"), "command kms")
+    assert source.timeout_s == 30
+    file = parse_inventory(with_flash_key('{file: "./keys/{mac}.bin"}'), FILE)
+    assert key_source_of(file.named("a"), tmp_path) == FileSource("./keys/{mac}.bin", tmp_path)
+    assert key_source_of(parse_inventory(GOOD, FILE).named("desk-c3"), tmp_path) is None
 
 
 def test_a_good_file_gives_typed_entries_in_the_order_written() -> None:
@@ -95,6 +113,12 @@ def test_boards_are_chosen_by_name_or_tag_each_once() -> None:
             GOOD.replace("burn_up_to: release", "budget: {revocations: 3}"),
             r":8: boards\.desk-c3\.budget\.revocations: .*less than or equal to 2",
         ),
+        (with_flash_key("{}"), r"boards\.a\.flash_key: say where the key comes from in one way"),
+        (with_flash_key("{file: a, command: [b]}"), r"flash_key: say where the key comes from in one way"),
+        (with_flash_key("{command: []}"), r"boards\.a\.flash_key\.command: "),
+        (with_flash_key("{command: kms}"), r"boards\.a\.flash_key\.command: "),
+        (with_flash_key("{file: k, timeout_s: 0}"), r"boards\.a\.flash_key\.timeout_s: "),
+        (with_flash_key("{key: 00112233}"), r"boards\.a\.flash_key\.key: there is no such field"),
         (GOOD.replace("burn_up_to: release", "burn_up_to: all"), r":8: boards\.desk-c3\.burn_up_to: "),
         (GOOD.replace("7C-DF-A1-00-00-01", "7C-DF-A1"), r":7: boards\.desk-c3\.mac: '7C-DF-A1' is not a MAC"),
         (
@@ -218,6 +242,46 @@ def test_a_console_that_the_chip_has_not_is_refused(console: str) -> None:
     text = f"version: 1\nboards:\n  a: {{chip: esp32, link: serial, port: COM5, console: {console}}}\n"
     with pytest.raises(UsageError, match=r"boards\.yaml:3: boards\.a.*console|uart0"):
         parse_inventory(text, FILE)
+
+
+BOOT = "version: 1\nboards:\n  a:\n    chip: {chip}\n    link: twin\n    secure_boot: {{{said}}}\n"
+
+
+def test_a_board_boots_with_one_key_of_the_vault_unless_it_says_more() -> None:
+    plain = parse_inventory("version: 1\nboards:\n  a: {chip: esp32c3, link: twin}\n", FILE).named("a")
+    assert plain.secure_boot.keys == ["vault"]
+    assert plain.signing_scheme is SigningScheme.RSA_3072
+    said = "keys: [vault, ./other.pem, 'pkcs11:./hsm.ini'], scheme: rsa3072"
+    board = parse_inventory(BOOT.format(chip="esp32c3", said=said), FILE).named("a")
+    assert board.secure_boot.keys == ["vault", "./other.pem", "pkcs11:./hsm.ini"]
+
+
+@pytest.mark.parametrize(
+    ("chip", "said", "complaint"),
+    [
+        ("esp32c3", "keys: []", r"a\.secure_boot\.keys: .*at least 1"),
+        ("esp32c3", "keys: ['']", r"keys\.0: give 'vault'"),
+        ("esp32c3", "keys: ['pkcs11:']", r"keys\.0: give 'vault'"),
+        ("esp32c3", "keys: ['kms:arn']", "'kms:' is no place for keys"),
+        ("esp32c3", "keys: [vault, vault, vault, vault]", r"room for 3 key\(s\), 4 are named"),
+        ("esp32", "keys: [vault, ./other.pem]", r"ESP32 has room for 1 key\(s\), 2 are named"),
+        ("esp32c3", "keys: [./a.pem, ./a.pem]", "the same key is named for two digest slots"),
+        ("esp32c3", "scheme: ecdsa256", "ESP32-C3 does not verify ecdsa256; use one of: rsa3072"),
+        ("esp32c3", "scheme: rsa2048", r"a\.secure_boot\.scheme: .*'rsa3072'"),
+        ("esp32c3", "key: vault", r"a\.secure_boot\.key: there is no such field"),
+        ("esp32c3", "keys: ['-----BEGIN PRIVATE KEY----- MIIEv']", "the key itself does not belong here"),
+    ],
+)
+def test_wrong_keys_are_named_with_file_line_and_field(chip: str, said: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint) as caught:
+        parse_inventory(BOOT.format(chip=chip, said=said), FILE)
+    assert "boards.yaml:" in str(caught.value)
+    assert "MIIEv" not in str(caught.value)
+
+
+def test_a_drive_letter_is_no_place_for_keys() -> None:
+    board = parse_inventory(BOOT.format(chip="esp32c3", said="keys: ['C:/keys/boot.pem']"), FILE).named("a")
+    assert board.secure_boot.keys == ["C:/keys/boot.pem"]
 
 
 def test_consent_knows_every_profile_by_its_word():

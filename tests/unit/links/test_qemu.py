@@ -11,12 +11,12 @@ import pytest
 import serial
 from emulator_bench import executable, is_gone, read_until
 
-from harness.chips import CHIPS, TWINS
+from harness.chips import CHIPS
 from harness.errors import LabError, UsageError
 from harness.links import emulator
 from harness.links.emulator_state import EFUSE_FILES, EmulatorState, factory_efuses
 from harness.links.link import BootMode
-from harness.links.qemu import INSTALL, Qemu, QemuLink, command_line
+from harness.links.qemu import INSTALL, MACHINES, Qemu, QemuLink, command_line
 from harness.twin.efuses import factory_content
 from harness.twin.state import StateFolder
 
@@ -86,7 +86,7 @@ def test_the_command_line_is_that_of_the_chip_and_the_boot_mode(
 # --- state ---
 
 
-@pytest.mark.parametrize("chip", sorted(set(EFUSE_FILES).intersection(TWINS)))
+@pytest.mark.parametrize("chip", sorted(MACHINES))
 def test_new_efuses_are_those_that_the_twin_makes(chip: str) -> None:
     mac = bytes.fromhex("7cdfa1a2b3c4")
     assert factory_efuses(chip, mac) == factory_content(CHIPS[chip], mac)

@@ -18,6 +18,7 @@ BOTH = Scope.of_marker(["release", "development"], {})
 MORE = Scope.of_marker(["release"], {"full": ["ciphertext-only"]})
 PLAIN = Scope.of_marker(["open"], {"secure_boot": False})
 SIGNED = Scope.of_marker(["release+sbv2"], {"full": ["development"], "secure_boot": True})
+BOOT = Scope.of_marker(["release", "open"], {"secure_boot": True})
 LATER = Scope.of_marker([], {"full": ["release"]})
 
 
@@ -39,6 +40,8 @@ LATER = Scope.of_marker([], {"full": ["release"]})
         (SIGNED, "", False, "release+sbv2"),
         (SIGNED, "", True, "development+sbv2 release+sbv2"),
         (SIGNED, "release development", False, ""),
+        (BOOT, "", False, "release+sbv2 open+sbv2"),
+        (BOOT, "", True, "open+sbv2 release+sbv2"),
         (LATER, "", False, ""),
         (LATER, "", True, "release release+sbv2"),
     ],

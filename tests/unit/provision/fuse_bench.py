@@ -18,7 +18,7 @@ from esptool.util import FatalError
 from harness.chips import CHIPS, KEY_PURPOSE_NUMBERS, Chip
 from harness.chips.efuses import efuse_geometry
 from harness.errors import BoardError
-from harness.formats.flash_encryption import encrypt
+from harness.formats.flash_encryption import encrypt, pad_to_block
 from harness.provision import (
     ChipState,
     DeviceRecords,
@@ -354,6 +354,8 @@ class VirtualSession:
         if not all(keys):
             raise BoardError("Flash encryption key is not programmed.", board=board.mac)
         config = board.raw("FLASH_CRYPT_CONFIG") if board.chip.name == "esp32" else 0xF
+        # esptool fills up what the chip shall encipher, with what erased flash holds.
+        data = pad_to_block(data, board.chip.encrypted_write_align_bytes)
         return encrypt(board.chip.cipher, b"".join(keys), offset, data, flash_crypt_config=config)
 
     def read_flash(self, offset: int, size_bytes: int) -> bytes:

@@ -85,7 +85,14 @@ def test_a_record_under_another_mac_is_not_believed(records):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("profile", "superb"), ("lock", 7), ("fuses", []), ("mac", 3), ("flashed", None)],
+    [
+        ("profile", "superb"),
+        ("lock", 7),
+        ("fuses", []),
+        ("mac", 3),
+        ("flashed", None),
+        ("key_state", "escrowed"),
+    ],
 )
 def test_a_field_that_cannot_be_is_damage(records, field, value):
     records.write(RECORD)

@@ -378,3 +378,10 @@ def test_behind_the_lock_the_record_is_believed_unless_the_security_info_objects
     found = profile_of(dataclasses.replace(state, security_info=info), here.records.read(MAC))
     assert found.profile is (Profile.RELEASE_SBV2 if said is None else None)
     assert said is None or said in found.text()
+
+
+def test_a_boot_key_that_only_one_place_has_is_not_burned_into_a_physical_board(bench):
+    here = bench(ESP32C3)
+    with pytest.raises(RefusedError, match="no second copy"):
+        here.carry_out(here.plan(Profile.OPEN_SBV2), physical=True)
+    assert here.look().fuses["SECURE_BOOT_EN"] == 0

@@ -29,3 +29,9 @@ def test_the_worst_claim_decides_the_verdict_and_the_exit_code(
 
 def test_a_claim_without_evidence_is_not_proven_even_if_it_is_said_to_hold() -> None:
     assert SILENT.standing is Standing.NOT_PROVEN
+
+
+def test_what_must_be_known_whatever_was_proven_stands_right_before_the_verdict() -> None:
+    verdict = Verdict("board x", [PROVEN], {}, ("key 0a is test-only: do not ship this device",))
+    assert verdict.lines()[-3:] == ["  ! key 0a is test-only: do not ship this device", "", "PASSED: board x"]
+    assert verdict.to_json()["marks"] == ["key 0a is test-only: do not ship this device"]

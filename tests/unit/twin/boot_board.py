@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.chips import CHIPS, Chip
+from harness.chips import CHIPS, KEY_PURPOSE_NUMBERS, Chip
 from harness.formats import flash_encryption
 from harness.formats.app_description import AppDescription
 from harness.formats.app_image import Segment, build_app_image
@@ -24,8 +24,13 @@ from harness.twin.efuses import Efuses, factory_content
 from harness.twin.flash import Flash
 from harness.twin.uart import Uart
 
-KEY = bytes(range(0x40, 0x60))
-OTHER_KEY = bytes(range(0x80, 0xA0))
+KINDS = ("esp32", "esp32s3", "esp32c2", "esp32c3", "esp32c6")
+"""One chip of each kind: cipher, architecture, memory, form of the ROM's lines. What differs from chip to chip in a
+table only is tested on all of them where that table is."""
+
+KEY = bytes(range(0x40, 0x80))
+OTHER_KEY = bytes(range(0x80, 0xC0))
+"""Of each a chip takes as much as its cipher needs."""
 MAC = bytes.fromhex("020203040506")
 FLASH_BYTES = 2 << 20
 """Less than the table claims: what the tests put there is small, and files are written quickly."""
@@ -64,11 +69,12 @@ class Board:
     chip: Chip
     folder: Path
     encrypted: bool = False
-    key: bytes = KEY
     flash_bytes: int = FLASH_BYTES
     printed: bytearray = field(default_factory=bytearray)
 
     def __post_init__(self) -> None:
+        self.key = KEY[: self.chip.cipher.key_size_bytes]
+        self.other_key = OTHER_KEY[: self.chip.cipher.key_size_bytes]
         (self.folder / "flash.bin").write_bytes(b"\xff" * self.flash_bytes)
         (self.folder / "efuse.bin").write_bytes(factory_content(self.chip, MAC))
         self.store = self.folder / "builds"
@@ -104,21 +110,29 @@ class Board:
         return cls(CHIPS[name], folder, encrypted, flash_bytes=flash_bytes)
 
     def burn_key(self, key: bytes) -> None:
-        if self.chip.name == "esp32":
-            self.efuses.burn_block("BLOCK1", key[::-1])
-            self.efuses.burn_field("FLASH_CRYPT_CONFIG", 0xF)
-        else:
-            self.efuses.burn_block("BLOCK_KEY0", key[::-1])
-            self.efuses.burn_field("KEY_PURPOSE_0", 4)
+        fuses = self.chip.fuses
+        for name, value in fuses.key_config:
+            self.efuses.burn_field(name, value)
+        if not fuses.key_purposes:
+            self.efuses.burn_block(fuses.key_storage_block, key[::-1].ljust(32, b"\0"))
+        for index, purpose in enumerate(fuses.key_purposes):
+            self.efuses.burn_block(f"BLOCK_KEY{index}", key[32 * index : 32 * index + 32][::-1])
+            self.efuses.burn_field(f"KEY_PURPOSE_{index}", KEY_PURPOSE_NUMBERS[purpose])
 
     def burn_release(self) -> None:
         fuses = self.chip.fuses
         for name in fuses.release:
             self.efuses.burn_field(name, 1)
         self.efuses.burn_field(fuses.counter, fuses.counter_release)
-        wr_dis = {"esp32": 1 << 3 | 1 << 7, "esp32c3": 1 << 2 | 1 << 8 | 1 << 23}[self.chip.name]
-        self.efuses.burn_field("WR_DIS", wr_dis)
-        self.efuses.burn_field("RD_DIS", 1)
+        geometry, count = self.efuses.geometry, max(1, len(fuses.key_purposes))
+        first = geometry.block(fuses.key_storage_block).index
+        blocks = [geometry.block(first + index) for index in range(count)]
+        guards = [name for block in blocks for name in geometry.purpose_fields(block.index)]
+        guards += [fuses.release_write_protect] if fuses.release_write_protect else []
+        bits = {geometry.field(name).write_disable for name in guards}
+        bits |= {block.write_disable for block in blocks}
+        self.efuses.burn_field("WR_DIS", sum(1 << bit for bit in bits if bit is not None))
+        self.efuses.burn_field("RD_DIS", (1 << count) - 1)
 
     def put(self, offset: int, data: bytes, *, key: bytes | None = None, raw: bool = False) -> None:
         """Write `data` as provisioning does: erased first, enciphered on an encrypted board unless `raw`."""
@@ -181,7 +195,7 @@ def without_stamps(text: str) -> list[str]:
 
 
 def bootloader_image(chip: Chip, config: BootloaderConfig, **header: int) -> bytes:
-    ram = {"esp32": 0x40080400, "esp32c3": 0x403CE710}[chip.name]
+    ram = {"esp32": 0x40080400, "esp32c3": 0x403CE710}.get(chip.name, chip.bootloader_load_address + 0x800)
     segments = [
         Segment(chip.bootloader_load_address, config.to_segment_data()),
         Segment(ram, b"\x13\0\0\0" * 64),

@@ -28,12 +28,12 @@ def _folder() -> Path:
     return folder
 
 
-@lru_cache
 def key_file(index: int = 0, scheme: SigningScheme = SigningScheme.RSA_3072) -> Path:
     """PEM of key number `index`; made once per test process."""
     path = _folder() / f"{scheme.value}-{index}.pem"
-    with contextlib.redirect_stdout(io.StringIO()):
-        espsecure.generate_signing_key("2", scheme.value, str(path))
+    if not path.exists():
+        with contextlib.redirect_stdout(io.StringIO()):
+            espsecure.generate_signing_key("2", scheme.value, str(path))
     return path
 
 
@@ -66,11 +66,16 @@ def _signed(image: bytes, indices: tuple[int, ...], scheme: SigningScheme) -> by
 def damaged(image: bytes, at: int, *, block: int = 0, bit: int = 0, sealed: bool = False) -> bytes:
     """A signed image with one bit of a signature block the other way; `sealed`: its CRC made anew."""
     changed = bytearray(image)
+    changed[len(image) - SECTOR_BYTES + block * BLOCK_BYTES + at] ^= 1 << bit
+    return resealed(changed, block=block) if sealed else bytes(changed)
+
+
+def resealed(image: bytes | bytearray, *, block: int = 0) -> bytes:
+    """A signed image, or its signature sector alone, with the CRC of one block made anew."""
+    changed = bytearray(image)
     start = len(image) - SECTOR_BYTES + block * BLOCK_BYTES
-    changed[start + at] ^= 1 << bit
-    if sealed:
-        crc = zlib.crc32(changed[start : start + CRC_AT])
-        changed[start + CRC_AT : start + CRC_AT + 4] = crc.to_bytes(4, "little")
+    crc = zlib.crc32(changed[start : start + CRC_AT])
+    changed[start + CRC_AT : start + CRC_AT + 4] = crc.to_bytes(4, "little")
     return bytes(changed)
 
 

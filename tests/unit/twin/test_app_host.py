@@ -15,7 +15,6 @@ import boot_board
 import pytest
 from boot_board import OTA_0, Board, app_image
 
-from harness.chips import TWINS
 from harness.formats.app_image import Segment, build_app_image
 from harness.twin.app_host import AppHost, NotStartable, _dies_with_parent, find_program
 from harness.twin.boot_context import LoadedApp
@@ -131,7 +130,7 @@ class RunningApp:
         return self.result
 
 
-@pytest.fixture(params=sorted(TWINS))
+@pytest.fixture(params=boot_board.KINDS)
 def app(request: pytest.FixtureRequest, tmp_path: Path, program: Path) -> Iterator[RunningApp]:
     board = Board.named(str(request.param), tmp_path, encrypted=True)
     import_program(board, program.read_bytes())
@@ -191,7 +190,7 @@ def test_what_was_printed_before_a_restart_comes_out_first(app: RunningApp) -> N
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("command", "esp32_word", "c3_word", "how"),
+    ("command", "xtensa_word", "riscv_word", "how"),
     [
         (b"x", "(Unknown)", "(Unknown)", "ended with status 3"),
         (b"s", "(LoadProhibited)", "(Load access fault)", "was ended by SIGSEGV"),
@@ -201,12 +200,12 @@ def test_what_was_printed_before_a_restart_comes_out_first(app: RunningApp) -> N
     ],
 )
 def test_a_program_that_just_ends_is_a_panic(
-    command: bytes, esp32_word: str, c3_word: str, how: str, app: RunningApp
+    command: bytes, xtensa_word: str, riscv_word: str, how: str, app: RunningApp
 ) -> None:
     app.board.uart.feed(command)
     assert app.ended() == 0xC
     text = app.board.printed.decode()
-    assert (esp32_word if app.board.chip.name == "esp32" else c3_word) in text
+    assert (xtensa_word if app.board.chip.xtensa else riscv_word) in text
     assert f"twin: the native program {how}\r\n" in text
     assert text.endswith("Rebooting...\r\n")
 

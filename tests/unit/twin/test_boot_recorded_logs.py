@@ -7,6 +7,7 @@ otadata that leads to the same choice. Time stamps are left out of the compariso
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,19 +15,19 @@ from pathlib import Path
 import boot_board
 import pytest
 from boot_board import Board, otadata, record, without_stamps
+from signing_bench import burn_digest, enable_secure_boot, signed
 
 from harness.formats.app_image import Segment, build_app_image
 from harness.formats.bootloader_config import BootloaderConfig
 from harness.formats.otadata import OtaData, OtaState
 from harness.formats.partition import Partition
 from harness.formats.partition_table import PartitionTable
-from harness.twin import image_verify
 from harness.twin.boot_context import LoadedApp
-from harness.twin.rpc import CollectedLog
+from harness.twin.rpc import Op, Request, RpcServer
 
 LOGS = Path(__file__).parents[2] / "data" / "twin"
 _SEGMENT = re.compile(r"esp_image: segment \d+: paddr=(\w{8}) vaddr=(\w{8}) size=(\w+)h")
-_LOAD = re.compile(r"load:0x(\w{8}),len:(\w+)")
+_LOAD = re.compile(r"load:0x(\w{8})[, ]len:(\w+)")
 _ENTRY = re.compile(r"boot: [ \d]\d (\S+) .*? (\w\w) (\w\w) (\w{8}) (\w{8})$")
 
 
@@ -39,6 +40,14 @@ class RecordedBoot:
 
     def find(self, pattern: str) -> re.Match[str] | None:
         return next((m for line in self.lines if (m := re.search(pattern, line))), None)
+
+    @property
+    def is_signed(self) -> bool:
+        return self.find("secure boot verification succeeded") is not None
+
+    @property
+    def is_release(self) -> bool:
+        return self.find(r"\(0 plaintext flashes left\)") is not None
 
     @property
     def reason(self) -> int:
@@ -110,7 +119,12 @@ def bootloader_of(board: Board, boot: RecordedBoot, config: BootloaderConfig) ->
 def config_of(boot: RecordedBoot, table_offset: int) -> BootloaderConfig:
     compiled = boot.find(r"compile time (.*)$")
     assert compiled
-    config = replace(boot_board.CONFIG, table_offset=table_offset, compile_time=compiled[1])
+    config = replace(
+        boot_board.CONFIG,
+        table_offset=table_offset,
+        compile_time=compiled[1],
+        secure_boot=boot.is_signed,
+    )
     if boot.find("Checking flash encryption"):
         return config
     return replace(config, flash_encryption="off", require_encrypted=False)
@@ -138,24 +152,45 @@ CASES = [
     ("esp32-fe-positive-idf5.5", 4),
     ("esp32c3-fe-positive-idf5.5", 4),
     ("esp32c3-fe-neg-otadata-erased-idf5.5", 5),
+    ("esp32c3-sb-positive-idf5.5", 4),
+    ("esp32-preencrypted-secure-raw-ota-idf5.5", 2),
 ]
+
+
+def board_of(boot: RecordedBoot, folder: Path) -> Board:
+    """A board in the state that this boot's log tells of."""
+    encrypted = boot.find("Checking flash encryption") is not None
+    released = encrypted and boot.is_release
+    board = Board.named(boot.chip, folder, encrypted=released, flash_bytes=4 << 20)
+    if encrypted and not released:
+        board.burn_key(board.key)
+        board.efuses.burn_field(board.chip.fuses.counter, 1)
+        board.encrypted = True
+    if boot.is_signed:
+        burn_digest(board)
+        enable_secure_boot(board)
+    return board
+
+
+def signed_as(boot: RecordedBoot, image: bytes) -> bytes:
+    return signed(image) if boot.is_signed else image
 
 
 @pytest.mark.parametrize(("name", "count"), CASES)
 def test_every_recorded_boot_is_printed_line_for_line(name: str, count: int, tmp_path: Path) -> None:
     boots = recorded_boots(name)
     assert len(boots) == count
-    encrypted = boots[0].find("Checking flash encryption") is not None
-    board = Board.named(boots[0].chip, tmp_path, encrypted=encrypted, flash_bytes=4 << 20)
+    board = board_of(boots[0], tmp_path)
     in_flash: dict[int, tuple[str, ...]] = {}
     for boot in boots:
         offset = boot.loaded_offset
         segments = tuple(line for line in boot.lines if _SEGMENT.search(line))
         if in_flash.get(offset) != segments:
-            board.put(offset, image_of(board, boot.lines))
+            board.put(offset, signed_as(boot, image_of(board, boot.lines)))
             in_flash[offset] = segments
         table_offset = boot.table.partitions[0].offset - 0x1000
-        board.put(board.chip.bootloader_offset, bootloader_of(board, boot, config_of(boot, table_offset)))
+        bootloader = bootloader_of(board, boot, config_of(boot, table_offset))
+        board.put(board.chip.bootloader_offset, signed_as(boot, bootloader))
         board.put(table_offset, boot.table.to_binary())
         put_otadata(board, boot)
         outcome = board.boot(boot.reason)
@@ -164,17 +199,28 @@ def test_every_recorded_boot_is_printed_line_for_line(name: str, count: int, tmp
         assert outcome.offset == offset
 
 
-@pytest.mark.parametrize("name", ["esp32-fe-positive-idf5.5", "esp32c3-fe-positive-idf5.5"])
-def test_the_apps_own_image_check_logs_as_recorded(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("esp32-fe-positive-idf5.5", 0),
+        ("esp32c3-fe-positive-idf5.5", 0),
+        ("esp32-preencrypted-secure-raw-ota-idf5.5", 0),
+        ("esp32c3-sb-positive-idf5.5", 0),
+        ("esp32c3-sb-neg-unsigned-idf5.5", 0x2002),
+    ],
+)
+def test_the_apps_own_image_check_logs_as_recorded(name: str, status: int, tmp_path: Path) -> None:
     boot = next(boot for boot in recorded_boots(name) if boot.verified_after)
-    board = Board.named(boot.chip, tmp_path, encrypted=True, flash_bytes=4 << 20)
-    board.put(boot_board.OTA_1, image_of(board, boot.verified_after))
-    log = CollectedLog()
-    check = image_verify.ImageCheck(
-        board.chip, board.context.cipher, board.efuses, 300, board.flash.size_bytes, log, load=False
-    )
-    check.verify(boot_board.OTA_1, 0x180000)
-    assert log.lines == [f"{line}\n" for line in boot.verified_after]
+    board = board_of(boot, tmp_path)
+    image = image_of(board, boot.verified_after)
+    board.put(boot_board.OTA_1, image if status else signed_as(boot, image))
+    app = LoadedApp(boot_board.OTA_0, 0x180000, "ota_0", boot_board.TABLE_OFFSET, 0x1000, 1, 0)
+    with socket.socket() as unused:
+        server = RpcServer(board.context, app, unused)
+    wanted = bytes([1 if boot.is_signed else 0])
+    reply = server.answer(Request(Op.IMAGE_VERIFY, boot_board.OTA_1, 0x180000, wanted))
+    assert reply.status == status
+    assert reply.data.decode().splitlines() == list(boot.verified_after)
 
 
 def test_stamps_grow_and_look_like_milliseconds_since_reset(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import boot_board
 import espsecure
 import pytest
-from boot_board import OTHER_KEY, Board, bootloader_image
+from boot_board import Board, bootloader_image
 
 from harness.chips import TWINS
 from harness.formats.app_image import Segment, build_app_image
@@ -22,10 +22,17 @@ from harness.twin.boot_context import Halted, LoadedApp, Reset, RomLoop
 CHIP_NAMES = sorted(TWINS)
 BANNER = {
     "esp32": ["ets Jul 29 2019 12:21:46", ""],
+    "esp32s2": ["ESP-ROM:esp32s2-rc4-20191025", "Build:Oct 25 2019"],
+    "esp32s3": ["ESP-ROM:esp32s3-20210327", "Build:Mar 27 2021"],
+    "esp32c2": ["ESP-ROM:esp8684-api2-20220127", "Build:Jan 27 2022"],
     "esp32c3": ["ESP-ROM:esp32c3-api1-20210207", "Build:Feb  7 2021"],
+    "esp32c5": ["ESP-ROM:esp32c5-eco2-20250121", "Build:Jan 21 2025"],
+    "esp32c6": ["ESP-ROM:esp32c6-20220919", "Build:Sep 19 2022"],
+    "esp32h2": ["ESP-ROM:esp32h2-20221101", "Build:Nov  1 2022"],
+    "esp32p4": ["ESP-ROM:esp32p4-eco5-20250430", "Build:Apr 30 2025"],
 }
-WATCHDOG = {"esp32": 0x10, "esp32c3": 0x7}
-GIVE_UP = {"esp32": "ets_main.c 384 ", "esp32c3": "ets_main.c 333 "}
+WATCHDOG = {name: 0x10 if name == "esp32" else 0x7 for name in TWINS}
+GIVE_UP = {name: f"ets_main.c {384 if name == 'esp32' else 333} " for name in TWINS}
 
 
 @pytest.fixture(params=CHIP_NAMES)
@@ -79,7 +86,7 @@ def test_a_bootloader_under_another_key_prints_what_this_boards_key_makes_of_it(
 ) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=True)
     image = bootloader_image(board.chip, boot_board.CONFIG)
-    board.put(board.chip.bootloader_offset, image, key=OTHER_KEY)
+    board.put(board.chip.bootloader_offset, image, key=board.other_key)
     outcome = board.boot()
     assert isinstance(outcome, RomLoop)
     assert outcome.line == f"invalid header: 0x{deciphered_word(board, board.key):08x}"
@@ -105,11 +112,10 @@ def test_a_wrong_checksum_is_named_and_ends_in_the_watchdog(chip_name: str, tmp_
     image[-33] ^= 1
     board.put(board.chip.bootloader_offset, bytes(image))
     outcome = board.boot()
-    words = {
-        "esp32": f"csum err:0x{good:02x}!=0x{good ^ 1:02x}",
-        "esp32c3": f"Checksum failure. Calculated 0x{good:02x} stored 0x{good ^ 1:02x}",
-    }
-    assert after_banner(board)[-2:] == [words[chip_name], GIVE_UP[chip_name]]
+    words = f"Checksum failure. Calculated 0x{good:02x} stored 0x{good ^ 1:02x}"
+    if chip_name == "esp32":
+        words = f"csum err:0x{good:02x}!=0x{good ^ 1:02x}"
+    assert after_banner(board)[-2:] == [words, GIVE_UP[chip_name]]
     assert isinstance(outcome, RomLoop)
     assert outcome.line is None
     assert outcome.reset_reason == WATCHDOG[chip_name]
@@ -159,15 +165,15 @@ def test_the_esp32_rom_does_not_look_at_the_hash(tmp_path: Path) -> None:
 def test_a_bootloader_for_another_chip_is_refused(chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path)
     image = bytearray(bootloader_image(board.chip, boot_board.PLAIN_CONFIG))
-    image[12] = 9
+    image[12] = 20
     board.put(board.chip.bootloader_offset, bytes(image))
     outcome = board.boot()
     assert isinstance(outcome, RomLoop)
     if chip_name == "esp32":
-        assert outcome.line == "wrong chip id 0x0009"
+        assert outcome.line == "wrong chip id 0x0014"
     else:
         assert after_banner(board) == [
-            "Invalid chip id. Expected 5 read 9. Bootloader for wrong chip?",
+            f"Invalid chip id. Expected {board.chip.chip_id} read 20. Bootloader for wrong chip?",
             "ets_main.c 333 ",
         ]
 
@@ -298,6 +304,27 @@ def test_an_sdkconfig_with_secure_boot_v1_halts_with_one_line(tmp_path: Path) ->
     (tmp_path / "bootloader.sdkconfig").write_text(text)
     assert isinstance(board.boot(), Halted)
     assert "secure boot v1" in board.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("drive", "line"),
+    [
+        (bytes.fromhex("123456"), "clk_drv:0x02,q_drv:0x01,d_drv:0x04,cs0_drv:0x03,hd_drv:0x06,wp_drv:0x05"),
+        (bytes.fromhex("100000"), "clk_drv:0x00,q_drv:0x01,d_drv:0x00,cs0_drv:0x00,hd_drv:0x00,wp_drv:0x00"),
+    ],
+)
+def test_the_pins_drive_of_the_header_is_printed_where_there_is_one(
+    chip_name: str, drive: bytes, line: str, tmp_path: Path
+) -> None:
+    board = Board.named(chip_name, tmp_path)
+    image = bytearray(bootloader_image(board.chip, boot_board.PLAIN_CONFIG))
+    board.put(board.chip.bootloader_offset, bytes(image))
+    board.boot()
+    assert any("_drv:" in shown for shown in board.lines) == (chip_name == "esp32")
+    image[9:12] = drive
+    board.put(board.chip.bootloader_offset, bytes(image))
+    board.boot()
+    assert line in board.lines
 
 
 def put_real_bootloader(board: Board) -> None:

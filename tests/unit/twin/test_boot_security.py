@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from boot_board import Board
+from boot_board import KINDS, Board
 
-from harness.chips import TWINS
+from harness.chips import CHIPS
 from harness.twin import security
 from harness.twin.security import Download, EncryptionMode
 
 
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", KINDS)
 def test_a_new_chip_has_nothing_enabled(chip_name: str, tmp_path: Path) -> None:
     efuses = Board.named(chip_name, tmp_path).efuses
     assert security.encryption_mode(efuses) is EncryptionMode.OFF
@@ -24,7 +24,7 @@ def test_a_new_chip_has_nothing_enabled(chip_name: str, tmp_path: Path) -> None:
     assert security.efuse_block_revision(efuses) == 0
 
 
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", list(CHIPS))
 def test_the_documented_release_fuses_pass_the_release_check(chip_name: str, tmp_path: Path) -> None:
     efuses = Board.named(chip_name, tmp_path, encrypted=True).efuses
     assert security.encryption_mode(efuses) is EncryptionMode.RELEASE
@@ -59,6 +59,32 @@ RELEASE_MODE = [
         "esp32c3",
         {"SPI_BOOT_CRYPT_CNT": 1, "DIS_DOWNLOAD_ICACHE": 1, "DIS_DOWNLOAD_MANUAL_ENCRYPT": 1},
         1 << 4,
+        EncryptionMode.RELEASE,
+    ),
+    # Two caches, a way into flash of its own, and on ESP32-C2 the write protection of the counter.
+    (
+        "esp32s3",
+        {"SPI_BOOT_CRYPT_CNT": 7, "DIS_DOWNLOAD_ICACHE": 1, "DIS_DOWNLOAD_MANUAL_ENCRYPT": 1},
+        0,
+        EncryptionMode.DEVELOPMENT,
+    ),
+    (
+        "esp32p4",
+        {"SPI_BOOT_CRYPT_CNT": 7, "DIS_DOWNLOAD_MANUAL_ENCRYPT": 1},
+        0,
+        EncryptionMode.DEVELOPMENT,
+    ),
+    ("esp32h2", {"SPI_BOOT_CRYPT_CNT": 7, "DIS_DOWNLOAD_MANUAL_ENCRYPT": 1}, 0, EncryptionMode.RELEASE),
+    (
+        "esp32c2",
+        {"SPI_BOOT_CRYPT_CNT": 7, "DIS_DOWNLOAD_ICACHE": 1, "DIS_DOWNLOAD_MANUAL_ENCRYPT": 1},
+        0,
+        EncryptionMode.DEVELOPMENT,
+    ),
+    (
+        "esp32c2",
+        {"SPI_BOOT_CRYPT_CNT": 7, "DIS_DOWNLOAD_ICACHE": 1, "DIS_DOWNLOAD_MANUAL_ENCRYPT": 1},
+        1 << 2,
         EncryptionMode.RELEASE,
     ),
 ]
@@ -101,6 +127,50 @@ def test_a_soft_jtag_disable_without_key_only_warns_when_the_pads_are_disabled(t
         ("SOFT_DIS_JTAG is set but HMAC key with respective purpose not found", False)
     ]
     assert security.release_verified(board.efuses)
+
+
+def test_both_halves_of_a_256_bit_key_must_be_protected(tmp_path: Path) -> None:
+    board = Board.named("esp32s3", tmp_path, encrypted=True)
+    assert security.flash_key_blocks(board.efuses) == ("BLOCK_KEY0", "BLOCK_KEY1")
+    other = tmp_path / "other"
+    other.mkdir()
+    open_one = Board.named("esp32s3", other)
+    open_one.burn_key(open_one.key)
+    open_one.efuses.burn_field("RD_DIS", 1)
+    texts = [finding.text for finding in security.release_findings(open_one.efuses)]
+    assert "Not read-protected Flash encryption key in BLOCK5 (set RD_DIS_KEY1->1)" in texts
+    assert not any("RD_DIS_KEY0" in text for text in texts)
+
+
+LATE_CHECKS = [
+    ("esp32s2", "HARD_DIS_JTAG", "Not disabled JTAG (set HARD_DIS_JTAG->1)"),
+    ("esp32s3", "DIS_PAD_JTAG", "Not disabled JTAG (set HARD_DIS_JTAG->1)"),
+    ("esp32s3", "DIS_DOWNLOAD_DCACHE", "Not disabled UART bootloader Dcache (set DIS_DOWNLOAD_DCACHE->1)"),
+    ("esp32s2", "DIS_BOOT_REMAP", "Not disabled boot from RAM (set DIS_BOOT_REMAP->1)"),
+    (
+        "esp32p4",
+        "SPI_DOWNLOAD_MSPI_DIS",
+        "Not disabled UART bootloader download mspi (set DIS_DOWNLOAD_MSPI->1)",
+    ),
+    (
+        "esp32h2",
+        "XTS_DPA_PSEUDO_LEVEL",
+        "Not enabled XTS-AES pseudo rounds function (set XTS_DPA_PSEUDO_LEVEL->1 or more)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("chip_name", "fuse", "text"), LATE_CHECKS, ids=[row[1] for row in LATE_CHECKS])
+def test_what_only_some_chips_have_is_named(chip_name: str, fuse: str, text: str, tmp_path: Path) -> None:
+    board = Board.named(chip_name, tmp_path)
+    board.burn_key(board.key)
+    wanted = [name for name in board.chip.fuses.release if name != fuse]
+    burn_all(board, wanted)
+    board.efuses.burn_field(board.chip.fuses.counter, board.chip.fuses.counter_release)
+    texts = [finding.text for finding in security.release_findings(board.efuses)]
+    assert text in texts
+    board.efuses.burn_field(fuse, 1)
+    assert text not in [finding.text for finding in security.release_findings(board.efuses)]
 
 
 def test_an_unprotected_key_is_named_with_its_block(tmp_path: Path) -> None:

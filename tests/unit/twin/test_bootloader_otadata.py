@@ -9,7 +9,6 @@ import boot_board
 import pytest
 from boot_board import CSV_FACTORY, OTA_0, OTA_1, OTADATA, Board, app_image, otadata, record
 
-from harness.chips import TWINS
 from harness.formats.otadata import OtaData, OtaRecord, OtaState
 from harness.twin.boot_context import LoadedApp, Reset
 from harness.twin.bootloader import SECTOR_BYTES
@@ -91,7 +90,7 @@ ABOUT_THE_CHOICE = ("otadata", "ota data", "factory", "OTA 0")
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", boot_board.KINDS)
 @pytest.mark.parametrize("given", CASES, ids=lambda given: given.name)
 def test_otadata_decides(given: Case, chip_name: str, encrypted: bool, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=encrypted)
@@ -110,7 +109,7 @@ def test_otadata_decides(given: Case, chip_name: str, encrypted: bool, tmp_path:
         assert (rest == b"\xff" * len(rest)) is (not same or not encrypted)
 
 
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", boot_board.KINDS)
 @pytest.mark.parametrize(
     "content",
     [b"\xff" * 0x2000, OtaData.for_slot(1, 2, VALID).to_bytes()],
@@ -149,7 +148,7 @@ def test_a_factory_app_is_the_fallback(before: OtaData, line: str, label: str, t
     assert board.records() == before.records
 
 
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", boot_board.KINDS)
 def test_a_slot_that_is_not_bootable_is_passed_over_downwards_then_upwards(
     chip_name: str, tmp_path: Path
 ) -> None:
@@ -250,7 +249,7 @@ def test_at_error_level_a_good_boot_prints_only_the_roms_lines(tmp_path: Path) -
 ANTI = replace(boot_board.CONFIG, anti_rollback=True)
 
 
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", boot_board.KINDS)
 def test_with_anti_rollback_garbage_counts_as_initial_and_is_repaired(chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=True)
     board.provision(config=ANTI)
@@ -267,7 +266,7 @@ def test_with_anti_rollback_garbage_counts_as_initial_and_is_repaired(chip_name:
     assert board.records()[0] == record(1, VALID)
 
 
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", boot_board.KINDS)
 def test_booting_a_confirmed_app_raises_the_efuse_to_its_version(chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=True)
     board.provision(config=ANTI, otadata=otadata(record(2, VALID), None))

@@ -11,7 +11,6 @@ import boot_board
 import pytest
 from boot_board import OTA_0, TABLE_OFFSET, Board, bootloader_image
 
-from harness.chips import TWINS
 from harness.formats.partition_table import PartitionTable
 from harness.twin.boot_context import LoadedApp, Reset
 from harness.twin.boot_table import Entry, verified_entries
@@ -62,7 +61,7 @@ DAMAGES: list[tuple[Callable[[bytearray], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", boot_board.KINDS)
 @pytest.mark.parametrize(("damage", "text"), DAMAGES, ids=[d.__name__ for d, _ in DAMAGES])
 def test_a_bad_table_is_named_and_the_chip_resets_by_software(
     damage: Callable[[bytearray], None], text: str, chip_name: str, tmp_path: Path
@@ -195,7 +194,7 @@ def test_a_write_protected_counter_leaves_none(tmp_path: Path) -> None:
     assert "I flash_encrypt: flash encryption is enabled (0 plaintext flashes left)" in board.lines
 
 
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", boot_board.KINDS)
 def test_a_lab_build_refuses_every_slot_of_a_chip_without_encryption(chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path)
     board.provision(config=boot_board.CONFIG)

@@ -13,7 +13,18 @@ from harness.twin.efuses import CODING_FILE, Efuses, factory_content, mac_crc
 from harness.twin.operations import CutPoint, OperationLog, PowerCut, PowerLost
 
 MAC = bytes.fromhex("7cdfa1010203")
-ROWS = [(chip, row) for chip in ("esp32", "esp32c3") for row in efuse_geometry(chip).fields]
+ROWS = [(chip, row) for chip in ("esp32", "esp32c2", "esp32c3") for row in efuse_geometry(chip).fields]
+REVISIONS = {
+    "esp32": 300,
+    "esp32s2": 100,
+    "esp32s3": 3,
+    "esp32c2": 100,
+    "esp32c3": 3,
+    "esp32c5": 100,
+    "esp32c6": 2,
+    "esp32h2": 102,
+    "esp32p4": 300,
+}
 ROW_IDS = [f"{chip}: {row.name}" for chip, row in ROWS]
 KEY = bytes(range(1, 33))
 
@@ -52,11 +63,11 @@ class TestFactory:
         assert content[0x18:0x1E] == MAC[::-1]
         assert sum(byte != 0 for byte in content) == 7
 
-    @pytest.mark.parametrize(("chip", "revision"), [("esp32", 300), ("esp32c3", 3)])
+    @pytest.mark.parametrize(("chip", "revision"), REVISIONS.items())
     def test_identity_is_read_back(self, board, chip, revision):
         efuses = board(chip)
         assert efuses.mac == MAC
-        assert efuses.chip_rev_full == revision
+        assert efuses.chip_rev_full == revision >= CHIPS[chip].min_chip_rev_full
 
     @pytest.mark.parametrize("mac", ["240ac4c9a4d4", "000000000000", "ffffffffffff", "7cdfa1010203"])
     def test_the_crc_is_espefuses(self, mac):

@@ -11,7 +11,13 @@ from harness.twin.efuses import Efuses, factory_content
 
 MAC = bytes.fromhex("7cdfa1010203")
 KEY = bytes(range(1, 33))
-OFFSETS = {"esp32": (0xFC, 0x104), "esp32c3": (0x1CC, 0x1D4)}
+OFFSETS = {
+    "esp32": (0xFC, 0x104),
+    "esp32c2": (0x8C, 0x94),
+    "esp32c3": (0x1CC, 0x1D4),
+    "esp32c5": (0x1CC, 0x1D8),
+    "esp32s3": (0x1CC, 0x1D4),
+}
 
 
 class Board:
@@ -120,6 +126,40 @@ def test_c3_tells_the_block_that_does_not_check(make, index):
     assert both >> 4 * (index - 1) & 7 == 7
     fails = {n for n in range(1, 10) if both >> 4 * n + 3 & 1}
     assert fails == ({index} if index < 10 else set())
+
+
+@pytest.mark.parametrize(
+    ("chip", "errors", "index"),
+    [
+        ("esp32c2", 0x84, 3),
+        ("esp32c2", 0x84, 1),
+        ("esp32s3", 0x1C0, 8),
+        ("esp32s3", 0x1C0, 10),
+        ("esp32c5", 0x190, 9),
+    ],
+)
+def test_elsewhere_count_and_fail_bit_share_a_nibble(make, chip, errors, index):
+    board = make(chip)
+    block = board.efuses.geometry.block(index)
+    board.write(0x00, KEY[: block.size_bytes].ljust(32, b"\0") + b"\xa5" * 12)
+    board.program(command=2 | index << 2)
+    board.load()
+    assert int.from_bytes(board.read(errors, 8), "little") == 0xF << 4 * (index - 1)
+    board.write(errors, bytes(4))
+    assert int.from_bytes(board.read(errors, 8), "little") == 0xF << 4 * (index - 1)
+
+
+def test_halves_of_the_only_key_block_of_esp32c2_are_hidden_apart(make):
+    board = make("esp32c2")
+    board.write(0x00, KEY + check_bytes(KEY))
+    board.program(command=2 | 3 << 2)
+    for rd_dis, shown in ((1, bytes(16) + KEY[16:]), (2, bytes(32))):
+        board.write(0x00, bytes(32))
+        board.write(0x04, rd_dis.to_bytes(4, "little"))
+        board.program(command=2)
+        board.load()
+        assert board.read(0x60, 32) == shown
+    assert board.efuses.block_for_hardware("BLOCK_KEY0") == KEY
 
 
 def test_blocks_that_do_not_exist_are_not_programmed(make):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import boot_board
 import pytest
-from boot_board import OTA_1, OTHER_KEY, Board, app_image, description
+from boot_board import OTA_1, Board, app_image, description
 
-from harness.chips import TWINS, Chip
+from harness.chips import Chip
 from harness.formats.app_image import Segment, build_app_image
 from harness.twin.image_verify import (
     ERR_FAIL,
@@ -24,7 +24,13 @@ from harness.twin.image_verify import (
 from harness.twin.rpc import CollectedLog
 
 SLOT_BYTES = 0x180000
-RAM = {"esp32": 0x3FFB0000, "esp32c3": 0x3FC8EE00}
+RAM = {
+    "esp32": 0x3FFB0000,
+    "esp32s3": 0x3FC90000,
+    "esp32c2": 0x3FCA1000,
+    "esp32c3": 0x3FC8EE00,
+    "esp32c6": 0x40800000,
+}
 
 
 def check(
@@ -70,7 +76,7 @@ def patched(image: bytes, at: int, value: bytes) -> bytes:
     return resealed(image[:at] + value + image[at + len(value) :])
 
 
-@pytest.fixture(params=[(name, enc) for name in sorted(TWINS) for enc in (False, True)], ids=str)
+@pytest.fixture(params=[(name, enc) for name in boot_board.KINDS for enc in (False, True)], ids=str)
 def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
     name, encrypted = request.param
     return Board.named(name, tmp_path, encrypted=encrypted)
@@ -104,8 +110,8 @@ def test_no_magic(board: Board) -> None:
 
 
 def test_another_chip(board: Board) -> None:
-    board.put(OTA_1, patched(two_segments(board.chip), 12, b"\x09\x00"))
-    expected = f"E boot_comm: mismatch chip ID, expected {board.chip.chip_id}, found 9"
+    board.put(OTA_1, patched(two_segments(board.chip), 12, b"\x14\x00"))
+    expected = f"E boot_comm: mismatch chip ID, expected {board.chip.chip_id}, found 20"
     assert check(board) == (ERR_FAIL, [expected])
 
 
@@ -114,8 +120,8 @@ def test_a_newer_and_an_older_revision(board: Board) -> None:
     text = f"found v{found // 100}.{found % 100}."
     board.put(OTA_1, patched(two_segments(board.chip), 15, struct.pack("<H", 405)))
     assert check(board)[1] == [f"E boot_comm: chip revision check failed. Required >= v4.5, {text}"]
-    board.put(OTA_1, patched(two_segments(board.chip), 17, struct.pack("<H", 2)))
-    assert check(board)[1] == [f"E boot_comm: chip revision check failed. Required <= v0.2, {text}"]
+    board.put(OTA_1, patched(two_segments(board.chip), 17, struct.pack("<H", 1)))
+    assert check(board)[1] == [f"E boot_comm: chip revision check failed. Required <= v0.1, {text}"]
 
 
 def test_too_many_segments(board: Board) -> None:
@@ -218,7 +224,7 @@ def test_the_c3_also_checks_the_efuse_block_revision(
 # What a raw writer can do wrong on an encrypted board: all of it looks the same from the device
 
 
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", boot_board.KINDS)
 @pytest.mark.parametrize("mistake", ["plaintext", "other key", "other slot", "not erased"])
 def test_wrong_ciphertext_has_no_magic_byte(mistake: str, chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=True)
@@ -226,7 +232,7 @@ def test_wrong_ciphertext_has_no_magic_byte(mistake: str, chip_name: str, tmp_pa
     if mistake == "plaintext":
         board.put(OTA_1, image, raw=True)
     elif mistake == "other key":
-        board.put(OTA_1, image, key=OTHER_KEY)
+        board.put(OTA_1, image, key=board.other_key)
     elif mistake == "other slot":
         board.put(boot_board.OTA_0, image)
         board.put(OTA_1, board.flash.read(boot_board.OTA_0, 0x1000), raw=True)
@@ -241,7 +247,7 @@ def test_wrong_ciphertext_has_no_magic_byte(mistake: str, chip_name: str, tmp_pa
     )
 
 
-@pytest.mark.parametrize("chip_name", sorted(TWINS))
+@pytest.mark.parametrize("chip_name", boot_board.KINDS)
 def test_a_truncated_ciphertext_fails_behind_its_last_whole_segment(chip_name: str, tmp_path: Path) -> None:
     board = Board.named(chip_name, tmp_path, encrypted=True)
     data = description("1.1.0").to_bytes() + b"\x55" * 0x3000

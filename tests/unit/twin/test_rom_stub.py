@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import struct
 import zlib
+from pathlib import Path
 
+import esptool
 import pytest
 from rom_bench import Bench, answers_in
 from rom_requests import NOISE, PARAMETERS, SYNC, block, request, words
 
+from harness.chips import CHIPS
+from harness.twin.rom_protocol import is_stub
+
 TEXT = {"esp32": 0x400A8000, "esp32c3": 0x40380000}
+STUBS = sorted((Path(esptool.__file__).parent / "targets" / "stub_flasher").glob("*/*.json"))
 BOTH = pytest.mark.parametrize("chip", ["esp32", "esp32c3"])
 OK = (0, 0)
+
+
+@pytest.mark.parametrize("chip", list(CHIPS))
+def test_every_stub_of_the_installed_esptool_is_recognised(chip):
+    stubs = [json.loads(path.read_text()) for path in STUBS if path.stem == chip]
+    assert stubs
+    for stub in stubs:
+        size = len(base64.b64decode(stub["text"]))
+        assert is_stub(CHIPS[chip], [(stub["text_start"], size)], stub["entry"])
 
 
 @pytest.fixture

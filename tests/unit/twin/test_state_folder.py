@@ -56,6 +56,14 @@ class TestContent:
 
 
 class TestRefusals:
+    def test_a_folder_of_a_chip_whose_files_look_alike(self, tmp_path):
+        open_and_close(tmp_path, ESP32C3)
+        with pytest.raises(UsageError, match="belongs to a board of chip esp32c3, not esp32s3"):
+            open_and_close(tmp_path, CHIPS["esp32s3"])
+        # QEMU's folders do not say.
+        (tmp_path / "chip").unlink()
+        open_and_close(tmp_path, CHIPS["esp32s3"])
+
     def test_a_folder_of_another_chip(self, tmp_path):
         open_and_close(tmp_path, ESP32)
         with pytest.raises(UsageError, match="belongs to a board of chip esp32, not esp32c3"):

@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boot_board import KINDS, PLAIN_CONFIG, bootloader_image
 from rom_requests import NOISE
-from twin_process import TwinProcess, environment
+from signing_bench import key_digest, signed
+from twin_process import TwinProcess, environment, read_until
+
+from harness.chips import CHIPS, KEY_PURPOSE_NUMBERS, TWINS
+from harness.chips.efuses import efuse_geometry
 
 # esptool leaves files open when it ends with an error.
 pytestmark = [
@@ -19,7 +24,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-CHIPS = ("esp32", "esp32c3")
+REVISIONS = {
+    "esp32": "v3.0",
+    "esp32s2": "v1.0",
+    "esp32s3": "v0.3",
+    "esp32c2": "v1.0",
+    "esp32c3": "v0.3",
+    "esp32c5": "v1.0",
+    "esp32c6": "v0.2",
+    "esp32h2": "v1.2",
+    "esp32p4": "v3.0",
+}
+CRYSTALS = {"esp32c5": 48, "esp32h2": 32}
+"""In MHz, where it is not 40."""
 KEY = bytes(range(1, 33))
 OTHER_KEY = bytes(range(101, 133))
 TEXT = b"plain text that packs well. " * 400
@@ -104,10 +121,24 @@ class Tools:
         return Outcome(0, self._capture())
 
 
+class Started(dict[str, TwinProcess]):
+    """Twins by chip, each started when it is first asked for."""
+
+    def __init__(self, start: Callable[[str], TwinProcess]) -> None:
+        super().__init__()
+        self._start = start
+
+    def __missing__(self, chip: str) -> TwinProcess:
+        self[chip] = self._start(chip)
+        return self[chip]
+
+
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory) -> Iterator[dict[str, TwinProcess]]:
     """One board per chip for everything that burns no fuse."""
-    twins = {chip: TwinProcess(chip, tmp_path_factory.mktemp("tools") / chip) for chip in CHIPS}
+    twins: dict[str, TwinProcess] = Started(
+        lambda chip: TwinProcess(chip, tmp_path_factory.mktemp("tools") / chip)
+    )
     yield twins
     for twin in twins.values():
         twin.close()
@@ -131,7 +162,7 @@ def fresh(tmp_path, request, capfd) -> Iterator[Tools]:
 
 
 def on(fixture: str, *chips: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(fixture, chips or CHIPS, indirect=True)
+    return pytest.mark.parametrize(fixture, chips or KINDS, indirect=True)
 
 
 @on("tools")
@@ -160,15 +191,16 @@ def test_flash_is_written_verified_read_and_erased(tools, stub, tmp_path):
     assert (tools.twin.flash(0, 4 << 20) == b"\xff" * (4 << 20)) == stub
 
 
-@on("tools")
+@on("tools", *TWINS)
 def test_esptool_as_a_program_with_stub_and_without(tools, tmp_path):
     for loader in ((), ("--no-stub",)):
         found = tools.program("esptool", *loader, "flash-id")
         assert found.code == 0, found.text
-        for said in ("Detected flash size: 4MB", "Manufacturer: c8", "Crystal frequency:  40MHz"):
+        crystal = f"Crystal frequency:  {CRYSTALS.get(tools.twin.chip, 40)}MHz"
+        for said in ("Detected flash size: 4MB", "Manufacturer: c8", crystal):
             assert said in found.text
         assert tools.twin.started["mac"].lower() in found.text
-        assert f"(revision {'v3.0' if tools.twin.chip == 'esp32' else 'v0.3'})" in found.text
+        assert f"(revision {REVISIONS[tools.twin.chip]})" in found.text
     image = tmp_path / "image.bin"
     image.write_bytes(NOISE)
     fast = tools.program(
@@ -180,10 +212,9 @@ def test_esptool_as_a_program_with_stub_and_without(tools, tmp_path):
 
 @on("tools")
 def test_an_image_is_described(tools, tmp_path):
-    from harness.chips import CHIPS as ROWS
     from harness.formats.app_image import Segment, build_app_image
 
-    chip = ROWS[tools.twin.chip]
+    chip = CHIPS[tools.twin.chip]
     image = tmp_path / "image.bin"
     segments = (Segment(chip.bootloader_load_address, NOISE[:64]),)
     image.write_bytes(build_app_image(chip, segments, entry_point=chip.bootloader_load_address))
@@ -192,7 +223,7 @@ def test_an_image_is_described(tools, tmp_path):
     assert "(valid)" in found.text
 
 
-@on("tools")
+@on("tools", *TWINS)
 def test_summary_and_dump_show_a_factory_board(tools):
     shown = tools.program("espefuse", "summary", "dump")
     assert shown.code == 0, shown.text
@@ -223,6 +254,74 @@ def test_a_c3_key_is_burned_protected_and_used(fresh, tmp_path):
         assert written.code == 0, written.text
         assert fresh.twin.flash(0x10000, 0x800) == espsecure(KEY, 0x10000, NOISE, aes_xts=True)
         fresh.esptool("erase-region", "0x10000", "0x1000")
+
+
+@on("fresh", "esp32s3", "esp32c6", "esp32p4")
+def test_a_key_of_the_chips_length_is_burned_protected_and_used(fresh, tmp_path):
+    chip, key, image = CHIPS[fresh.twin.chip], tmp_path / "key.bin", tmp_path / "image.bin"
+    key.write_bytes(bytes(range(1, 1 + chip.cipher.key_size_bytes)))
+    image.write_bytes(NOISE)
+    burned = fresh.espefuse("burn-key", "BLOCK_KEY1", key, chip.fuses.key_purpose)
+    assert burned.code == 0, burned.text
+    summary = fresh.espefuse("summary").text
+    for index, purpose in enumerate(chip.fuses.key_purposes):
+        number = KEY_PURPOSE_NUMBERS[purpose]
+        assert f"= {purpose} R/- (0x{number:x})" in summary or f"= {purpose} R/- (0b{number:05b})" in summary
+        stored = block_of(fresh.twin, f"BLOCK_KEY{1 + index}")
+        assert stored == key.read_bytes()[32 * index : 32 * index + 32][::-1]
+    assert "?? ?? ?? ??" in summary
+    assert fresh.espefuse("burn-efuse", chip.fuses.counter, "1").code == 0
+    fresh.connect(stub=False)
+    written = fresh.esptool("write-flash", "--encrypt", "0x10000", image)
+    assert written.code == 0, written.text
+    assert fresh.twin.flash(0x10000, 0x800) == espsecure(key.read_bytes(), 0x10000, NOISE, aes_xts=True)
+
+
+@on("fresh", "esp32c2")
+def test_digest_and_derived_key_of_an_esp32c2_go_in_one_batch(fresh, tmp_path):
+    chip, key, pem, image = CHIPS["esp32c2"], *(tmp_path / name for name in ("key.bin", "k.pem", "image.bin"))
+    key.write_bytes(KEY[:16])
+    pem.write_bytes(ecdsa_p256_pem())
+    image.write_bytes(NOISE)
+    # A program of its own: espefuse's batch mode stays on in the process that once used it.
+    batch = ("burn-key-digest", pem, "burn-key", "BLOCK_KEY0", key, chip.fuses.key_purpose)
+    burned = fresh.program("espefuse", "--do-not-confirm", *batch)
+    assert burned.code == 0, burned.text
+    stored = block_of(fresh.twin, "BLOCK_KEY0")
+    assert stored[:16] == KEY[:16][::-1]
+    assert stored[16:] == public_key_digest(pem)[:16]
+    shown = fresh.espefuse("summary").text
+    low, high = (shown.split(f"BLOCK_KEY0_{half}_128", 1)[1].splitlines()[1] for half in ("LOW", "HI"))
+    assert low.strip() == "= ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? -/-"
+    assert high.strip() == f"= {stored[16:].hex(' ')} R/-"
+    again = fresh.espefuse("burn-key", "BLOCK_KEY0", key, chip.fuses.key_purpose)
+    assert again.code == 2
+    assert fresh.espefuse("burn-efuse", chip.fuses.counter, "7").code == 0
+    fresh.connect(stub=True)
+    written = fresh.esptool("write-flash", "--encrypt", "0x10000", image)
+    assert written.code == 0, written.text
+    assert fresh.twin.flash(0x10000, 0x800) == espsecure(KEY[:16], 0x10000, NOISE, aes_xts=True)
+
+
+@on("fresh", "esp32c2")
+def test_protecting_the_counter_of_an_esp32c2_freezes_secure_boot(fresh):
+    assert fresh.espefuse("write-protect-efuse", "SPI_BOOT_CRYPT_CNT").code == 0
+    late = fresh.espefuse("burn-efuse", "SECURE_BOOT_EN", "1")
+    assert late.code == 2
+    assert "write-protected" in late.text
+
+
+@on("fresh", "esp32s3", "esp32c6")
+def test_with_secure_boot_the_stub_runs_where_esptool_knows_a_way(fresh):
+    assert fresh.espefuse("burn-efuse", "SECURE_BOOT_EN", "1").code == 0
+    asked = fresh.program("esptool", "--connect-attempts", "1", "flash-id")
+    if fresh.twin.chip == "esp32s3":
+        assert asked.code == 0, asked.text
+        assert "Stub flasher running" in asked.text
+    else:
+        assert asked.code != 0
+        assert "Failed to start stub flasher" in asked.text
+    assert fresh.program("esptool", "--no-stub", "flash-id").code == 0
 
 
 @on("fresh", "esp32c3")
@@ -264,7 +363,7 @@ def test_an_esp32_key_is_burned_protected_and_used(fresh, tmp_path):
     assert fresh.twin.flash(0x20000, 0x800) == NOISE
 
 
-@on("fresh")
+@on("fresh", "esp32", "esp32c3")
 def test_a_digest_is_burned_and_protections_hold(fresh, tmp_path):
     pem, key = tmp_path / "key.pem", tmp_path / "hmac.bin"
     pem.write_bytes(rsa_3072_pem())
@@ -283,7 +382,7 @@ def test_a_digest_is_burned_and_protections_hold(fresh, tmp_path):
     assert protected.code == 0, protected.text
 
 
-@on("fresh", "esp32c3")
+@on("fresh", "esp32s3", "esp32c2", "esp32c3", "esp32c6")
 def test_secure_download_mode_leaves_security_info_and_plain_writes(fresh, tmp_path):
     image = tmp_path / "image.bin"
     image.write_bytes(NOISE)
@@ -299,6 +398,63 @@ def test_secure_download_mode_leaves_security_info_and_plain_writes(fresh, tmp_p
     assert fresh.program("esptool", "read-flash", "0", "16", tmp_path / "x").code == 2
     assert fresh.program("esptool", "--no-stub", "erase-region", "0x10000", "0x1000").code == 0
     assert fresh.twin.flash(0x10000, 0x800) == b"\xff" * 0x800
+
+
+SECURE_BOOT_BURNS = {
+    "esp32": (("ABS_DONE_1", "1", "JTAG_DISABLE", "1", "CONSOLE_DEBUG_DISABLE", "1"), ("secure_boot_v2",)),
+    "esp32c3": (
+        (
+            "SECURE_BOOT_EN",
+            "1",
+            "SOFT_DIS_JTAG",
+            "7",
+            "SECURE_BOOT_KEY_REVOKE1",
+            "1",
+            "SECURE_BOOT_KEY_REVOKE2",
+            "1",
+        ),
+        ("BLOCK_KEY1", "SECURE_BOOT_DIGEST0"),
+    ),
+}
+
+
+@on("fresh", "esp32", "esp32c3")
+def test_a_board_with_secure_boot_takes_signed_images_by_the_tools(fresh, tmp_path):
+    """The digest and the fuse by espefuse, the image by esptool, which then changes nothing in it."""
+    chip = CHIPS[fresh.twin.chip]
+    fuses, (block, *purpose) = SECURE_BOOT_BURNS[fresh.twin.chip]
+    digest, image = tmp_path / "digest", tmp_path / "bootloader.bin"
+    digest.write_bytes(key_digest())
+    image.write_bytes(signed(bootloader_image(chip, PLAIN_CONFIG)))
+    burned = fresh.espefuse("burn-key", block, digest, *purpose)
+    assert burned.code == 0, burned.text
+    assert fresh.espefuse("burn-efuse", *fuses).code == 0
+    assert fresh.espefuse("write-protect-efuse", "RD_DIS").code == 0
+    summary = fresh.espefuse("summary")
+    assert summary.code == 0
+    assert digest.read_bytes().hex(" ") in summary.text
+    written = fresh.program(
+        "esptool", "write-flash", "--force", "--flash-size", "2MB", hex(chip.bootloader_offset), image
+    )
+    assert written.code == 0, written.text
+    assert "Security features enabled, so not changing any flash settings." in written.text
+    no_stub = "Stub flasher is not supported on ESP32-C3 with Secure Boot" in written.text
+    assert no_stub == (fresh.twin.chip == "esp32c3")
+    assert fresh.twin.flash(chip.bootloader_offset, image.stat().st_size) == image.read_bytes()
+    assert fresh.program("esptool", "erase-flash").code == 2
+    with fresh.twin.uart() as line:
+        fresh.twin.tell("reset", boot="run")
+        assert b"secure boot verification succeeded" in read_until(line, b"2nd stage bootloader")
+
+
+@on("fresh", "esp32c3")
+def test_security_info_tells_of_secure_boot(fresh):
+    fuses = ("SECURE_BOOT_EN", "1", "SECURE_BOOT_KEY_REVOKE2", "1", "SECURE_BOOT_AGGRESSIVE_REVOKE", "1")
+    assert fresh.espefuse("burn-efuse", *fuses).code == 0
+    told = fresh.program("esptool", "get-security-info").text
+    assert "Secure Boot: Enabled" in told
+    assert "Secure Boot Aggressive key revocation: Enabled" in told
+    assert "Secure Boot Key2 is Revoked" in told
 
 
 @on("fresh", "esp32")
@@ -320,6 +476,30 @@ def espsecure(key: bytes, address: int, data: bytes, *, aes_xts: bool) -> bytes:
     out = BytesIO()
     tool.encrypt_flash_data(BytesIO(key), out, address, 0xF, aes_xts, BytesIO(data))
     return out.getvalue()
+
+
+def block_of(twin: TwinProcess, name: str) -> bytes:
+    """What the cells of a block hold, protected or not."""
+    block = efuse_geometry(twin.chip).block(name)
+    return (twin.folder / "efuse.bin").read_bytes()[block.file_offset :][: block.size_bytes]
+
+
+def ecdsa_p256_pem() -> bytes:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+
+
+def public_key_digest(pem: Path) -> bytes:
+    import espsecure as tool
+
+    with pem.open("rb") as file:
+        return bytes(tool._digest_sbv2_public_key(file))
 
 
 def rsa_3072_pem() -> bytes:

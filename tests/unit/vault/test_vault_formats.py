@@ -10,6 +10,7 @@ import pytest
 
 from harness.chips import ESP32C3
 from harness.vault import DamagedError, NewerFormatError, Passphrase, Vault, back_up, restore, verify
+from harness.vault.key_life import answer_to, hand_over, offer
 from harness.vault.record_file import parse_record, read_record, write_record
 
 DATA = Path(__file__).parents[2] / "data" / "vault"
@@ -60,6 +61,25 @@ def test_reading_a_released_vault_changes_nothing_in_it(released):
     vault.signing_key()
     verify(vault)
     assert contents(released) == before
+
+
+def test_a_record_of_the_first_format_has_a_history_and_is_rewritten_at_its_first_change(released):
+    vault = Vault.open(released, Passphrase(WORDS))
+    file = vault.key_file(C3_MAC)
+    record = vault.key_record(C3_MAC)
+    assert record is not None
+    assert [change.text() for change in record.history] == ["2025-01-01T00:00:00+00:00  test-only: made here"]
+    key = vault.flash_key(C3_MAC)
+    asked = offer(vault, C3_MAC, "")
+    hand_over(vault, C3_MAC, answer_to(ESP32C3, key, asked.challenge))
+    assert read_record(file, newest=2, what="record")["format"] == 2
+    again = Vault.open(released, Passphrase(WORDS))
+    assert again.flash_key(C3_MAC) == key
+    assert [change.state.value for change in again.key_record(C3_MAC).history] == [
+        "test-only",
+        "test-only",
+        "handed-over",
+    ]
 
 
 def test_a_newer_vault_is_refused_and_not_touched(released, tmp_path):

@@ -10,8 +10,32 @@ from typing import Any
 import pytest
 
 from harness.chips import ESP32C3
-from harness.vault import Intent, KeyFile, Vault, WrongSecretError, back_up, restore, verify
+from harness.vault import (
+    Intent,
+    KeyFile,
+    KeyRecord,
+    KeyState,
+    NoKeyHereError,
+    Vault,
+    WrongSecretError,
+    back_up,
+    key_id,
+    restore,
+    verify,
+)
+from harness.vault import key_life as key_life_module
 from harness.vault import record_file as record_file_module
+from harness.vault.hand_over import make_parcel
+from harness.vault.key_life import (
+    answer_to,
+    discard_unproven,
+    export_key,
+    forget,
+    hand_over,
+    import_key,
+    mark_proven,
+    offer,
+)
 
 MAC = "02:00:00:aa:bb:01"
 OTHER = "02:00:00:aa:bb:02"
@@ -24,7 +48,7 @@ class Killed(BaseException):
 class DyingOs:
     """The `os` module, with an end before the n-th call that changes the disk. A write may be cut in half."""
 
-    CHANGING = ("open", "write", "fsync", "replace")
+    CHANGING = ("open", "write", "fsync", "replace", "pwrite", "ftruncate")
 
     def __init__(self, alive_for: int) -> None:
         self.left = alive_for
@@ -51,7 +75,9 @@ def lives(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> Iterato
     """Runs `act` again and again, killed at its first, second, … change of the disk, until it survives."""
     for alive_for in range(200):
         with monkeypatch.context() as patched:
-            patched.setattr(record_file_module, "os", DyingOs(alive_for))
+            dying = DyingOs(alive_for)
+            for module in (record_file_module, key_life_module):
+                patched.setattr(module, "os", dying)
             try:
                 act()
             except Killed:
@@ -149,3 +175,116 @@ def test_bringing_a_vault_back(vault, key_file, tmp_path, monkeypatch):
     for _ in lives(monkeypatch, lambda: restore(target, place, key_file)):
         assert verify(Vault.open(place, key_file)).ok
     assert Vault.open(target, key_file).flash_key(MAC) == vault.flash_key(MAC)
+
+
+def record_of(vault: Vault, mac: str = MAC) -> KeyRecord:
+    record = vault.key_record(mac)
+    assert record is not None
+    return record
+
+
+def test_importing_and_proving_a_key(vault, key_file, monkeypatch):
+    key = bytes(range(32))
+
+    def act() -> None:
+        import_key(vault, OTHER, ESP32C3, key)
+        mark_proven(vault, OTHER, "the chip said so")
+
+    seen: list[KeyState] = []
+    for _ in lives(monkeypatch, act):
+        again = Vault.open(vault.path, key_file)
+        assert verify(again).ok
+        if again.key_record(OTHER) is not None:
+            assert again.stored_key(OTHER) == key
+            seen.append(record_of(again, OTHER).state)
+    # It never counts as proven before it was, and never stops to be.
+    assert seen == sorted(seen, key=[KeyState.UNPROVEN, KeyState.TEST_ONLY].index)
+    assert KeyState.UNPROVEN in seen
+    assert vault.flash_key(OTHER) == key
+
+
+def test_discarding_an_import_that_was_wrong(vault, key_file, monkeypatch):
+    wrong, right = bytes(range(32)), bytes(range(1, 33))
+
+    def act() -> None:
+        import_key(vault, OTHER, ESP32C3, wrong)
+        discard_unproven(vault, OTHER)
+
+    for _ in lives(monkeypatch, act):
+        record = Vault.open(vault.path, key_file).key_record(OTHER)
+        assert record is None or record.state is KeyState.UNPROVEN
+    assert import_key(vault, OTHER, ESP32C3, right).key_id == key_id(right)
+
+
+def test_exporting_a_key(vault, tmp_path, monkeypatch):
+    key = vault.flash_key(MAC)
+    numbers = iter(range(1000))
+    written: list[Path] = []
+
+    def act() -> None:
+        written.append(tmp_path / f"key-{next(numbers)}.bin")
+        export_key(vault, MAC, written[-1])
+
+    for _ in lives(monkeypatch, act):
+        if written[-1].exists():
+            # No copy leaves the vault that the record does not know of.
+            assert record_of(vault).history[-1].note.startswith("exported")
+        assert vault.flash_key(MAC) == key
+    assert written[-1].read_bytes() == key
+
+
+def test_handing_a_key_over(vault, key_file, monkeypatch):
+    key = vault.flash_key(MAC)
+
+    def act() -> None:
+        asked = offer(vault, MAC, "ACME")
+        assert asked.challenge is not None
+        hand_over(vault, MAC, answer_to(ESP32C3, key, asked.challenge))
+
+    for _ in lives(monkeypatch, act):
+        again = Vault.open(vault.path, key_file)
+        assert again.flash_key(MAC) == key
+        record = record_of(again)
+        answered = any("same bytes" in change.note for change in record.history)
+        assert (record.state is KeyState.HANDED_OVER) == answered
+    assert record_of(vault).state is KeyState.HANDED_OVER
+
+
+def test_making_a_parcel(vault, tmp_path, monkeypatch):
+    numbers = iter(range(1000))
+    folders: list[Path] = []
+
+    def act() -> None:
+        folders.append(tmp_path / f"parcel-{next(numbers)}")
+        make_parcel(vault, MAC, folders[-1])
+
+    for _ in lives(monkeypatch, act):
+        assert record_of(vault).state is KeyState.TEST_ONLY
+        if (folders[-1] / "flash-key.bin").exists():
+            assert record_of(vault).challenge is not None
+    assert (folders[-1] / "challenge.json").exists()
+
+
+def test_forgetting_a_key_in_the_vault_and_its_copy(vault, key_file, tmp_path, monkeypatch):
+    place = tmp_path / "copy"
+    back_up(vault, place)
+    key = vault.flash_key(MAC)
+    seen: list[tuple[bool, bool]] = []
+
+    def held(path: Path) -> bool:
+        opened = Vault.open(path, key_file)
+        assert verify(opened).ok
+        try:
+            assert opened.flash_key(MAC) == key
+        except NoKeyHereError:
+            assert record_of(opened).state is KeyState.FORGOTTEN
+            return False
+        return True
+
+    for _ in lives(monkeypatch, lambda: forget(vault, MAC, lose_updates=True)):
+        seen.append((held(vault.path), held(place)))
+    # Whole, then gone from the vault, then from the copy; and what was begun is gone on with.
+    assert seen == sorted(seen, reverse=True)
+    assert {(True, True), (False, True)} <= set(seen)
+    assert (held(vault.path), held(place)) == (False, False)
+    assert [change.state for change in record_of(vault).history].count(KeyState.FORGOTTEN) == 1

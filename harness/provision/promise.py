@@ -113,7 +113,11 @@ def broken_promises(step: ConfirmFuses, found: ChipState) -> tuple[Difference, .
         return tuple(wrong)
     # espefuse knows fields of other revisions that share a bit, and which no plan can tell of.
     known = efuse_geometry(found.chip_name)
-    protected = {name for name in found.write_protected if known.has_field(name) and not _is_purpose(name)}
+    # And a firmware tells all of BLOCK0, also what espefuse does not show.
+    shown = {*(name for name, _ in step.fuses), *step.write_protected, *_BY_NAME}
+    protected = {
+        name for name in found.write_protected & shown if known.has_field(name) and not _is_purpose(name)
+    }
     wrong += [
         Difference(f"{name} is not write-protected", False)
         for name in step.write_protected

@@ -122,6 +122,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             },
         ),
         (
+            "--fragment",
+            {
+                "action": "append",
+                "metavar": "NAME",
+                "help": "sdkconfig fragment that the companion firmware is built with besides, e.g. rollback.anti",
+            },
+        ),
+        (
             "--idf",
             {"metavar": "DIR", "help": "ESP-IDF to build the companion firmware with; default: IDF_PATH"},
         ),
@@ -409,6 +417,7 @@ def _prepare(bench: Bench, board: Board, target: Target, lab: Lab, config: pytes
         profile,
         apps=tuple(map(Path, config.getoption("--app"))),
         idf=Path(idf) if idf else lab.inventory.esp_idf,
+        fragments=tuple(config.getoption("--fragment")),
     )
     consent = Consent(target.entry, burn, frozenset(config.getoption("--accept-unknown-burns")))
     say = Say(quiet=True)

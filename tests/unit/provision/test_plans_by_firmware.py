@@ -122,7 +122,7 @@ def test_only_the_firmware_can_go_on_from_secure_download_mode(bench):
     with pytest.raises(RefusedError, match=r"(?s)espefuse does not reach DIS_DOWNLOAD_MODE .*--by-firmware"):
         here.plan(Profile.RELEASE, Lock.DOWNLOAD_OFF)
     plan = here.plan(Profile.RELEASE, Lock.DOWNLOAD_OFF, by_firmware=True)
-    assert [step.do for step in plan.steps] == ["firmware-command", "write-record"]
+    assert [step.do for step in plan.steps] == [*["write-flash"] * 4, "firmware-command", "write-record"]
     assert "FINAL: let the firmware run 'lock mode=download-off'" in plan.text()
     here.carry_out(plan, firmware=obeying(here))
     assert here.records.read(MAC).lock is Lock.DOWNLOAD_OFF

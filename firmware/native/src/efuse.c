@@ -25,7 +25,7 @@
 #define SECURE_VERSION_BITS 4
 #endif
 
-static const esp_efuse_desc_t SECURE_VERSION = NATIVE_EFUSE_SECURE_VERSION;
+static const esp_efuse_desc_t SECURE_VERSION = {NATIVE_EFUSE_SECURE_VERSION};
 const esp_efuse_desc_t *ESP_EFUSE_SECURE_VERSION[] = {&SECURE_VERSION, NULL};
 
 /* One action of the twin on its fuses; prints what ESP-IDF's code would have logged. */

@@ -356,7 +356,7 @@ class RomSession:
     def _use_stub(self) -> None:
         if self._flash_ready:
             return
-        if not self.stub_running and not self.secure_download:
+        if not self.stub_running and self._starts_stub():
             try:
                 self._run_stub()
             except esptool.FatalError as error:
@@ -374,6 +374,12 @@ class RomSession:
                     self._esp.read_reg(self._esp.CHIP_DETECT_MAGIC_REG_ADDR)
         esptool.attach_flash(self._esp)
         self._flash_ready = True
+
+    def _starts_stub(self) -> bool:
+        """Whether the ROM starts the stub: esptool itself looks for secure boot on ESP32-C3 only, other ROMs reset."""
+        if self.secure_download:
+            return False
+        return self.chip.stub_with_secure_boot or not self._esp.get_secure_boot_enabled()
 
     def _run_stub(self) -> None:
         self._esp = esptool.run_stub(self._esp)

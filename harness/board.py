@@ -187,7 +187,11 @@ class Board:
     def capabilities(self) -> frozenset[str]:
         """What a test may demand of this board with ``@pytest.mark.needs``."""
         gone = {"uart-download"} if self.lock is Lock.DOWNLOAD_OFF else set()
-        return (self.link.capabilities | ({"power"} if self._power is not None else set())) - gone
+        more = {"power"} if self._power is not None else set()
+        options = (self.app.sdkconfig if self.app is not None else None) or {}
+        if options.get("CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK") == "y":
+            more.add("anti-rollback")
+        return (self.link.capabilities | more) - gone
 
     @property
     def power(self) -> Power:

@@ -215,8 +215,8 @@ def test_a_board_whose_key_is_elsewhere_is_used_as_what_it_is(bench, chip, profi
     made_by_itself(here, release=profile is Profile.RELEASE)
     plan = here.plan(profile, Lock.NONE)
     assert plan.empty
-    assert plan.key_state == "device-made"
-    assert "its flash key is made by the device or was made elsewhere" in plan.text()
+    assert plan.key_state == "elsewhere"
+    assert "not in the vault: the device itself enciphers its updates" in plan.text()
 
 
 def test_its_flash_is_written_through_the_chips_own_encryption_while_the_rom_enciphers(bench):
@@ -244,7 +244,7 @@ def test_a_device_with_a_key_of_its_own_goes_to_release_through_its_firmware_onl
     plan = here.plan(Profile.RELEASE, Lock.SECURE_DOWNLOAD, by_firmware=True)
     here.carry_out(plan, firmware=obeying(here))
     assert here.plan(Profile.RELEASE).empty
-    assert here.records.read(MAC).key_state == "device-made"
+    assert here.records.read(MAC).key_state == "elsewhere"
 
 
 @pytest.mark.parametrize("profile", [Profile.OPEN, Profile.CIPHERTEXT_ONLY])

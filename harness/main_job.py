@@ -166,6 +166,31 @@ def _confessed(board: Board, running: Running, demand: Demand) -> list[Claim]:
                 f"esp_flash_encryption_cfg_verify_release_mode() = {str(running.release_ok).lower()}",
             )
         )
+    return claims + _secure_boot(board, running, demand)
+
+
+def _secure_boot(board: Board, running: Running, demand: Demand) -> list[Claim]:
+    """What the ROM, the bootloader and the firmware say of secure boot, in a profile that has it."""
+    if not demand.profile.secure_boot:
+        return []
+    boot = board.boots[-1]
+    told = "on" if running.fields.get("sb") is True else "off"
+    claims = [
+        Claim.of(
+            "the ROM verified the bootloader's signature",
+            boot.rom_verified,
+            "secure boot verification succeeded" if boot.rom_verified else boot.summary(),
+        ),
+        Claim.of("the firmware finds secure boot on", told == "on", f"esp_secure_boot_enabled(): {told}"),
+    ]
+    if board.app is not None and board.app.secure_boot:
+        claims.append(
+            Claim.of(
+                "the bootloader verified the app's signature",
+                boot.app_signature_verified is True,
+                "Signature verified successfully" if boot.app_signature_verified else boot.summary(),
+            )
+        )
     return claims
 
 

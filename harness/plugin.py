@@ -26,7 +26,7 @@ from harness.consumption import Consumption
 from harness.dut import HarnessDut
 from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
-from harness.inventory.entry import AnyEntry, PhysicalEntry, TwinEntry
+from harness.inventory.entry import AnyEntry, PhysicalEntry, SecureBoot, TwinEntry
 from harness.inventory.inventory import Inventory, read_inventory
 from harness.lab import Lab, secret_from
 from harness.ota.server import OtaServer
@@ -119,6 +119,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                 "metavar": "DIR",
                 "help": "flash this build (of `harness build`, or an ESP-IDF build folder), may be repeated: of several "
                 "the one for the board's chip and profile is taken",
+            },
+        ),
+        (
+            "--fragment",
+            {
+                "action": "append",
+                "metavar": "NAME",
+                "help": "sdkconfig fragment that the companion firmware is built with besides, e.g. rollback.anti",
             },
         ),
         (
@@ -248,15 +256,21 @@ def _targets(config: pytest.Config, inventory: Inventory, scope: Scope, *, full:
     twins: dict[str, TwinEntry] = inventory.twins()
     chips = [_chip(word) for word in config.getoption("--chip")]
     if chips or not twins:
-        twins = {_twin_name(chip): TwinEntry(chip=chip) for chip in chips or [DEFAULT_CHIP]}
+        twins = {_twin_name(chip): _twin(chip) for chip in chips or [DEFAULT_CHIP]}
     if full and not chips:
         there = {entry.chip for entry in twins.values()}
-        twins |= {_twin_name(chip): TwinEntry(chip=chip) for chip in TWINS if chip not in there}
+        twins |= {_twin_name(chip): _twin(chip) for chip in TWINS if chip not in there}
     return [Target(n, e, p, throwaway=True) for n, e in twins.items() for p in wanted]
 
 
 def _twin_name(chip: str) -> str:
     return f"twin-{chip}"
+
+
+def _twin(chip: str) -> TwinEntry:
+    """With secure boot it knows two keys, where the chip has room for them: then one can be revoked."""
+    keys = ["vault"] * min(2, CHIPS[chip].secure_boot.digest_slots)
+    return TwinEntry(chip=chip, secure_boot=SecureBoot(keys=keys))
 
 
 def _chip(word: str) -> str:
@@ -403,6 +417,7 @@ def _prepare(bench: Bench, board: Board, target: Target, lab: Lab, config: pytes
         profile,
         apps=tuple(map(Path, config.getoption("--app"))),
         idf=Path(idf) if idf else lab.inventory.esp_idf,
+        fragments=tuple(config.getoption("--fragment")),
     )
     consent = Consent(target.entry, burn, frozenset(config.getoption("--accept-unknown-burns")))
     say = Say(quiet=True)

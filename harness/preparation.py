@@ -59,6 +59,8 @@ class Demand:
     """Partitions that are left blank."""
     fragments: tuple[str, ...] = ()
     """More sdkconfig fragments for a companion firmware that is built here (``rollback.anti``)."""
+    reflash: bool = False
+    """Write the flash again although the board is there already: what lies in it was spoiled."""
     by_firmware: bool = False
     """The last burns are the running firmware's: release by ESP-IDF's own function, or a lock."""
     device_key: bool = False
@@ -285,7 +287,8 @@ def make_plan(
             regions=regions,
             intent=board.vault.intent(mac),
             record=record,
-            reflash=reflash,
+            reflash=reflash or demand.reflash,
+            spoiled=demand.reflash,
             firmware=FlashedFirmware(burns.steps(), layout.lines(), remarks),
             digests=board.firmware.digests,
             by_firmware=demand.by_firmware,

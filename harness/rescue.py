@@ -109,7 +109,7 @@ def _require_same_name(board: Board, mac: str) -> None:
             f"its {'own USB' if board.link.physical else 'state folder'} says that it is {said}: it is identified by "
             "that and not on anybody's word. Nothing was written",
             board=board.name,
-            todo="use `harness provision`" if said == mac else f"name its own record: --as {said}",
+            todo="use `harness provision --reflash`" if said == mac else f"name its own record: --as {said}",
         )
 
 
@@ -126,7 +126,7 @@ def _require_dead(board: Board, mac: str) -> str:
     raise RefusedError(
         f"its firmware runs and says that this is {told}{whose}: it needs no rescue. Nothing was written",
         board=board.name,
-        todo="update it over the air, or use `harness provision`",
+        todo="update it over the air, or use `harness provision --reflash`",
     )
 
 

@@ -17,6 +17,7 @@ _DEVELOPMENT = "CONFIG_SECURE_FLASH_ENCRYPTION_MODE_DEVELOPMENT"
 _RELEASE = "CONFIG_SECURE_FLASH_ENCRYPTION_MODE_RELEASE"
 _ALLOW = "CONFIG_SECURE_FLASH_UART_BOOTLOADER_ALLOW"
 _SKIP_CACHE = "CONFIG_SECURE_FLASH_SKIP_WRITE_PROTECTION_CACHE"
+_PSEUDO_ROUNDS = "CONFIG_SECURE_FLASH_PSEUDO_ROUND_FUNC"
 _INSECURE_BOOT = "CONFIG_SECURE_BOOT_INSECURE"
 _DOWNLOAD = (
     "CONFIG_SECURE_DISABLE_ROM_DL_MODE",
@@ -76,6 +77,10 @@ def settled(options: Mapping[str, str], chip: Chip) -> dict[str, str]:
     selects = (f"{_ALLOW}_ENC", f"{_ALLOW}_CACHE", "CONFIG_SECURE_BOOT_ALLOW_JTAG")
     has_guard = idf_burns(chip.name).write_protect is not None and on(_ENC)
     put(_SKIP_CACHE, has_guard and (on(_SKIP_CACHE) or any(map(on, selects))))
+    if on(_RELEASE) and idf_burns(chip.name).release_pseudo_rounds is not None:
+        made.setdefault(_PSEUDO_ROUNDS, "y")
+    if on(_PSEUDO_ROUNDS):
+        made.setdefault(f"{_PSEUDO_ROUNDS}_STRENGTH", "1")
     _settle_download_mode(made, chip)
     put(_ANTI_ROLLBACK, on(_ANTI_ROLLBACK) and on("CONFIG_BOOTLOADER_APP_ROLLBACK_ENABLE"))
     if on(_ANTI_ROLLBACK):

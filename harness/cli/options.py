@@ -82,6 +82,15 @@ def demand_options(function: F) -> F:
     )(function)
 
 
+def reflash_option(function: F) -> F:
+    """``--reflash``."""
+    return click.option(
+        "--reflash",
+        is_flag=True,
+        help="Write its flash again although it is there already: it was spoiled. The device record vouches for the key.",
+    )(function)
+
+
 def way_options(function: F) -> F:
     """``--by-firmware``, ``--device-key``, ``--aggressive-revoke``: how a profile is reached."""
     for option in (
@@ -114,6 +123,7 @@ def demand_of(
     idf: Path | None = None,
     write: tuple[str, ...] = (),
     erase: tuple[str, ...] = (),
+    reflash: bool = False,
     by_firmware: bool = False,
     device_key: bool = False,
     aggressive_revoke: bool = False,
@@ -126,6 +136,7 @@ def demand_of(
         idf=idf or inventory.esp_idf,
         write=write,
         erase=erase,
+        reflash=reflash,
         by_firmware=by_firmware,
         device_key=device_key,
         aggressive_revoke=aggressive_revoke,

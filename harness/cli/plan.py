@@ -21,6 +21,7 @@ from harness.cli.options import (
     json_option,
     open_lab,
     out_option,
+    reflash_option,
     secret_options,
     way_options,
 )
@@ -44,6 +45,7 @@ SHOWN_CHANGES = 8
 @click.option("--board", required=True, metavar="NAME", help="Board of boards.yaml.")
 @demand_options
 @way_options
+@reflash_option
 @firmware_options
 @boards_option
 @secret_options
@@ -56,6 +58,7 @@ def plan(
     by_firmware: bool,
     device_key: bool,
     aggressive_revoke: bool,
+    reflash: bool,
     apps: tuple[Path, ...],
     idf: Path | None,
     write: tuple[str, ...],
@@ -87,6 +90,7 @@ def plan(
             by_firmware,
             device_key,
             aggressive_revoke,
+            reflash,
         )
         planned = make_plan(opened, wanted.demand(lab.inventory), lab.home, say=say)
         _keep(lab.home, opened, planned.plan, wanted)
@@ -110,6 +114,7 @@ Examples:
 )
 @demand_options
 @way_options
+@reflash_option
 @firmware_options
 @burn_option
 @boards_option
@@ -124,6 +129,7 @@ def provision(
     by_firmware: bool,
     device_key: bool,
     aggressive_revoke: bool,
+    reflash: bool,
     apps: tuple[Path, ...],
     idf: Path | None,
     write: tuple[str, ...],
@@ -152,6 +158,7 @@ def provision(
         by_firmware,
         device_key,
         aggressive_revoke,
+        reflash,
     )
     if plan_id:
         stored = _stored(Home.of_user(), plan_id)
@@ -223,6 +230,7 @@ class _Wanted:
     by_firmware: bool = False
     device_key: bool = False
     aggressive_revoke: bool = False
+    reflash: bool = False
 
     def demand(self, inventory: Inventory) -> Demand:
         return demand_of(
@@ -236,6 +244,7 @@ class _Wanted:
             by_firmware=self.by_firmware,
             device_key=self.device_key,
             aggressive_revoke=self.aggressive_revoke,
+            reflash=self.reflash,
         )
 
 
@@ -352,7 +361,9 @@ def _wanted(note: dict[str, Any]) -> _Wanted:
         if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
             raise ValueError(f"{word} is not a list of texts")
         lists[word] = tuple(values)
-    ways = {word: note.get(word, False) for word in ("by_firmware", "device_key", "aggressive_revoke")}
+    ways = {
+        word: note.get(word, False) for word in ("by_firmware", "device_key", "aggressive_revoke", "reflash")
+    }
     if not all(isinstance(value, bool) for value in ways.values()):
         raise ValueError("how the profile is reached is not said with yes or no")
     return _Wanted(
@@ -365,4 +376,5 @@ def _wanted(note: dict[str, Any]) -> _Wanted:
         ways["by_firmware"],
         ways["device_key"],
         ways["aggressive_revoke"],
+        ways["reflash"],
     )

@@ -59,5 +59,5 @@ def check_deciphers(session: Session, chip: Chip, mac: str, key: bytes, address:
             f"the bootloader at {address:#x} does not decipher with the vault's key: it was enciphered with "
             "another one, or is damaged. Nothing was changed",
             board=mac,
-            todo="look whether another vault has this board's key",
+            todo="look whether another vault has this board's key; if its flash was spoiled: harness provision --reflash",
         )

@@ -438,6 +438,8 @@ class _Run:
             data = self._regions[step.name].data
             if step.enciphered:
                 data = encrypt(self.chip.cipher, self._key(), step.offset, pad_to_block(data))
+            if step.by_chip:
+                data = pad_to_block(data, self.chip.encrypted_write_align_bytes)
             # esptool pads to 4 bytes with 0xFF; padding here keeps our MD5 the same as its.
             self._contents[step.name] = pad_to_block(data, 4)
         return self._contents[step.name]

@@ -43,7 +43,9 @@ def plan_behind_lock(request: Request) -> Plan:
         return made(request, _writes(request, mac), now=now, mac=mac)
     further = now.profile is profile and lock is Lock.DOWNLOAD_OFF and now.lock is Lock.SECURE_DOWNLOAD
     if further and request.by_firmware:
-        return made(request, lock_by_firmware(request), now=now, mac=mac)
+        # A build that locks at its start has no command for it: one that has it is written first.
+        writes = _writes(request, mac) if request.regions else ()
+        return made(request, (*writes, *lock_by_firmware(request)), now=now, mac=mac)
     if further:
         raise RefusedError(
             f"{fuse} is burned: espefuse does not reach {state.chip.fuses.download_off} any more, only the board's own "

@@ -72,6 +72,7 @@ def plan_for(
     intent: Intent | None = None,
     record: DeviceRecord | None = None,
     reflash: bool = False,
+    spoiled: bool = False,
     firmware: FlashedFirmware | None = None,
     digests: Sequence[BootDigest] = (),
     aggressive_revoke: bool = False,
@@ -89,6 +90,7 @@ def plan_for(
         intent: what an earlier run began and did not finish (`Vault.intent`).
         record: the board's device record; needed where the chip no longer tells.
         reflash: write `regions` even when the board is in the profile already.
+        spoiled: what lies in flash is known to be damaged, so the device record's word is taken for the key.
         firmware: what is known of the firmware that `regions` hold.
         digests: the boot keys that a profile with secure boot is to know; one of them signed what `regions` hold.
         aggressive_revoke: burn SECURE_BOOT_AGGRESSIVE_REVOKE, which Espressif's workflow has and this one leaves out.
@@ -113,6 +115,7 @@ def plan_for(
         tuple(digests) if profile.secure_boot else (),
         signers or signers_of(state.chip),
         reflash=reflash,
+        spoiled=spoiled,
         aggressive_revoke=aggressive_revoke,
         by_firmware=by_firmware,
         device_key=device_key,

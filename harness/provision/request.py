@@ -33,11 +33,20 @@ class Request:
     digests: tuple[BootDigest, ...]
     signers: SignersOf
     reflash: bool = False
+    spoiled: bool = False
+    """A person says that what lies in flash was spoiled: it proves nothing of the key, the device record does."""
     aggressive_revoke: bool = False
     by_firmware: bool = False
     """The last burns are left to the running firmware."""
     device_key: bool = False
     """The device makes its flash key itself, at its first start."""
+
+    @property
+    def vouched(self) -> bool:
+        """The device record, which is found by the MAC that the chip told, says that the key in it is the vault's."""
+        if not self.spoiled or self.key is None or self.record is None:
+            return False
+        return self.record.key_id == self.key.key_id
 
     @property
     def key_state(self) -> KeyState | None:

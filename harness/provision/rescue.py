@@ -103,7 +103,7 @@ def _require_locked_rom(state: ChipState, record: DeviceRecord, board: str | Non
             f"its ROM is not locked, {told}{whose}: it is identified by itself and needs no rescue. "
             "Nothing was written",
             board=board,
-            todo="use `harness provision`, or `harness restore` for what was in its flash before",
+            todo="use `harness provision --reflash`, or `harness restore` for what was in its flash before",
         )
 
 

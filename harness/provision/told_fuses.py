@@ -21,6 +21,11 @@ FUSES = "fuses"
 BLANK = "blank_key_halves"
 """Field: bit 2n is 1 when the lower 128 bits of the nth key block read as zeros, bit 2n+1 for the upper."""
 
+COUNT = "fuse_secure_version"
+"""Field: how many bits of the secure version are burned. They are the lowest ones."""
+SECURE_VERSION = "SECURE_VERSION"
+
+_LARGEST_NUMBER_BITS = 32
 _PURPOSES = {0: "USER", **{number: name for name, number in KEY_PURPOSE_NUMBERS.items()}}
 
 
@@ -39,8 +44,13 @@ def told_state(chip: Chip, fields: Mapping[str, object]) -> ChipState | None:
     geometry = efuse_geometry(chip.name)
     block0 = _block0(geometry, str(text))
     wr_dis, rd_dis = (_value(geometry.field(name), block0) for name in ("WR_DIS", "RD_DIS"))
-    rows = [row for row in geometry.fields if row.block == 0]
+    # Numbers only, as in a state that espefuse has read: a MAC, which ESP32 has there, is none.
+    rows = [row for row in geometry.fields if row.block == 0 and row.bits <= _LARGEST_NUMBER_BITS]
     fuses = {row.name: _value(row, block0) for row in rows}
+    if SECURE_VERSION not in fuses:
+        # ESP32 keeps it in block 3; states have it all the same.
+        rows.append(geometry.field(SECURE_VERSION))
+        fuses[SECURE_VERSION] = (1 << _number(fields, COUNT)) - 1
     return ChipState(
         chip_name=chip.name,
         mac=str(fields["mac"]).lower() if "mac" in fields else None,
@@ -48,7 +58,7 @@ def told_state(chip: Chip, fields: Mapping[str, object]) -> ChipState | None:
         fuses=fuses,
         write_protected=frozenset(row.name for row in rows if _is_closed(row.write_disable, wr_dis)),
         hidden=frozenset(row.name for row in rows if _is_closed(row.read_disable, rd_dis)),
-        key_blocks=_key_blocks(chip, geometry, fuses, _blank_halves(fields)),
+        key_blocks=_key_blocks(chip, geometry, fuses, _number(fields, BLANK)),
         download=_download(chip, fuses),
     )
 
@@ -79,11 +89,11 @@ def _block0(geometry: EfuseGeometry, text: str) -> int:
     return int.from_bytes(raw, "little")
 
 
-def _blank_halves(fields: Mapping[str, object]) -> int:
-    found = fields.get(BLANK)
-    if not isinstance(found, int):
+def _number(fields: Mapping[str, object], name: str) -> int:
+    found = fields.get(name)
+    if not isinstance(found, int) or not 0 <= found < 1 << 32:
         raise FormatError(
-            f"the firmware tells blank key blocks as {found!r}, expected a number",
+            f"the firmware tells {name} as {found!r}, expected a number",
             todo="update the companion firmware: it is older than this harness",
         )
     return found

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from harness.chips import KEY_PURPOSE_NUMBERS
+from harness.chips import KEY_PURPOSE_NUMBERS, SigningScheme
 from harness.chips.idf_burns import idf_burns
 from harness.formats.bootloader_config import BootloaderConfig
 from harness.twin.boot_context import BootContext
 from harness.twin.boot_lines import BootLog
 from harness.twin.efuse_driver import ERR_NOT_SUPPORTED, FAIL, OK, EfuseDriver
+from harness.twin.image_signature import signing_scheme
 from harness.twin.image_verify import ImageCheck, ImageRejected, VerifiedImage
 from harness.twin.security import (
     block_with_purpose,
@@ -355,6 +356,9 @@ class FirstSecureBoot:
             self._note_door("allow_jtag", "hardware & software JTAG", "JTAG", jtag)
             if self._config.aggressive_revoke and self._fuses.aggressive_revoke is not None:
                 self._driver.set_bit(self._fuses.aggressive_revoke)
+            scheme = signing_scheme(self._chip, self._config.secure_boot_scheme)
+            if scheme is SigningScheme.ECDSA_P384 and self._fuses.sha384_enable is not None:
+                self._driver.set_bit(self._fuses.sha384_enable)
             self._driver.set_bit(self._fuses.enable)
         self._note_frozen_read_protection()
 

@@ -110,6 +110,7 @@ class RomSecureBoot:
             self._read(sector_at, SECTOR_BYTES),
             ImageDigest.of(image + self._read(end, sector_at - end)),
             trusted,
+            sha384=self._signs_sha384,
             revoke=self._revoke,
         )
         for line in verdict.lines:
@@ -121,6 +122,12 @@ class RomSecureBoot:
     def staged(self, end: int) -> bool:
         """Whether everything before flash address `end` was staged."""
         return end - self._chip.bootloader_offset <= self._rom.staging_bytes
+
+    @property
+    def _signs_sha384(self) -> bool:
+        """ESP32-C5 and -P4 sign over SHA-384, and so with P-384 only, when a fuse says so."""
+        fuse = self._chip.secure_boot.sha384_enable
+        return fuse is not None and bool(self._efuses.field(fuse))
 
     @property
     def _has_slots(self) -> bool:

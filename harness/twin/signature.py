@@ -29,6 +29,7 @@ VERSION_ECDSA = 3
 _BLOCKS_OF_ROM = {"esp32": BLOCKS_PER_SECTOR}
 """How many blocks a ROM looks at where that is more than `SecureBootFuses.signature_blocks`: ESP-IDF's code and
 Espressif's page know one on ESP32, its ROM goes through all three (tried)."""
+_SHA_384 = 1
 _RSA_BYTES = 384
 _SALT_BYTES = 32
 _PSS_TRAILER = 0xBC
@@ -124,10 +125,13 @@ class SignatureBlock:
     def curve(self, chip: Chip) -> Curve | None:
         """The curve of an ECDSA block, among those of the chip.
 
-        P-384 has a longer image digest, so its id lies elsewhere: only a chip that verifies it looks there.
+        P-384 has a longer image digest, so its id lies elsewhere: a chip that knows it goes by byte 2.
         """
         own = [curve for curve in CURVES if curve.scheme in chip.secure_boot.schemes]
-        return next((curve for curve in reversed(own) if self.data[curve.key_at] == curve.id), None)
+        longest = max((curve.digest_bytes for curve in own), default=32)
+        size = longest if self.data[2] == _SHA_384 else 32
+        fitting = (curve for curve in own if curve.digest_bytes == size)
+        return next((curve for curve in fitting if self.data[curve.key_at] == curve.id), None)
 
     def is_rsa(self, chip: Chip) -> bool:
         """Whether the chip takes this block for an RSA one: a ROM that knows nothing else does not ask."""
@@ -223,10 +227,12 @@ def verify_as_rom(
     image: ImageDigest,
     trusted: Sequence[bytes | None],
     *,
+    sha384: bool | None = None,
     revoke: Callable[[int], tuple[str, ...]] | None = None,
 ) -> RomVerdict:
     """Verify a signature sector against the digests in `trusted`, None for an empty slot.
 
+    `sha384` is the fuse that decides over which digest of an image is signed; None: the block decides.
     `revoke` is called with the slot when a trusted key's signature does not verify, and returns what it printed.
     """
     blocks, purposes = blocks_of(sector), chip.secure_boot.digest_purposes
@@ -241,7 +247,7 @@ def verify_as_rom(
     for index, block in enumerate(blocks[:looked_at]):
         if block.magic != MAGIC:
             continue
-        fault = _fault_before_key(chip, index, block, image)
+        fault = _fault_before_key(chip, index, block, image, sha384)
         if fault is not None:
             lines.append(fault)
             continue
@@ -260,14 +266,17 @@ def verify_as_rom(
     return RomVerdict(False, tuple(lines))
 
 
-def _fault_before_key(chip: Chip, index: int, block: SignatureBlock, image: ImageDigest) -> str | None:
+def _fault_before_key(
+    chip: Chip, index: int, block: SignatureBlock, image: ImageDigest, sha384: bool | None
+) -> str | None:
     stored, calculated = block.stored_crc, block.computed_crc
     if stored != calculated:
         if not chip.secure_boot.digest_purposes:
             return _LONG_CRC.format(index=index, stored=stored, calculated=calculated)
         return _SHORT_CRC.format(index=index, stored=stored & 0xFFFF, calculated=calculated & 0xFFFF)
     claimed = block.image_digest(chip)
-    if claimed != image.of_length(len(claimed)):
+    unwanted = sha384 is not None and sha384 != (len(claimed) != len(image.sha256))
+    if unwanted or claimed != image.of_length(len(claimed)):
         return f"Sig block {index} invalid: Image digest does not match"
     return None
 

@@ -17,7 +17,14 @@ _numbers = itertools.count(1)
 @pytest.fixture
 def fresh(board: Board) -> Callable[[], Release]:
     """Makes a release with a version that this board has never seen."""
-    return lambda: board.release(f"2.{next(_numbers)}.0")
+
+    def make() -> Release:
+        burned = 0
+        if "anti-rollback" in board.capabilities:
+            burned = int(board.status().fields["fuse_secure_version"])
+        return board.release(f"2.{next(_numbers)}.0", secure_version=burned)
+
+    return make
 
 
 @pytest.fixture

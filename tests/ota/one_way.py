@@ -38,11 +38,20 @@ class OneWayBench:
         return self.lab.throwaway(chip, f"one-way-{self._count}-{chip}")
 
     def prepared(
-        self, chip: str, profile: Profile, *, lock: Lock | None = None, fragments: tuple[str, ...] = ()
+        self,
+        chip: str,
+        profile: Profile,
+        *,
+        lock: Lock | None = None,
+        fragments: tuple[str, ...] = (),
+        device_key: bool = False,
+        by_firmware: bool = False,
     ) -> Board:
-        """A board that the harness has brought into a profile."""
+        """A board that the harness has brought into a profile by a plan; arguments as those of `Demand`."""
         board = self.board(chip)
-        demand = Demand(profile, lock=lock, fragments=fragments)
+        demand = Demand(
+            profile, lock=lock, fragments=fragments, device_key=device_key, by_firmware=by_firmware
+        )
         consent = Consent(TwinEntry(chip=chip))
         prepare(board, demand, consent, self.lab.home, say=Say(quiet=True))
         return board

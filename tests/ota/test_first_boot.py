@@ -10,6 +10,7 @@ from one_way import OneWayBench, await_power_loss, cut_power_in, flash_plaintext
 
 from harness.board import Board
 from harness.console.boot_record import BootRecord, Outcome
+from harness.errors import NotApplicableError
 from harness.links.link import BootMode
 from harness.provision.profile import Lock, Profile
 from harness.provision.told_fuses import told_profile
@@ -97,6 +98,20 @@ def test_development_made_by_the_device_goes_to_release_by_its_firmware(
     # The bootloader has burned what the function leaves out.
     assert (running.encryption, running.release_ok) == ("release", True)
     assert board.restart().app_started
+
+
+@pytest.mark.parametrize("profile", [Profile.DEVELOPMENT, Profile.RELEASE], ids=lambda each: each.value)
+@pytest.mark.parametrize("chip", CHIP_NAMES)
+def test_a_plan_leaves_the_key_to_the_device_and_raw_updates_do_not_apply(
+    bench: OneWayBench, chip: str, profile: Profile
+) -> None:
+    board = bench.prepared(chip, profile, lock=Lock.NONE, device_key=True)
+    assert board.status().encryption == profile.value
+    with pytest.raises(NotApplicableError, match="key"):
+        board.package(board.release("2.0.0"))
+    release = board.release("2.0.0")
+    assert board.take(release.image, name="plain.bin", command="ota-stock").ok
+    assert board.reboot().version == "2.0.0"
 
 
 def stuck(record: BootRecord) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from one_way import OneWayBench
 
 from harness.board import Board
-from harness.chips import Chip
+from harness.chips import CHIPS, Chip
 from harness.console.boot_record import BootRecord
 from harness.errors import BoardError
 from harness.provision.chip_state import Download
@@ -79,6 +79,15 @@ def test_the_firmware_goes_to_release_and_locks_the_download_with_it(bench: OneW
     record = board.records.read(running.mac)
     assert record is not None
     assert (record.profile, record.lock) == (Profile.RELEASE, final_lock(board.chip))
+
+
+@pytest.mark.parametrize("chip", CHIP_NAMES)
+def test_a_plan_that_leaves_release_to_the_firmware_ends_in_release(bench: OneWayBench, chip: str) -> None:
+    board = bench.prepared(chip, Profile.RELEASE, lock=final_lock(CHIPS[chip]), by_firmware=True)
+    running = board.status()
+    assert (running.encryption, running.release_ok) == ("release", True)
+    assert board.update(board.release("2.0.0")).ok
+    assert board.reboot().version == "2.0.0"
 
 
 @pytest.mark.parametrize("chip", CHIP_NAMES)

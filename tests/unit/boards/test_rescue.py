@@ -20,7 +20,7 @@ from harness.home import Home
 from harness.inventory.entry import TwinEntry
 from harness.inventory.inventory import Inventory
 from harness.lab import Lab
-from harness.preparation import Consent, Demand, prepare
+from harness.preparation import Consent, Demand, prepare, reflash
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.provision.profile import Lock, Profile
 from harness.rescue import Rescued, carry_out_rescue, examine, plan_rescue
@@ -164,9 +164,13 @@ def test_a_board_on_its_own_usb_is_known_without_anybody_s_word(
     dead: WiredTwin, wired: WiredLab, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("harness.links.rfc2217.Rfc2217Link.mac", dead.mac.upper(), raising=False)
-    board = wired.open(entry_of(dead))
+    entry = entry_of(dead, mac=dead.mac)
+    board = wired.open(entry)
     with pytest.raises(RefusedError, match=r"its own USB says that it is .* Nothing was written"):
         examine(board, dead.mac, say=QUIET)
+    again = prepare(board, Demand(Profile.RELEASE, reflash=True), Consent(entry), wired.home, say=QUIET)
+    assert again.running is not None
+    assert again.plan.lock is Lock.SECURE_DOWNLOAD
 
 
 @pytest.mark.parametrize(
@@ -184,6 +188,23 @@ def test_boards_that_need_no_rescue_or_have_none_are_told_so(
     with pytest.raises(RefusedError, match=said):
         examine(wired.open(entry_of(twin)), twin.mac, say=QUIET)
     assert twin.flash == before
+
+
+def test_a_board_that_tells_its_mac_gets_its_spoiled_flash_written_again_and_verified(
+    start: Start, wired: WiredLab
+):
+    twin = provisioned(start, wired, Lock.NONE)
+    spoil(twin, wired, "plaintext")
+    entry = entry_of(twin, mac=twin.mac)
+    board = wired.open(entry)
+    with pytest.raises(BoardError, match=r"does not decipher(.|\n)*harness provision --reflash"):
+        reflash(board, Demand(Profile.RELEASE, Lock.NONE), Consent(entry), wired.home, say=QUIET)
+    again = prepare(
+        board, Demand(Profile.RELEASE, Lock.NONE, reflash=True), Consent(entry), wired.home, say=QUIET
+    )
+    assert again.running is not None
+    assert [step.do for step in again.plan.steps if step.irreversible] == []
+    assert "read-back" in [step.do for step in again.plan.steps]
 
 
 def change_cells(twin: WiredTwin, field: str, value: int) -> None:

@@ -131,6 +131,9 @@ SETTLED = [
     ("esp32", [RELEASE], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
     ("esp32", [RELEASE, "lock.secure-download"], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
     ("esp32", [RELEASE, "lock.secure-download"], {"SECURE_ENABLE_SECURE_ROM_DL_MODE": "n"}),
+    ("esp32h2", [RELEASE], {"SECURE_FLASH_PSEUDO_ROUND_FUNC_STRENGTH": "1"}),
+    ("esp32h2", [DEVELOPMENT], {"SECURE_FLASH_PSEUDO_ROUND_FUNC": "n"}),
+    ("esp32c3", [RELEASE], {"SECURE_FLASH_PSEUDO_ROUND_FUNC": "n"}),
     # Of a choice the later fragment's member is on.
     ("esp32c3", [RELEASE, "lock.secure-download", "lock.none"], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
     ("esp32c3", [RELEASE, "lock.none", "lock.secure-download"], {"SECURE_ENABLE_SECURE_ROM_DL_MODE": "y"}),

@@ -10,7 +10,8 @@ from fuse_bench import MAC, Bench
 
 from harness.chips import ESP32, ESP32C3
 from harness.errors import RefusedError, UsageError
-from harness.provision import FlashRegion, Plan, Profile, check_consent
+from harness.provision import FlashRegion, Lock, Plan, Profile, check_consent
+from harness.provision.device_record import RAW_UPDATE_BACK, RAW_UPDATE_THERE, ROLLBACK
 
 OTHER = "02:00:00:aa:bb:99"
 
@@ -48,6 +49,31 @@ def consent(plan: Plan, **changes: Any) -> bool:
 def test_with_all_three_it_goes_ahead(plans, name):
     assert consent(plans[name])
     assert consent(plans[name], mac_declared=MAC.upper().replace(":", "-"))
+
+
+def test_switching_download_off_wants_proof_on_that_very_board_and_says_what_is_missing(tmp_path):
+    here = Bench(ESP32C3, tmp_path)
+    here.run(Profile.RELEASE, Lock.NONE)
+    plan = here.plan(Profile.RELEASE, Lock.DOWNLOAD_OFF)
+    with pytest.raises(RefusedError) as refusal:
+        consent(plan, record=here.records.read(MAC))
+    for what in ("a raw update to the other slot", "a raw update back", "a rollback"):
+        assert f"- {what} that passed on this very board" in str(refusal.value)
+    for what in (RAW_UPDATE_THERE, RAW_UPDATE_BACK, ROLLBACK):
+        with pytest.raises(RefusedError):
+            consent(plan, record=here.records.read(MAC))
+        here.records.note_proof(MAC, what, version="1.1.0", when="2025-01-01T00:00:00+00:00")
+    assert consent(plan, record=here.records.read(MAC))
+    with pytest.raises(RefusedError, match="a rollback"):
+        consent(plan)
+
+
+def test_consent_to_release_is_none_to_secure_boot(tmp_path):
+    plan = Bench(ESP32C3, tmp_path).plan(Profile.DEVELOPMENT_SBV2)
+    with pytest.raises(RefusedError, match=r"burn_up_to: development\+sbv2"):
+        consent(plan)
+    assert consent(plan, burn_up_to="development+sbv2")
+    assert consent(plan, burn_up_to="release+sbv2")
 
 
 def test_a_virtual_board_needs_none(plans):

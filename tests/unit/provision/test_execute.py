@@ -13,7 +13,7 @@ from harness.chips import ESP32, ESP32C3
 from harness.errors import BoardError, RefusedError, UsageError
 from harness.formats.flash_encryption import decrypt, pad_to_block
 from harness.provision import FlashRegion, Lock, Profile, StepEvent, carry_out
-from harness.provision.steps import BurnFuses
+from harness.provision.steps import BurnFuses, DecipherCheck
 from harness.vault import back_up
 from harness.vault import place as place_module
 
@@ -153,6 +153,20 @@ def test_a_board_enciphered_with_another_key_is_not_reflashed(bench, tmp_path):
     with pytest.raises(BoardError, match="does not decipher with the vault's key"):
         here.carry_out(here.plan(Profile.RELEASE, Lock.NONE, reflash=True))
     assert bytes(here.board.flash) == before
+
+
+def test_flash_that_is_known_to_be_spoiled_proves_nothing_and_the_record_vouches_for_the_key(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.RELEASE, Lock.NONE)
+    good = bytes(here.board.flash)
+    here.board.flash[:0x1000] = b"\xff" * 0x1000
+    record = here.records.read(MAC)
+    other = dataclasses.replace(record, key_id="0" * 16)
+    for doubtful in (None, other):
+        plan = here.plan(Profile.RELEASE, Lock.NONE, reflash=True, spoiled=True, record=doubtful)
+        assert any(isinstance(step, DecipherCheck) for step in plan.steps)
+    here.carry_out(here.plan(Profile.RELEASE, Lock.NONE, reflash=True, spoiled=True))
+    assert bytes(here.board.flash) == good
 
 
 @BOTH

@@ -13,7 +13,7 @@ from harness.errors import FormatError
 from harness.provision.burner import FuseBurner
 from harness.provision.chip_state import ChipState, Download, KeyBlock
 from harness.provision.profile import Lock, Profile
-from harness.provision.told_fuses import BLANK, FUSES, told_profile, told_state
+from harness.provision.told_fuses import BLANK, COUNT, FUSES, told_profile, told_state
 
 SIX_KEY_BLOCKS = sorted(set(CHIPS) - {"esp32", "esp32c2"})
 
@@ -30,7 +30,9 @@ def told_by(board: VirtualBoard) -> dict[str, Any]:
         for half in range(2):
             if not any(raw(block.index)[16 * half : 16 * half + 16]):
                 blank |= 1 << 2 * number + half
-    return {FUSES: raw(0).hex(), BLANK: blank, "mac": board.mac}
+    version = geometry.field("SECURE_VERSION")
+    count = bin(int.from_bytes(raw(version.block), "little") & version.mask).count("1")
+    return {FUSES: raw(0).hex(), BLANK: blank, COUNT: count, "mac": board.mac}
 
 
 def compared(block: KeyBlock) -> tuple[Any, ...]:
@@ -49,6 +51,7 @@ def require_same(told: ChipState | None, read: ChipState) -> None:
     # espefuse has one more name for an ESP32-H2 of an early revision.
     names = set(read.fuses) - {"ECDSA_FORCE_USE_HARDWARE_K"}
     assert {name: told.fuses[name] for name in names} == {name: read.fuses[name] for name in names}
+    assert "MAC" not in told.fuses
     assert told.write_protected & set(read.fuses) == read.write_protected
     assert told.hidden & set(read.fuses) == read.hidden
     by_name = {block.name: compared(block) for block in told.key_blocks}

@@ -14,7 +14,7 @@ import boot_board
 import pytest
 from boot_board import OTA_0, OTA_1, OTADATA, TABLE_OFFSET, Board, app_image, bootloader_image, without_stamps
 
-from harness.chips import CHIPS
+from harness.chips import TWINS, Cipher
 from harness.formats import flash_encryption
 from harness.formats.bootloader_config import BootloaderConfig
 from harness.formats.otadata import OtaData
@@ -26,6 +26,8 @@ from harness.twin.security import EncryptionMode
 
 LOGS = Path(__file__).parents[2] / "data" / "logs"
 CHIP_NAMES = ("esp32", "esp32c3")
+FLASH_KEYS = {Cipher.XTS_AES_256: "aes256", Cipher.XTS_AES_128_DERIVED: "derived"}
+"""The key that a chip's row is about, as a build for the chip makes it."""
 
 DEVELOPMENT = replace(
     boot_board.CONFIG,
@@ -35,7 +37,7 @@ DEVELOPMENT = replace(
     allow_uart_encrypt=True,
     skip_cache_write_protect=True,
 )
-RELEASE = replace(boot_board.CONFIG, require_encrypted=False)
+RELEASE = replace(boot_board.CONFIG, require_encrypted=False, pseudo_rounds=1)
 
 CSV = """
 nvs,      data, nvs,      0x11000, 0x4000
@@ -53,7 +55,7 @@ STORAGE, PLAIN = 0x19000, 0x1A000
 def blank_board(chip_name: str, folder: Path, config: BootloaderConfig) -> Board:
     """A chip from the factory with everything flashed as plaintext: a bootloader, a table, one app."""
     board = Board.named(chip_name, folder)
-    flash_as_plaintext(board, config)
+    flash_as_plaintext(board, replace(config, flash_key=FLASH_KEYS.get(board.chip.cipher, "aes128")))
     return board
 
 
@@ -70,9 +72,10 @@ def flash_as_plaintext(board: Board, config: BootloaderConfig) -> None:
 
 def key_of(board: Board) -> bytes:
     """The key that the device made, as a key file would hold it. Only a twin can tell."""
-    block = security.flash_key_block(board.efuses)
-    assert block is not None
-    return board.efuses.block_for_hardware(block)[::-1]
+    blocks = [block for block in security.flash_key_blocks(board.efuses) if block is not None]
+    stored = [board.efuses.block_for_hardware(block) for block in blocks]
+    size = board.chip.cipher.key_size_bytes // len(blocks)
+    return b"".join(each[:size][::-1] for each in stored)
 
 
 def deciphered(board: Board, offset: int, size: int) -> bytes:
@@ -272,12 +275,18 @@ def test_the_fuses_are_those_of_the_chip_and_mode(
     assert {name: board.efuses.field(name) for name in burned} == burned
 
 
-@pytest.mark.parametrize("chip_name", CHIP_NAMES)
+@pytest.mark.parametrize("chip_name", TWINS)
 def test_a_release_build_leaves_what_esp_idfs_release_check_wants(chip_name: str, tmp_path: Path) -> None:
     board = blank_board(chip_name, tmp_path, RELEASE)
     board.boot()
     assert security.encryption_mode(board.efuses) is EncryptionMode.RELEASE
-    assert security.release_verified(board.efuses)
+    assert [finding.text for finding in security.release_findings(board.efuses)] == MISSED.get(chip_name, [])
+
+
+MISSED = {
+    # Its bootloader has no code for the level that the check wants.
+    "esp32p4": ["Not enabled XTS-AES pseudo rounds function (set XTS_DPA_PSEUDO_LEVEL->1 or more)"]
+}
 
 
 def test_two_devices_make_different_keys_and_never_print_them(tmp_path: Path) -> None:
@@ -298,7 +307,7 @@ def test_two_devices_make_different_keys_and_never_print_them(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("config", [DEVELOPMENT, RELEASE], ids=["development", "release"])
-@pytest.mark.parametrize("chip_name", CHIP_NAMES)
+@pytest.mark.parametrize("chip_name", TWINS)
 def test_what_must_be_encrypted_is_and_the_rest_stays(
     chip_name: str, config: BootloaderConfig, tmp_path: Path
 ) -> None:
@@ -565,7 +574,7 @@ def test_a_second_encryption_goes_on_with_the_key_of_the_first(tmp_path: Path) -
 def test_no_chip_of_the_twin_is_without_a_row() -> None:
     from harness.chips.idf_burns import idf_burns
 
-    for name in CHIPS:
+    for name in TWINS:
         row = idf_burns(name)
         assert row.doors
         assert row.keys

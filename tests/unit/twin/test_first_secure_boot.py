@@ -15,8 +15,10 @@ import pytest
 from boot_board import OTA_0, OTA_1, Board, app_image, bootloader_image, without_stamps
 from signing_bench import burn_digest, damaged, key_digest, signed
 
+from harness.chips import CHIPS, TWINS, SigningScheme
 from harness.formats.bootloader_config import BootloaderConfig
 from harness.twin.boot_context import LoadedApp, Reset
+from harness.twin.image_signature import signing_scheme
 from harness.twin.operations import CutPoint, PowerCut, PowerLost
 
 LOGS = Path(__file__).parents[2] / "data" / "logs"
@@ -34,10 +36,12 @@ def blank_board(
 ) -> Board:
     """A chip from the factory with a signed bootloader, a table and a signed app in slot 0."""
     board = Board.named(chip_name, folder)
+    scheme = signing_scheme(board.chip, config.secure_boot_scheme)
     board.provision(config=config, versions={OTA_1: "1.1.0"})
-    board.put(board.chip.bootloader_offset, signed(bootloader_image(board.chip, config), *keys))
+    bootloader = bootloader_image(board.chip, config)
+    board.put(board.chip.bootloader_offset, signed(bootloader, *keys, scheme=scheme))
     image = app_image(board.chip, "1.0.0")
-    board.put(OTA_0, signed(image, *(keys if app_keys is None else app_keys)))
+    board.put(OTA_0, signed(image, *(keys if app_keys is None else app_keys), scheme=scheme))
     return board
 
 
@@ -112,6 +116,56 @@ def test_both_enabled_at_the_first_start_print_the_recorded_lines(chip_name: str
         "I boot: Checking flash encryption...",
         f"I flash_encrypt: flash encryption is enabled ({3 if chip_name == 'esp32' else 1} plaintext flashes left)",
     ]
+
+
+# Chips
+
+
+SCHEMES = [(name, scheme) for name in TWINS for scheme in CHIPS[name].secure_boot.schemes]
+
+
+@pytest.mark.parametrize(
+    ("chip_name", "scheme"), SCHEMES, ids=[f"{name}-{scheme.value}" for name, scheme in SCHEMES]
+)
+def test_every_chip_enables_it_with_every_scheme_and_its_rom_agrees(
+    chip_name: str, scheme: SigningScheme, tmp_path: Path
+) -> None:
+    board = blank_board(chip_name, tmp_path, replace(CONFIG, secure_boot_scheme=scheme.value))
+    assert isinstance(board.boot(), LoadedApp)
+    assert board.efuses.field(board.chip.secure_boot.enable)
+    assert all(board.efuses.field(name) == value for name, value in board.chip.secure_boot.burned_with)
+    assert isinstance(board.boot(3), LoadedApp)
+    assert "secure boot verification succeeded" in board.lines
+    put = board.flash.read(board.chip.bootloader_offset, 0x3000)
+    board.put(board.chip.bootloader_offset, put[:0x1000] + b"\xff" * 0x2000)
+    assert not isinstance(board.boot(), LoadedApp)
+
+
+def test_where_one_block_serves_both_they_are_burned_together(tmp_path: Path) -> None:
+    config = replace(CONFIG, flash_encryption="release", flash_key="derived")
+    board = blank_board("esp32c2", tmp_path, config)
+    assert isinstance(board.boot(), Reset)
+    burns = [line for line in board.lines if line.startswith("I efuse: BURN BLOCK") and line.endswith("3")]
+    assert burns == ["I efuse: BURN BLOCK3"]
+    assert "I boot: Secure boot permanently enabled" in board.lines
+    digest = key_digest(0, board.chip.secure_boot.schemes[0])
+    assert board.efuses.block_for_software("BLOCK_KEY0") == bytes(16) + digest[:16]
+    assert any(board.efuses.block_for_hardware("BLOCK_KEY0")[:16])
+    assert isinstance(board.boot(3), LoadedApp)
+    assert "secure boot verification succeeded" in board.lines
+
+
+def test_where_one_block_serves_both_one_alone_is_refused_afterwards(tmp_path: Path) -> None:
+    board = blank_board("esp32c2", tmp_path)
+    assert isinstance(board.boot(), LoadedApp)
+    config = replace(CONFIG, flash_encryption="release", flash_key="derived")
+    scheme = board.chip.secure_boot.schemes[0]
+    board.put(board.chip.bootloader_offset, signed(bootloader_image(board.chip, config), scheme=scheme))
+    before = burned(board)
+    assert isinstance(board.boot(), Reset)
+    text = "Secure Boot and Flash Encryption cannot be enabled separately, only together"
+    assert f"E boot: {text} (their keys go into one eFuse key block)" in board.lines
+    assert burned(board) == before
 
 
 # Fuses

@@ -127,6 +127,30 @@ def test_the_esp32c2_compares_the_first_half_of_the_digest() -> None:
     assert not verify_as_rom(chip, sector, DIGEST, [bytes(16)]).accepted
 
 
+def test_a_fuse_decides_between_the_digests_of_an_image() -> None:
+    """ESP-IDF: with P-384 all keys must be of that curve."""
+    chip = CHIPS["esp32c5"]
+    for scheme in (SigningScheme.RSA_3072, SigningScheme.ECDSA_P256, SigningScheme.ECDSA_P384):
+        sector, keys = sector_of(scheme=scheme), trusted(chip, scheme=scheme)
+        for fuse in (False, True):
+            found = verify_as_rom(chip, sector, DIGEST, keys, sha384=fuse)
+            assert found.accepted == (fuse == (scheme is SigningScheme.ECDSA_P384))
+
+
+@pytest.mark.parametrize("chip_name", ["esp32c5", "esp32c6"])
+def test_a_point_that_looks_like_another_curve_is_still_a_point(chip_name: str) -> None:
+    """Byte 52, where a block of P-384 has its curve, lies in the point of a P-256 key."""
+    chip, scheme = CHIPS[chip_name], SigningScheme.ECDSA_P256
+    sector = sector_of(scheme=scheme)
+    changed = bytearray(sector)
+    changed[52], changed[53] = 3, changed[53] ^ 1
+    block = blocks_of(resealed(changed))[0]
+    assert len(block.image_digest(chip)) == 32
+    burned = block.key_digest(chip)
+    found = verify_as_rom(chip, resealed(changed), DIGEST, [burned])
+    assert found.lines == ("Sig block 0 signature verification failed",)
+
+
 def test_a_block_of_three_keys_is_accepted_for_each_of_them() -> None:
     chip, sector = CHIPS["esp32c3"], sector_of(0, 1, 2)
     for index in range(3):

@@ -11,7 +11,7 @@ from fuse_bench import MAC, Bench, burns_of
 
 from harness.chips import CHIPS, ESP32, ESP32C3
 from harness.errors import BoardError, RefusedError, UsageError
-from harness.provision import FlashRegion, Lock, Profile, profile_of
+from harness.provision import FlashRegion, Lock, Plan, Profile, profile_of
 from harness.provision.device_record import RAW_UPDATE_BACK, RAW_UPDATE_THERE, ROLLBACK, DeviceRecord
 from harness.provision.planner import FlashedFirmware
 from harness.provision.promise import broken_promises, last_promise
@@ -124,7 +124,12 @@ def test_only_the_firmware_can_go_on_from_secure_download_mode(bench):
     plan = here.plan(Profile.RELEASE, Lock.DOWNLOAD_OFF, by_firmware=True)
     assert [step.do for step in plan.steps] == [*["write-flash"] * 4, "firmware-command", "write-record"]
     assert "FINAL: let the firmware run 'lock mode=download-off'" in plan.text()
-    here.carry_out(plan, firmware=obeying(here))
+    assert Plan.from_json(plan.to_json()) == plan
+    with pytest.raises(BoardError, match="did not take"):
+        here.carry_out(plan, firmware=lambda _: None)
+    record = here.records.read(MAC)
+    assert (record.profile, record.lock) == (Profile.RELEASE, Lock.SECURE_DOWNLOAD)
+    here.carry_out(here.plan(Profile.RELEASE, Lock.DOWNLOAD_OFF, by_firmware=True), firmware=obeying(here))
     assert here.records.read(MAC).lock is Lock.DOWNLOAD_OFF
     assert here.plan(Profile.RELEASE, Lock.DOWNLOAD_OFF).empty
 

@@ -15,6 +15,8 @@ from harness.links.link import BootMode
 from harness.provision.profile import Lock, Profile
 from harness.provision.told_fuses import told_profile
 
+pytestmark = pytest.mark.consumes(device_keys=1)
+
 CHIP_NAMES = ("esp32c3", "esp32")
 KEY_OF_DEVICE = ("key.device",)
 

@@ -68,6 +68,19 @@ def test_release_by_the_firmware_leaves_nothing_of_release_out(bench, chip, firs
 
 
 @BOTH
+@pytest.mark.parametrize("by_firmware", [True, False])
+def test_the_plan_says_when_the_firmware_runs_first(bench, chip, by_firmware):
+    plan = bench(chip).plan(Profile.RELEASE, RELEASE_LOCK[chip], by_firmware=by_firmware)
+    command = [number for number, step in enumerate(plan.steps, 1) if isinstance(step, FirmwareCommand)]
+    said = [remark for remark in plan.remarks if remark.startswith("the firmware")]
+    assert said == [
+        f"the firmware runs for the first time in step {command[0]}, when it burns fuses, and not before"
+        if by_firmware
+        else "the firmware does not run before the last step is done"
+    ]
+
+
+@BOTH
 def test_what_the_function_does_not_burn_is_burned_before_its_lock(bench, chip):
     here = bench(chip)
     here.run(Profile.DEVELOPMENT)

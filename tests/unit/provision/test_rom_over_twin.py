@@ -53,7 +53,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[Chip], TwinBench]]:
         (ESP32C3, Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD),
         (ESP32, Profile.RELEASE_SBV2, Lock.NONE),
         (ESP32, Profile.RELEASE_SBV2, Lock.DOWNLOAD_OFF),
-        (CHIPS["esp32s2"], Profile.RELEASE, Lock.NONE),
+        (CHIPS["esp32s2"], Profile.RELEASE, Lock.SECURE_DOWNLOAD),
         (CHIPS["esp32s3"], Profile.RELEASE, Lock.SECURE_DOWNLOAD),
         (CHIPS["esp32s3"], Profile.RELEASE_SBV2, Lock.NONE),
         (CHIPS["esp32c2"], Profile.DEVELOPMENT, Lock.NONE),

@@ -44,15 +44,21 @@ class Subset:
         kept: list[pytest.Item] = []
         gone: list[pytest.Item] = []
         further = Fraction(0)
+        own_boards = {
+            item.nodeid.split("[")[0] for item in items if item.get_closest_marker(FULL) is not None
+        }
         for item in items:
             counts = self._multiplied.get(item.nodeid.split("[")[0])
-            if counts is None:
-                kept.append(item)
-                continue
-            chosen, everything = counts
             left_out = (
                 not self.full and item.get_closest_marker(FULL) is not None and not self._is_named(item)
             )
+            if counts is None:
+                # A scenario that makes boards of its own is multiplied with nothing, and left out all the same.
+                (gone if left_out else kept).append(item)
+                self.rows += left_out
+                self.run += not left_out and item.nodeid.split("[")[0] in own_boards
+                continue
+            chosen, everything = counts
             # A test that makes no sense on what was chosen has one item, without a board.
             (gone if left_out or not chosen else kept).append(item)
             self.rows += left_out

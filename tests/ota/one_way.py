@@ -6,8 +6,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from harness.board import Board
 from harness.build.flash_layout import lay_out
+from harness.chips import TWINS
 from harness.firmware import firmware_for
 from harness.home import Home
 from harness.inventory.entry import TwinEntry
@@ -18,6 +21,13 @@ from harness.links.twin import TwinLink
 from harness.preparation import FIRST_VERSION, Consent, Demand, identify, prepare
 from harness.provision.profile import Lock, Profile
 from harness.say import Say
+
+ONE_CHIP = "esp32c3"
+EVERY_CHIP = [
+    ONE_CHIP,
+    *(pytest.param(name, marks=pytest.mark.full) for name in TWINS if name != ONE_CHIP),
+]
+"""For ``parametrize``: one chip in the default subset, all twins with ``--full``."""
 
 
 @dataclass

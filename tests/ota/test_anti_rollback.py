@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from one_way import OneWayBench
+from one_way import EVERY_CHIP, OneWayBench
 
 from harness.board import Board
 from harness.console.boot_record import BootRecord, Outcome
@@ -21,7 +21,6 @@ from harness.provision.profile import Lock, Profile
 
 pytestmark = pytest.mark.consumes(secure_version=2)
 
-CHIP_NAMES = ("esp32c3", "esp32")
 SMALL_SEC_VER = 0x1504
 ROLLBACK_FAILED = 0x1505
 ROLLBACK_INVALID_STATE = 0x1506
@@ -35,7 +34,7 @@ def bench(tmp_path: Path) -> Iterator[OneWayBench]:
         yield made
 
 
-@pytest.fixture(params=CHIP_NAMES)
+@pytest.fixture(params=EVERY_CHIP)
 def board(bench: OneWayBench, request: pytest.FixtureRequest) -> Board:
     """Secure version 0 runs from ota_0, and nothing is burned."""
     return bench.prepared(request.param, Profile.DEVELOPMENT, lock=Lock.NONE, fragments=("rollback.anti",))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from one_way import OneWayBench, await_power_loss, cut_power_in, flash_plaintext
+from one_way import EVERY_CHIP, OneWayBench, await_power_loss, cut_power_in, flash_plaintext
 
 from harness.board import Board
 from harness.console.boot_record import BootRecord, Outcome
@@ -17,8 +17,9 @@ from harness.provision.told_fuses import told_profile
 
 pytestmark = pytest.mark.consumes(device_keys=1)
 
-CHIP_NAMES = ("esp32c3", "esp32")
 KEY_OF_DEVICE = ("key.device",)
+FULL = pytest.mark.full
+PROFILES = [Profile.DEVELOPMENT, pytest.param(Profile.RELEASE, marks=FULL)]
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def first_start(bench: OneWayBench, chip: str, profile: Profile) -> Board:
     return board
 
 
-@pytest.mark.parametrize("profile", [Profile.DEVELOPMENT, Profile.RELEASE], ids=lambda each: each.value)
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda each: each.value)
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_the_first_start_encrypts_and_the_second_runs(
     bench: OneWayBench, chip: str, profile: Profile
 ) -> None:
@@ -57,7 +58,7 @@ def test_the_first_start_encrypts_and_the_second_runs(
     assert found.profile is profile
 
 
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_nothing_that_was_flashed_can_be_read_over_the_uart_afterwards(bench: OneWayBench, chip: str) -> None:
     board = first_start(bench, chip, Profile.DEVELOPMENT)
     assert board.app is not None
@@ -71,7 +72,7 @@ def test_nothing_that_was_flashed_can_be_read_over_the_uart_afterwards(bench: On
     assert len(keys) == 1, "the key is there, and nobody can read it"
 
 
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_such_a_board_takes_updates_by_the_stock_path_and_no_ciphertext_of_a_host(
     bench: OneWayBench, chip: str
 ) -> None:
@@ -90,7 +91,7 @@ def test_such_a_board_takes_updates_by_the_stock_path_and_no_ciphertext_of_a_hos
     assert (back.version, back.slot) == ("2.0.0", "ota_1")
 
 
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_development_made_by_the_device_goes_to_release_by_its_firmware(
     bench: OneWayBench, chip: str
 ) -> None:
@@ -102,8 +103,8 @@ def test_development_made_by_the_device_goes_to_release_by_its_firmware(
     assert board.restart().app_started
 
 
-@pytest.mark.parametrize("profile", [Profile.DEVELOPMENT, Profile.RELEASE], ids=lambda each: each.value)
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda each: each.value)
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_a_plan_leaves_the_key_to_the_device_and_raw_updates_do_not_apply(
     bench: OneWayBench, chip: str, profile: Profile
 ) -> None:
@@ -120,8 +121,8 @@ def stuck(record: BootRecord) -> bool:
     return record.rom_header_lines > 0
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("share", [0.5, pytest.param(0.1, marks=FULL), pytest.param(0.95, marks=FULL)])
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_a_cut_within_the_encryption_is_mended_with_plaintext_alone(
     bench: OneWayBench, chip: str, share: float
 ) -> None:

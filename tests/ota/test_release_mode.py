@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from one_way import OneWayBench
+from one_way import EVERY_CHIP, ONE_CHIP, OneWayBench
 
 from harness.board import Board
 from harness.chips import CHIPS, Chip
+from harness.chips.idf_burns import idf_burns
 from harness.console.boot_record import BootRecord
 from harness.errors import BoardError
 from harness.provision.chip_state import Download
 from harness.provision.profile import Lock, Profile
 from harness.provision.told_fuses import told_profile
-
-CHIP_NAMES = ("esp32c3", "esp32")
 
 
 @pytest.fixture
@@ -33,10 +32,8 @@ def final_lock(chip: Chip) -> Lock:
 
 def left_out(chip: Chip) -> dict[str, int]:
     """What ESP-IDF's release check wants and its function does not burn."""
-    by_function = {
-        "esp32": {"DISABLE_DL_CACHE", "DISABLE_DL_ENCRYPT", "DISABLE_DL_DECRYPT"},
-        "esp32c3": {"DIS_DOWNLOAD_MANUAL_ENCRYPT", "DIS_DOWNLOAD_ICACHE"},
-    }[chip.name]
+    burns = idf_burns(chip.name)
+    by_function = {*burns.release_mode, burns.release_pseudo_rounds}
     return dict.fromkeys(set(chip.fuses.release) - by_function, 1)
 
 
@@ -44,7 +41,7 @@ def said(board: Board, mark: int) -> list[str]:
     return [line.text for line in board.console.lines_since(mark) if not line.is_mark]
 
 
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_the_firmware_goes_to_release_and_locks_the_download_with_it(bench: OneWayBench, chip: str) -> None:
     board = bench.prepared(chip, Profile.DEVELOPMENT)
     with board.rom() as session:
@@ -81,7 +78,7 @@ def test_the_firmware_goes_to_release_and_locks_the_download_with_it(bench: OneW
     assert (record.profile, record.lock) == (Profile.RELEASE, final_lock(board.chip))
 
 
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_a_plan_that_leaves_release_to_the_firmware_ends_in_release(bench: OneWayBench, chip: str) -> None:
     board = bench.prepared(chip, Profile.RELEASE, lock=final_lock(CHIPS[chip]), by_firmware=True)
     running = board.status()
@@ -90,7 +87,7 @@ def test_a_plan_that_leaves_release_to_the_firmware_ends_in_release(bench: OneWa
     assert board.reboot().version == "2.0.0"
 
 
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("chip", [ONE_CHIP, "esp32"])
 def test_what_the_rom_still_offers_afterwards(bench: OneWayBench, chip: str) -> None:
     board = bench.prepared(chip, Profile.DEVELOPMENT)
     assert board.set_release_mode().ok
@@ -103,7 +100,7 @@ def test_what_the_rom_still_offers_afterwards(bench: OneWayBench, chip: str) -> 
     assert booted.app_started
 
 
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_updates_go_round_after_it_and_come_back(bench: OneWayBench, chip: str) -> None:
     """A board whose UART is closed is renewed over the air alone: there, back, and a rollback between."""
     board = bench.prepared(chip, Profile.DEVELOPMENT)
@@ -126,7 +123,7 @@ def test_updates_go_round_after_it_and_come_back(bench: OneWayBench, chip: str) 
     assert board.restart().version == "2.2.0", "unconfirmed: the reset takes it back"
 
 
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_without_the_fuses_that_it_leaves_out_the_release_check_still_objects(
     bench: OneWayBench, chip: str
 ) -> None:
@@ -140,7 +137,7 @@ def test_without_the_fuses_that_it_leaves_out_the_release_check_still_objects(
     assert all(any(word in line for word in ("JTAG", "ROM BASIC", "direct boot")) for line in warnings)
 
 
-@pytest.mark.parametrize("chip", CHIP_NAMES)
+@pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_with_encryption_off_it_aborts_and_burns_nothing(bench: OneWayBench, chip: str) -> None:
     board = bench.prepared(chip, Profile.OPEN)
     before = board.told_state()
@@ -158,6 +155,7 @@ def test_with_encryption_off_it_aborts_and_burns_nothing(bench: OneWayBench, chi
     assert (board.profile, board.lock) == (Profile.OPEN, Lock.NONE)
 
 
+@pytest.mark.full
 def test_a_second_time_it_burns_nothing(bench: OneWayBench) -> None:
     board = bench.prepared("esp32c3", Profile.DEVELOPMENT)
     assert board.set_release_mode().ok

@@ -59,6 +59,29 @@ def test_rows_and_profiles_outside_of_the_subset_are_left_out_and_counted(table:
     assert "All of them: --full" in said
 
 
+def test_a_scenario_that_makes_its_own_boards_is_left_out_and_counted_too(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.parametrize("chip", ["esp32c3", pytest.param("esp32", marks=pytest.mark.full)])
+        def test_of_its_own(chip):
+            pass
+
+        def test_that_is_no_scenario():
+            pass
+        """
+    )
+    tests, said = collected(pytester)
+    assert tests == ["test_of_its_own[esp32c3]", "test_that_is_no_scenario"]
+    assert "default subset: 1 of 2 scenarios. Left out: 1 rows" in said
+    tests, said = collected(pytester, "--full")
+    assert tests == ["test_of_its_own[esp32c3]", "test_of_its_own[esp32]", "test_that_is_no_scenario"]
+
+
 def test_with_one_option_everything_runs_and_nothing_is_said(table: pytest.Pytester) -> None:
     tests, said = collected(table, "--full", "--chip", "esp32")
     profiles = ["development", "release", "development+sbv2", "release+sbv2"]

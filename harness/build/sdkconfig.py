@@ -126,6 +126,7 @@ def _chip_options(chip: Chip) -> dict[str, str]:
     return {
         "CONFIG_IDF_TARGET": f'"{chip.name}"',
         f"CONFIG_IDF_TARGET_{chip.name.upper()}": "y",
+        f"CONFIG_IDF_TARGET_ARCH_{'XTENSA' if chip.xtensa else 'RISCV'}": "y",
         "CONFIG_IDF_FIRMWARE_CHIP_ID": f"0x{chip.chip_id:04x}",
         "CONFIG_BOOTLOADER_OFFSET_IN_FLASH": f"0x{chip.bootloader_offset:x}",
     }

@@ -20,7 +20,7 @@ ROM_CHIP = re.compile(r"ESP-ROM:(esp[0-9a-z]+)-")
 ROM_CHIP_ALIASES = {"esp8684": "esp32c2", "esp8685": "esp32c3", "esp8686": "esp32h2"}
 """Die names that some ROMs print instead of the chip's name."""
 
-ROM_FLASH_MODE = re.compile(r"^mode:(\w+), clock div:\d+")
+ROM_FLASH_MODE = re.compile(r"^(?:SPI )?mode:(\w+), clock div:\d+")
 ROM_INVALID_HEADER = re.compile(r"invalid header: 0x([0-9a-fA-F]{1,8})")
 ROM_VERIFIED = re.compile(r"secure boot verification succeeded")
 ROM_SECURE_BOOT = re.compile(r"secure boot v2 enabled|Valid secure boot key blocks: \d")

@@ -64,7 +64,29 @@ RISCV_RESETS = {
     0x18: "JTAG_RESET",
     0x19: "POWER_GLITCH_RESET",
 }
-"""ESP32-C3, and (with gaps) S2, S3, C2, C5, C6, H2; 0x18 and 0x19 from ESP-IDF's ``rom/rtc.h``, not from a ROM."""
+"""ESP32-C3, and (with gaps) S2, S3 and C2; 0x18 and 0x19 from ESP-IDF's ``rom/rtc.h``, not from a ROM."""
+
+HPSYS_RESETS = {
+    0x1: "POWERON",
+    0x3: "LP_SW_HPSYS",
+    0x5: "SLEEP_WAKEUP",
+    0x6: "SDIO_HPSYS",
+    0x7: "TG0_WDT_HPSYS",
+    0x8: "TG1_WDT_HPSYS",
+    0x9: "LP_WDT_HPSYS",
+    0xB: "TG0_WDT_CPU",
+    0xC: "SW_CPU",
+    0xD: "LP_WDT_CPU",
+    0xF: "BROWN_OUT",
+    0x10: "LP_WDT_SYS",
+    0x11: "TG1_WDT_CPU",
+    0x12: "SUPER_WDT",
+    0x14: "EFUSE_CRC",
+    0x15: "USB_UART_HPSYS",
+    0x16: "USB_JTAG_HPSYS",
+    0x18: "JTAG_CPU",
+}
+"""ESP32-C5, C6 and H2: some from logs of silicon, the others of the same form, after ESP-IDF's ``rom/rtc.h``."""
 
 ESP32P4_RESETS = {
     0x1: "POWERON",
@@ -103,7 +125,8 @@ _WORDS = (
 _TABLES = {
     "esp32": ESP32_RESETS,
     "esp32p4": ESP32P4_RESETS,
-    **{f"esp32{kind}": RISCV_RESETS for kind in ("s2", "s3", "c2", "c3", "c5", "c6", "h2")},
+    **{f"esp32{kind}": RISCV_RESETS for kind in ("s2", "s3", "c2", "c3")},
+    **{f"esp32{kind}": HPSYS_RESETS for kind in ("c5", "c6", "h2")},
 }
 
 

@@ -89,7 +89,7 @@ def _remarks(request: Request, steps: Sequence[Step], now: Recognition) -> tuple
             "nothing can be read back: what is written is not verified over UART, only by booting it"
         )
     if any(isinstance(step, WriteFlash) and step.enciphered for step in steps):
-        found.append("the firmware does not run before the last step is done")
+        found.append(_when_it_runs(steps))
     if any(isinstance(step, (LockDownload, FirmwareCommand)) and step.final for step in steps):
         found.append(
             "without UART download only its own firmware can help the board: on a physical one this is done only after "
@@ -112,3 +112,13 @@ def _remarks(request: Request, steps: Sequence[Step], now: Recognition) -> tuple
         if region.burns_up_to is not None
     ]
     return tuple(found)
+
+
+def _when_it_runs(steps: Sequence[Step]) -> str:
+    """When the firmware that is flashed is started for the first time."""
+    command = next(
+        (number for number, step in enumerate(steps, 1) if isinstance(step, FirmwareCommand)), None
+    )
+    if command is None:
+        return "the firmware does not run before the last step is done"
+    return f"the firmware runs for the first time in step {command}, when it burns fuses, and not before"

@@ -24,7 +24,7 @@ from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
 from harness.provision.promise import broken_promises
 from harness.provision.proven import require_proven
-from harness.provision.recognition import profile_of
+from harness.provision.recognition import lock_of, profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.secure_boot_state import trusted_slots
 from harness.provision.session import KeyToBurn, Session, SessionFactory
@@ -381,7 +381,7 @@ class _Run:
 
     def firmware_command(self, step: FirmwareCommand) -> None:
         # Behind the lock that it burns the chip tells next to nothing: what is known now is written down first.
-        self._store_record(Lock.NONE, profile=profile_of(self._state).profile)
+        self._store_record(lock_of(self._state), profile=profile_of(self._state, self._earlier).profile)
         self.board.let_go()
         assert self._firmware is not None
         self._firmware(step)
@@ -421,6 +421,10 @@ class _Run:
             proven=earlier.proven if earlier is not None else (),
         )
         self.records.write(self.record)
+
+    @property
+    def _earlier(self) -> DeviceRecord | None:
+        return self.records.read(self.plan.mac)
 
     def _burned_digests(self) -> tuple[tuple[int, str], ...]:
         """Slot and whole digest of the plan's boot keys, by the slot in which each really lies."""

@@ -118,8 +118,8 @@ class RomSession:
 
     def _connect(self) -> None:
         self._esp = CHIP_DEFS[self.chip.name](_LentPort(self._port), ROM_BAUD)
-        # Chips that are known by a magic number have no security information: asking costs 0.4 s.
-        self._esp.connect("no-reset", _CONNECT_ATTEMPTS, detecting=self._esp.USES_MAGIC_VALUE)
+        # ESP32 has no security information: asking costs 0.4 s.
+        self._esp.connect("no-reset", _CONNECT_ATTEMPTS, detecting=not self.chip.has_security_info)
         if self._esp.sync_stub_detected:
             # Somebody left the flasher stub running; burning through it is not what was rehearsed.
             raise BoardError("the flasher stub is running, not the ROM", board=self.board)
@@ -356,7 +356,7 @@ class RomSession:
     def _use_stub(self) -> None:
         if self._flash_ready:
             return
-        if not self.stub_running and not self.secure_download:
+        if not self.stub_running and self._starts_stub():
             try:
                 self._run_stub()
             except esptool.FatalError as error:
@@ -374,6 +374,12 @@ class RomSession:
                     self._esp.read_reg(self._esp.CHIP_DETECT_MAGIC_REG_ADDR)
         esptool.attach_flash(self._esp)
         self._flash_ready = True
+
+    def _starts_stub(self) -> bool:
+        """Whether the ROM starts the stub: esptool itself looks for secure boot on ESP32-C3 only, other ROMs reset."""
+        if self.secure_download:
+            return False
+        return self.chip.stub_with_secure_boot or not self._esp.get_secure_boot_enabled()
 
     def _run_stub(self) -> None:
         self._esp = esptool.run_stub(self._esp)
@@ -407,7 +413,11 @@ class RomSession:
 
     def _require_chip(self) -> None:
         """esptool goes on with a chip that it does not know."""
-        if self._esp.USES_MAGIC_VALUE:
+        if self._esp.USES_MAGIC_VALUE and self.secure_download:
+            # ESP32-S2, whose ROM tells no registers then: what it is shows in what it leaves out.
+            if self._esp.get_security_info().get("chip_id") is None:
+                return
+        elif self._esp.USES_MAGIC_VALUE:
             magic = int(self._esp.read_reg(self._esp.CHIP_DETECT_MAGIC_REG_ADDR))
             if magic != self._esp.MAGIC_VALUE:
                 raise OtherChipError(

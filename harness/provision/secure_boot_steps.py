@@ -81,6 +81,10 @@ def secure_boot_steps(
     with_it, spared = _burned_with(state)
     remarks += spared
     sha384 = boot.sha384_enable
+    if sha384 is not None and state.is_set(sha384) and not all(each.sha384 for each in digests):
+        problems.append(
+            f"{sha384} is set: the ROM verifies P-384 signatures over SHA-384 only, and these keys make none"
+        )
     if sha384 is not None and any(each.sha384 for each in digests) and not state.is_set(sha384):
         with_it.insert(0, (sha384, 1))
     if aggressive_revoke:

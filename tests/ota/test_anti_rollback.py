@@ -19,6 +19,8 @@ from harness.formats.otadata import OtaData
 from harness.ota.release import Release
 from harness.provision.profile import Lock, Profile
 
+pytestmark = pytest.mark.consumes(secure_version=2)
+
 SMALL_SEC_VER = 0x1504
 ROLLBACK_FAILED = 0x1505
 ROLLBACK_INVALID_STATE = 0x1506

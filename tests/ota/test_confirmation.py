@@ -14,7 +14,7 @@ from harness.console.device import Answer
 from harness.ota.release import Release
 from harness.provision.device_record import ROLLBACK
 
-pytestmark = pytest.mark.profiles("release", "development", full=("open", "ciphertext-only"))
+pytestmark = pytest.mark.profiles("release", full=("open", "development", "ciphertext-only"))
 
 SWITCH_OTA = "esp-idf test_switch_ota.c"
 NOT_CONFIRMED = 0x1506

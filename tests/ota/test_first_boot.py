@@ -16,6 +16,8 @@ from harness.links.link import BootMode
 from harness.provision.profile import Lock, Profile
 from harness.provision.told_fuses import told_profile
 
+pytestmark = pytest.mark.consumes(device_keys=1)
+
 KEY_OF_DEVICE = ("key.device",)
 FULL = pytest.mark.full
 PROFILES = [Profile.DEVELOPMENT, pytest.param(Profile.RELEASE, marks=FULL)]

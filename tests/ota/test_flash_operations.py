@@ -21,7 +21,7 @@ from harness.ota.faults import Fault, FaultKind
 from harness.ota.release import Release
 from harness.ota.variants import Recipe
 
-pytestmark = pytest.mark.profiles("release", "development")
+pytestmark = pytest.mark.profiles("release", "development", secure_boot=False)
 
 CUT_AT = HEADER_BYTES + 20_000
 """Where transfers are cut: a place that does not depend on the size of the image."""

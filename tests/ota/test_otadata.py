@@ -10,7 +10,7 @@ from harness.board import Board
 from harness.formats.otadata import OtaData, OtaState
 from harness.ota.release import Release
 
-pytestmark = pytest.mark.profiles("release", "development")
+pytestmark = pytest.mark.profiles("release", "development", full=("ciphertext-only",))
 
 LOST = "ota data partition invalid and no factory, will try all partitions"
 
@@ -43,7 +43,7 @@ def test_otadata_written_raw_costs_the_confirmed_version_silently_and_the_harnes
     assert board.status().agrees
 
 
-@pytest.mark.profiles("development")
+@pytest.mark.profiles("development", full=("ciphertext-only",))
 @pytest.mark.needs("uart-download")
 def test_the_host_repairs_otadata_over_the_uart_and_the_intended_slot_boots(
     board: Board, confirmed_in_ota_1: Release
@@ -58,7 +58,7 @@ def test_the_host_repairs_otadata_over_the_uart_and_the_intended_slot_boots(
 
 
 @pytest.mark.source("esp-idf #253")
-@pytest.mark.profiles("development")
+@pytest.mark.profiles("development", full=("ciphertext-only",))
 @pytest.mark.needs("uart-download")
 @pytest.mark.parametrize(
     ("enciphered", "line"),

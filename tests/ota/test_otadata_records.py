@@ -14,7 +14,7 @@ import pytest
 from row import Row, rows
 
 from harness.board import Board, Running
-from harness.formats.otadata import OtaData, OtaRecord, sequence_crc
+from harness.formats.otadata import OtaData, OtaRecord, OtaState, sequence_crc
 from harness.ota.release import Release
 
 pytestmark = [
@@ -25,6 +25,9 @@ pytestmark = [
 NEW, PENDING, VALID, INVALID, ABORTED, UNDEFINED = 0, 1, 2, 3, 4, 0xFFFFFFFF
 ODD = 0x5A
 """No ``esp_ota_img_states_t``."""
+
+SELECT_INFO_INVALID = 0x1502
+"""ESP_ERR_OTA_SELECT_INFO_INVALID."""
 
 GARBAGE = "ota data partition invalid and no factory, will try all partitions"
 INITIAL = "No factory image, trying OTA 0"
@@ -195,6 +198,15 @@ def both_slots(board: Board, confirm_in: Callable[[str], Release]) -> dict[str, 
     return _FILLED[board.name]
 
 
+LARGE = 1 << 16
+
+
+def small_numbers(board: Board, slot: int) -> None:
+    """After the largest number there is none: what follows such a row must not count on."""
+    board.write_otadata(OtaData.for_slot(slot, len(board.slots), OtaState.VALID))
+    board.restart()
+
+
 def records_read_by(board: Board) -> tuple[tuple[int, int], tuple[int, int]]:
     """(sequence number, state) of both records, as the firmware deciphers them."""
     fields = board.command("otadata").fields
@@ -204,8 +216,10 @@ def records_read_by(board: Board) -> tuple[tuple[int, int], tuple[int, int]]:
 
 @pytest.mark.parametrize("row", rows(CHOICES))
 def test_the_bootloader_chooses_as_esp_idf_does(
-    board: Board, both_slots: dict[str, str], row: Choice
+    board: Board, both_slots: dict[str, str], row: Choice, request: pytest.FixtureRequest
 ) -> None:
+    if any(record.seq > LARGE for record in (row.first, row.second) if record is not EMPTY):
+        request.addfinalizer(lambda: small_numbers(board, row.slot))
     board.write_otadata(OtaData((row.first.to_record(), row.second.to_record())))
     mark = board.console.mark()
     boot = board.restart()
@@ -233,6 +247,25 @@ def test_otadata_that_was_damaged_is_mended_by_a_repair_and_by_an_update(
         assert mend().ok
         assert not any(GARBAGE in error.text for error in board.reboot().errors)
         assert board.status().agrees
+
+
+@pytest.mark.full
+def test_after_the_largest_number_there_is_none_and_the_update_says_so(
+    board: Board,
+    confirm_in: Callable[[str], Release],
+    fresh: Callable[[], Release],
+    request: pytest.FixtureRequest,
+) -> None:
+    """The next number would be 0xFFFFFFFF, which means empty; ESP-IDF writes it. A chip counts up to it for a minute."""
+    newest = confirm_in("ota_1")
+    request.addfinalizer(lambda: small_numbers(board, 1))
+    board.write_otadata(OtaData((R(0xFFFFFFFE, VALID).to_record(), R(1, VALID).to_record())))
+    assert board.restart().slot == "ota_1"
+    answer = board.update(fresh())
+    assert (answer.error, answer.code) == ("flash", SELECT_INFO_INVALID), answer
+    again = board.reboot()
+    assert (again.slot, again.version) == ("ota_1", newest.version)
+    assert board.status().agrees
 
 
 # ---- both records name a slot that does not boot ------------------------------------------------------------

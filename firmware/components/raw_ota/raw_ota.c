@@ -189,6 +189,12 @@ static raw_ota_err_t run(raw_ota_job_t *job)
     if (selected != ESP_OK) {
         return raw_ota_fail_esp(job->result, selected, "esp_ota_set_boot_partition");
     }
+    /* After the largest number comes 0xffffffff, which means empty: ESP-IDF writes it and says ESP_OK. */
+    const esp_partition_t *next = esp_ota_get_boot_partition();
+    if (next == NULL || next->address != job->slot->address) {
+        return raw_ota_fail(job->result, RAW_OTA_FLASH, ESP_ERR_OTA_SELECT_INFO_INVALID,
+                            "otadata was written and does not name %s", job->slot->label);
+    }
     ESP_LOGI(TAG, "%s (version %.32s) is selected for the next boot", job->slot->label, job->result->version);
     return RAW_OTA_OK;
 }

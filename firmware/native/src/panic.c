@@ -20,7 +20,7 @@
 
 #if !HAS_SANITIZER
 
-#if CONFIG_IDF_TARGET_ESP32
+#if CONFIG_IDF_TARGET_ARCH_XTENSA
 #define MEMORY_CAUSE "StoreProhibited"
 #define OTHER_CAUSE "IllegalInstruction"
 #define PLACE_FORMAT "PC      : 0x%08x\n\n\nBacktrace:\n"

@@ -22,26 +22,82 @@ typedef struct {
     const char *kind;
 } heap_region_t;
 
+/* Heaps of ESP32 and ESP32-C3 are from their logs; of the others, the chip's RAM behind 76 KiB of an
+ * application. */
 #if CONFIG_IDF_TARGET_ESP32
-static const char CORES[] = "Multicore app";
-static const char UART_PINS[] = "3 and 1";
-static const unsigned MIN_REVISION = 300;
-static const unsigned MAX_REVISION = 399;
+#define CORES "Multicore app"
+#define UART_PINS "3 and 1"
+#define MIN_REVISION 300U
+#define MAX_REVISION 399U
 static const heap_region_t HEAP[] = {
     {0x3FFAE6E0, 0x1920, "DRAM"},    {0x3FFB5220, 0x2ADE0, "DRAM"}, {0x3FFE0440, 0x3AE0, "D/IRAM"},
     {0x3FFE4350, 0x1BCB0, "D/IRAM"}, {0x4008F374, 0x10C8C, "IRAM"},
 };
-#else
-static const char CORES[] = "Unicore app";
-static const char UART_PINS[] = "20 and 21";
-static const unsigned MIN_REVISION = 3;
-static const unsigned MAX_REVISION = 199;
+#elif CONFIG_IDF_TARGET_ESP32S2
+#define CORES "Unicore app"
+#define UART_PINS "44 and 43"
+#define MIN_REVISION 0U
+#define MAX_REVISION 199U
+static const heap_region_t HEAP[] = {{0x3FFC3000, 0x39000, "RAM"}};
+#elif CONFIG_IDF_TARGET_ESP32S3
+#define CORES "Multicore app"
+#define UART_PINS "44 and 43"
+#define MIN_REVISION 0U
+#define MAX_REVISION 99U
+static const heap_region_t HEAP[] = {{0x3FC9B000, 0x4E710, "RAM"}};
+#elif CONFIG_IDF_TARGET_ESP32C2
+#define CORES "Unicore app"
+#define UART_PINS "19 and 20"
+#define MIN_REVISION 100U
+#define MAX_REVISION 299U
+#define CPU_FREQUENCY 120000000
+static const heap_region_t HEAP[] = {{0x3FCB3000, 0x29000, "RAM"}};
+#elif CONFIG_IDF_TARGET_ESP32C3
+#define CORES "Unicore app"
+#define UART_PINS "20 and 21"
+#define MIN_REVISION 3U
+#define MAX_REVISION 199U
 static const heap_region_t HEAP[] = {
     {0x3FC939F0, 0x2C610, "RAM"},
     {0x3FCC0000, 0x1C710, "Retention RAM"},
     {0x3FCDC710, 0x2950, "Retention RAM"},
     {0x50000020, 0x1FC8, "RTCRAM"},
 };
+#elif CONFIG_IDF_TARGET_ESP32C5
+#define CORES "Unicore app"
+#define UART_PINS "12 and 11"
+#define MIN_REVISION 100U
+#define MAX_REVISION 199U
+#if !CONFIG_SECURE_FLASH_ENC_ENABLED
+#define CPU_FREQUENCY 240000000
+#endif
+static const heap_region_t HEAP[] = {{0x40813000, 0x3D000, "RAM"}};
+#elif CONFIG_IDF_TARGET_ESP32C6
+#define CORES "Unicore app"
+#define UART_PINS "17 and 16"
+#define MIN_REVISION 0U
+#define MAX_REVISION 99U
+static const heap_region_t HEAP[] = {{0x40813000, 0x69000, "RAM"}};
+#elif CONFIG_IDF_TARGET_ESP32H2
+#define CORES "Unicore app"
+#define UART_PINS "23 and 24"
+#define MIN_REVISION 102U
+#define MAX_REVISION 199U
+#define CPU_FREQUENCY 96000000
+static const heap_region_t HEAP[] = {{0x40813000, 0x3A000, "RAM"}};
+#elif CONFIG_IDF_TARGET_ESP32P4
+#define CORES "Multicore app"
+#define UART_PINS "38 and 37"
+#define MIN_REVISION 300U
+#define MAX_REVISION 399U
+#define CPU_FREQUENCY 400000000
+static const heap_region_t HEAP[] = {{0x4FF53000, 0x59000, "RAM"}};
+#else
+#error "no row of start-up lines for this chip"
+#endif
+
+#ifndef CPU_FREQUENCY
+#define CPU_FREQUENCY 160000000
 #endif
 
 static void print_application(void)
@@ -83,7 +139,7 @@ void startup_print(void)
     ESP_LOGI("cpu_start", "%s", CORES);
     ESP_LOGI("cpu_start", "GPIO %s are used as console UART I/O pins", UART_PINS);
     ESP_LOGI("cpu_start", "Pro cpu start user code");
-    ESP_LOGI("cpu_start", "cpu freq: 160000000 Hz");
+    ESP_LOGI("cpu_start", "cpu freq: %d Hz", CPU_FREQUENCY);
     print_application();
     print_chip();
     const esp_err_t err = native_efuse_startup();

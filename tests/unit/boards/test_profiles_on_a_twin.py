@@ -49,6 +49,7 @@ def test_development_goes_to_release_by_the_firmwares_own_function(lab: Lab, chi
     assert (record.profile, record.lock) == (Profile.RELEASE, lock)
     state = make_plan(board, Demand(Profile.RELEASE, lock), lab.home, say=QUIET).state
     assert state.download is (Download.SECURE if lock is Lock.SECURE_DOWNLOAD else Download.OFF)
+    board.restart()
     before = board.status()
     assert board.update(board.release("2.0.0")).ok
     assert board.reboot().slot == before.next_slot

@@ -7,9 +7,11 @@ import json
 import pytest
 from console_samples import PARTITIONS, booted, boots_of, c3_rom, esp32_rom, event_text
 
+from harness.chips import CHIPS
 from harness.console import boot_tracker
 from harness.console.boot_record import Outcome, records_to_json
-from harness.console.reset_reason import ResetKind
+from harness.console.reset_reason import ResetKind, reset_name
+from harness.twin.rom_facts import ROMS
 
 PLAIN_BOOT = booted("ota_1", "1.1.0")
 
@@ -84,7 +86,7 @@ def test_boot_is_understood_in_every_log_format(style):
         ),
         (
             "ESP-ROM:esp32c6-20220919",
-            "rst:0x5 (DSLEEP),boot:0xc (SPI_FAST_FLASH_BOOT)",
+            "rst:0x5 (SLEEP_WAKEUP),boot:0xc (SPI_FAST_FLASH_BOOT)",
             "esp32c6",
             5,
             "deep-sleep",
@@ -98,7 +100,7 @@ def test_boot_is_understood_in_every_log_format(style):
         ),
         (
             "ESP-ROM:esp32h2-20221101",
-            "rst:0x12 (SUPER_WDT_RST),boot:0xc (SPI_FAST_FLASH_BOOT)",
+            "rst:0x12 (SUPER_WDT),boot:0xc (SPI_FAST_FLASH_BOOT)",
             "esp32h2",
             0x12,
             "watchdog",
@@ -123,6 +125,20 @@ def test_rom_of_every_chip_is_understood(banner, reset, chip, code, kind):
     (record,) = boots_of([banner, "", reset])
     assert (record.chip, record.reset_code, record.reset_kind) == (chip, code, ResetKind(kind))
     assert not record.download
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_every_reset_word_that_the_twins_rom_prints_is_listed(chip):
+    for code, word in ROMS[chip].reasons.items():
+        assert reset_name(chip, code) == word
+
+
+@pytest.mark.parametrize("line", ["mode:DIO, clock div:2", "SPI mode:DIO, clock div:1"])
+def test_flash_mode_is_read_from_older_and_newer_roms(line):
+    (record,) = boots_of(
+        ["ESP-ROM:esp32c5-eco2-20250121", "rst:0x1 (POWERON),boot:0x18 (SPI_FAST_FLASH_BOOT)", line]
+    )
+    assert record.flash_mode == "DIO"
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,7 @@ def test_after_the_first_boot_of_a_physical_board_the_way_is_proven(
 ) -> None:
     board, there = opens()
     monkeypatch.setattr(board, "settle", lambda: running(net))
-    planned = cast(Planned, SimpleNamespace(plan=SimpleNamespace(lock=Lock.NONE)))
+    planned = cast(Planned, SimpleNamespace(plan=SimpleNamespace(lock=Lock.NONE, burns=(), key_state=None)))
     settle_after(board, planned, Demand(Profile.OPEN), say=Say(quiet=True))
     assert there.commands == proven
 
@@ -273,7 +273,7 @@ def test_a_first_boot_without_a_way_to_updates_ends_preparation(
 ) -> None:
     board, _ = opens(fetches=no_connection)
     monkeypatch.setattr(board, "settle", lambda: running("wifi"))
-    planned = cast(Planned, SimpleNamespace(plan=SimpleNamespace(lock=Lock.NONE)))
+    planned = cast(Planned, SimpleNamespace(plan=SimpleNamespace(lock=Lock.NONE, burns=(), key_state=None)))
     with pytest.raises(LabError, match="does not reach its updates"):
         settle_after(board, planned, Demand(Profile.OPEN), say=Say(quiet=True))
 

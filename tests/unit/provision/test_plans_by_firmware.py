@@ -11,7 +11,7 @@ from fuse_bench import MAC, Bench, burns_of
 
 from harness.chips import CHIPS, ESP32, ESP32C3
 from harness.errors import BoardError, RefusedError, UsageError
-from harness.provision import FlashRegion, Lock, Profile, profile_of
+from harness.provision import FlashRegion, Lock, Plan, Profile, profile_of
 from harness.provision.device_record import RAW_UPDATE_BACK, RAW_UPDATE_THERE, ROLLBACK, DeviceRecord
 from harness.provision.planner import FlashedFirmware
 from harness.provision.promise import broken_promises, last_promise
@@ -65,6 +65,19 @@ def test_release_by_the_firmware_leaves_nothing_of_release_out(bench, chip, firs
     assert promise is not None
     assert broken_promises(promise, after) == ()
     assert here.plan(Profile.RELEASE, RELEASE_LOCK[chip]).empty
+
+
+@BOTH
+@pytest.mark.parametrize("by_firmware", [True, False])
+def test_the_plan_says_when_the_firmware_runs_first(bench, chip, by_firmware):
+    plan = bench(chip).plan(Profile.RELEASE, RELEASE_LOCK[chip], by_firmware=by_firmware)
+    command = [number for number, step in enumerate(plan.steps, 1) if isinstance(step, FirmwareCommand)]
+    said = [remark for remark in plan.remarks if remark.startswith("the firmware")]
+    assert said == [
+        f"the firmware runs for the first time in step {command[0]}, when it burns fuses, and not before"
+        if by_firmware
+        else "the firmware does not run before the last step is done"
+    ]
 
 
 @BOTH
@@ -124,7 +137,12 @@ def test_only_the_firmware_can_go_on_from_secure_download_mode(bench):
     plan = here.plan(Profile.RELEASE, Lock.DOWNLOAD_OFF, by_firmware=True)
     assert [step.do for step in plan.steps] == [*["write-flash"] * 4, "firmware-command", "write-record"]
     assert "FINAL: let the firmware run 'lock mode=download-off'" in plan.text()
-    here.carry_out(plan, firmware=obeying(here))
+    assert Plan.from_json(plan.to_json()) == plan
+    with pytest.raises(BoardError, match="did not take"):
+        here.carry_out(plan, firmware=lambda _: None)
+    record = here.records.read(MAC)
+    assert (record.profile, record.lock) == (Profile.RELEASE, Lock.SECURE_DOWNLOAD)
+    here.carry_out(here.plan(Profile.RELEASE, Lock.DOWNLOAD_OFF, by_firmware=True), firmware=obeying(here))
     assert here.records.read(MAC).lock is Lock.DOWNLOAD_OFF
     assert here.plan(Profile.RELEASE, Lock.DOWNLOAD_OFF).empty
 
@@ -215,8 +233,8 @@ def test_a_board_whose_key_is_elsewhere_is_used_as_what_it_is(bench, chip, profi
     made_by_itself(here, release=profile is Profile.RELEASE)
     plan = here.plan(profile, Lock.NONE)
     assert plan.empty
-    assert plan.key_state == "device-made"
-    assert "its flash key is made by the device or was made elsewhere" in plan.text()
+    assert plan.key_state == "elsewhere"
+    assert "not in the vault: the device itself enciphers its updates" in plan.text()
 
 
 def test_its_flash_is_written_through_the_chips_own_encryption_while_the_rom_enciphers(bench):
@@ -244,7 +262,7 @@ def test_a_device_with_a_key_of_its_own_goes_to_release_through_its_firmware_onl
     plan = here.plan(Profile.RELEASE, Lock.SECURE_DOWNLOAD, by_firmware=True)
     here.carry_out(plan, firmware=obeying(here))
     assert here.plan(Profile.RELEASE).empty
-    assert here.records.read(MAC).key_state == "device-made"
+    assert here.records.read(MAC).key_state == "elsewhere"
 
 
 @pytest.mark.parametrize("profile", [Profile.OPEN, Profile.CIPHERTEXT_ONLY])

@@ -13,7 +13,7 @@ import serial
 from fuse_bench import boot_key, firmware, image_head, signed, signed_with
 from twin_bench import TwinBench
 
-from harness.chips import ESP32, ESP32C3, Chip
+from harness.chips import CHIPS, ESP32, ESP32C3, Chip
 from harness.errors import BoardError, LabError
 from harness.formats.flash_encryption import encrypt, pad_to_block
 from harness.provision import DeviceRecords, Download, Lock, Profile, carry_out, plan_for, unreachable_state
@@ -21,6 +21,7 @@ from harness.provision.rom import ROM_BAUD, RomSession
 from harness.vault import KeyFile, Vault
 
 BOTH = pytest.mark.parametrize("chip", [ESP32, ESP32C3], ids=lambda chip: chip.name)
+EVERY = pytest.mark.parametrize("chip", CHIPS.values(), ids=CHIPS)
 
 
 @pytest.fixture
@@ -52,6 +53,16 @@ def start(tmp_path: Path) -> Iterator[Callable[[Chip], TwinBench]]:
         (ESP32C3, Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD),
         (ESP32, Profile.RELEASE_SBV2, Lock.NONE),
         (ESP32, Profile.RELEASE_SBV2, Lock.DOWNLOAD_OFF),
+        (CHIPS["esp32s2"], Profile.RELEASE, Lock.SECURE_DOWNLOAD),
+        (CHIPS["esp32s3"], Profile.RELEASE, Lock.SECURE_DOWNLOAD),
+        (CHIPS["esp32s3"], Profile.RELEASE_SBV2, Lock.NONE),
+        (CHIPS["esp32c2"], Profile.DEVELOPMENT, Lock.NONE),
+        (CHIPS["esp32c2"], Profile.RELEASE, Lock.SECURE_DOWNLOAD),
+        (CHIPS["esp32c2"], Profile.RELEASE_SBV2, Lock.NONE),
+        (CHIPS["esp32c6"], Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD),
+        (CHIPS["esp32c5"], Profile.RELEASE, Lock.NONE),
+        (CHIPS["esp32h2"], Profile.RELEASE, Lock.NONE),
+        (CHIPS["esp32p4"], Profile.RELEASE_SBV2, Lock.NONE),
     ],
     ids=lambda each: getattr(each, "value", None) or each.name,
 )
@@ -130,7 +141,7 @@ def test_a_locked_board_takes_ciphertext_through_the_real_tool(start, tmp_path):
     assert flashed[region.offset : region.offset + len(data)] == wanted
 
 
-@BOTH
+@EVERY
 def test_flash_goes_both_ways_and_progress_is_told(start, chip):
     twin = start(chip)
     told: list[tuple[int, int]] = []
@@ -148,7 +159,7 @@ def test_flash_goes_both_ways_and_progress_is_told(start, chip):
     assert any(done == total for done, total in told)
 
 
-@BOTH
+@EVERY
 def test_another_chip_than_expected_is_named(start, chip):
     twin = start(chip)
     other = ESP32 if chip is ESP32C3 else ESP32C3

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fuse_bench import MAC, Bench, boot_key, burns_of, firmware, signed
 
-from harness.chips import ESP32, ESP32C3
+from harness.chips import ESP32, ESP32C3, ESP32C5, ESP32P4
 from harness.errors import RefusedError, UsageError
 from harness.provision import Lock, Profile, profile_of
 from harness.provision.boot_keys import BootDigest
@@ -385,3 +385,44 @@ def test_a_boot_key_that_only_one_place_has_is_not_burned_into_a_physical_board(
     with pytest.raises(RefusedError, match="no second copy"):
         here.carry_out(here.plan(Profile.OPEN_SBV2), physical=True)
     assert here.look().fuses["SECURE_BOOT_EN"] == 0
+
+
+# Signatures over SHA-384
+
+
+@pytest.mark.parametrize("chip", [ESP32C5, ESP32P4], ids=lambda chip: chip.name)
+def test_a_p384_key_is_told_to_the_rom_together_with_secure_boot(bench, chip):
+    here = bench(chip)
+    here.boot_keys = (dataclasses.replace(boot_key(0), sha384=True),)
+    here.run(Profile.RELEASE_SBV2, Lock.NONE)
+    state = here.look()
+    assert state.fuses["SECURE_BOOT_SHA384_EN"] == 1
+    assert profile_of(state).missing_boot == ()
+
+
+def test_mixed_hashes_and_chips_without_sha384_are_refused(bench, tmp_path):
+    long = dataclasses.replace(boot_key(1), sha384=True)
+    with pytest.raises(UsageError, match="these are mixed"):
+        bench(ESP32P4).plan(Profile.OPEN_SBV2, digests=(boot_key(0), long))
+    with pytest.raises(UsageError, match="verifies no signatures over SHA-384"):
+        Bench(ESP32C3, tmp_path / "c3").plan(Profile.OPEN_SBV2, digests=(long,))
+
+
+def test_a_rom_that_was_told_of_sha384_takes_no_other_key(bench):
+    here = bench(ESP32P4)
+    here.board.set_fuses(SECURE_BOOT_SHA384_EN=1)
+    with pytest.raises(RefusedError, match="SECURE_BOOT_SHA384_EN is set"):
+        here.plan(Profile.OPEN_SBV2)
+
+
+def test_what_release_still_needs_is_frozen_only_with_release(bench):
+    here = bench(ESP32C5)
+    plan = here.plan(Profile.DEVELOPMENT_SBV2)
+    assert (
+        "SECURE_BOOT_SHA384_EN is not write-protected: its bit would also freeze XTS_DPA_PSEUDO_LEVEL"
+        in plan.text()
+    )
+    here.carry_out(plan)
+    assert burns_of(here.plan(Profile.RELEASE_SBV2, Lock.NONE))[-1] == "write-protect SECURE_BOOT_SHA384_EN"
+    here.run(Profile.RELEASE_SBV2, Lock.NONE)
+    assert profile_of(here.look()).missing_boot == ()

@@ -238,6 +238,7 @@ def make_plan(
     mac = board.mac
     assert mac is not None
     board.choose_vault(demand.profile)
+    board.link.rest()
     record = board.records.read(mac)
     lock = demand.lock or _kept_lock(board, state, record, demand.profile)
     with say.phase("build", lambda: board.uart_bytes), _called_by_name(board):

@@ -86,6 +86,10 @@ class EmulatorLink(Link):
             self.power_off()
             self.power_on(mode)
 
+    def rest(self) -> None:
+        """A ROM that waits for commands keeps a whole core busy: it is ended, and `reset` starts another."""
+        self.power_off()
+
     def power_off(self) -> None:
         """Cuts the supply. What the chip had begun to write to flash and eFuses is in the files."""
         with self._changing:

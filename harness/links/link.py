@@ -96,6 +96,9 @@ class Link(ABC):
     def supply_changes(self, *, on: bool) -> None:  # noqa: B027 - for those that care
         """Told before the board's supply is cut, and after it was given back: its port may be away in between."""
 
+    def rest(self) -> None:  # noqa: B027 - only what runs on this host costs it anything
+        """Told when nothing is asked of the board until its next `reset`, e.g. while its firmware is being built."""
+
     def inject(self, kind: str, **arguments: int) -> None:  # noqa: ARG002 - the signature is the links'
         """Makes flash operations fail; only links with the capability ``fault-injection`` can.
 

@@ -239,6 +239,17 @@ def test_without_power_there_is_no_process_and_no_sound(link: QemuLink) -> None:
     assert read_until(link.port, b"\n") == b"boot 1 strap default\n"
 
 
+def test_a_board_that_rests_costs_no_processor_time_and_a_reset_wakes_it(link: QemuLink) -> None:
+    link.reset(BootMode.DOWNLOAD)
+    pid = link.pid
+    assert pid is not None
+    link.rest()
+    assert is_gone(pid)
+    link.reset(BootMode.DOWNLOAD)
+    link.port.write(b"echo")
+    assert b"echo" in read_until(link.port, b"echo")
+
+
 def test_a_reset_that_qemu_refuses_is_one_error_and_the_next_one_works(program: Path, tmp_path: Path) -> None:
     link = QemuLink("esp32c3", tmp_path / "s", Qemu(str(program), arguments=("--misbehave", "no-reset")))
     link.reset(BootMode.RUN)

@@ -326,7 +326,8 @@ class LinkedBoard:
     def _has_ended(self, record: BootRecord) -> bool:
         """An application runs, the ROM gives up, or the next boot has begun."""
         newest = self.console.boot_records[-1]
-        return record.outcome is Outcome.APP or _is_stuck(record) or newest.number > record.number
+        gave_up = record.rom_refused or _is_stuck(record)
+        return record.outcome is Outcome.APP or gave_up or newest.number > record.number
 
     def _reset(self) -> int:
         mark = self.console.mark()

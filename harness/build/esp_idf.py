@@ -98,7 +98,7 @@ class EspIdf:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {shlex.join(command)}\n")
             file.flush()
-            with _running(command, folder, self.environment) as process:
+            with _running(command, folder, {**self.environment, **_cached_as_any(folder)}) as process:
                 expired = threading.Event()
 
                 def end() -> None:
@@ -119,6 +119,14 @@ class EspIdf:
         if expired.is_set():
             raise LabError(f"idf.py was not done after {timeout_s:.0f} s", todo=f"read {log}")
         return code
+
+
+def _cached_as_any(folder: Path) -> dict[str, str]:
+    """Makes ccache find what a build in another folder has compiled: most of ESP-IDF is the same in every profile.
+
+    Paths below `folder` are hashed as relative ones, and the working directory is not hashed.
+    """
+    return {"CCACHE_BASEDIR": str(folder.absolute()), "CCACHE_NOHASHDIR": "true"}
 
 
 @contextmanager

@@ -30,7 +30,7 @@ ROM_FAILURE = re.compile(
     r"|ets_loader\.c \d+"
     r"|csum err:0x[0-9a-fA-F]+!=0x[0-9a-fA-F]+"
     r"|Checksum failure\. Calculated 0x[0-9a-fA-F]+ stored 0x[0-9a-fA-F]+"
-    r"|SHA-256 comparison failed"
+    r"|SHA-256 (?:simple hash )?comparison failed"
     r"|Attempting to boot anyway"
     r"|Invalid chip id\. Expected \d+ read \d+"
     r"|Invalid image block, can't boot"
@@ -40,6 +40,8 @@ ROM_FAILURE = re.compile(
     r"|Secure boot check fail"
     r"|Falling back to built-in command interpreter"
 )
+ROM_REFUSES = re.compile(r"secure boot verification failed")
+"""After it the ROM waits for a watchdog; where that is switched off, as in an emulator, nothing more comes."""
 
 BOOTLOADER_BANNER = re.compile(r"ESP-IDF (\S+) 2nd stage bootloader")
 COMPILE_TIME = re.compile(r"^compile time (.+)")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from harness.console.boot_patterns import ROM_REFUSES
 from harness.console.reset_reason import ResetKind, reset_kind
 
 FORMAT = 1
@@ -182,6 +183,11 @@ class BootRecord:
     def download(self) -> bool:
         """The ROM waits for a download instead of booting."""
         return self.boot_mode is not None and "DOWNLOAD" in self.boot_mode
+
+    @property
+    def rom_refused(self) -> bool:
+        """The ROM has verified the bootloader's signature, and does not start it."""
+        return any(error.phase == "rom" and ROM_REFUSES.search(error.text) for error in self.errors)
 
     @property
     def outcome(self) -> Outcome:

@@ -35,10 +35,11 @@ ROM_BAUD = 115_200
 _CONNECT_ATTEMPTS = 3
 
 _WIRE_FAULTS = re.compile(
-    r"serial data|packet|SLIP|Response doesn't match|timed? ?out|checksum|MD5 of file|target RAM",
+    r"serial data|more data to read|packet|SLIP|Response doesn't match|timed? ?out|checksum|MD5 of file|target RAM",
     re.IGNORECASE,
 )
-"""esptool's words for an answer that did not come or came damaged; refusals and wrong chips have others."""
+"""esptool's words for an answer that did not come or came damaged; refusals and wrong chips have others. Of a block of
+flash that is not answered, its own second and third attempt only say that there is no more data to read."""
 
 _PROOF_READS = 3
 

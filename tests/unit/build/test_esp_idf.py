@@ -121,6 +121,16 @@ def test_a_version_that_is_too_old_is_refused(idf: Path) -> None:
         find_esp_idf()
 
 
+def test_what_one_folder_has_compiled_is_found_by_ccache_in_another(
+    idf: Path, tmp_path: Path, firmware: Path
+) -> None:
+    build(tmp_path, firmware)
+    call = calls(idf)[0]
+    folder = Path(call["arguments"][call["arguments"].index("-B") + 1]).parent
+    assert call["environment"]["CCACHE_BASEDIR"] == str(folder)
+    assert call["environment"]["CCACHE_NOHASHDIR"] == "true"
+
+
 def test_without_an_exported_shell_its_own_tool_tells_the_environment(
     idf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -332,6 +332,25 @@ def test_rom_failures_are_errors_of_the_rom(texts, said):
     assert record.errors[0].phase == "rom"
 
 
+@pytest.mark.parametrize(
+    ("texts", "refused"),
+    [
+        (
+            ["SHA-256 simple hash comparison failed.", "secure boot verification failed", "ets_main.c 333 "],
+            True,
+        ),
+        (["Sig block 0 invalid: Image digest does not match", "secure boot verification failed"], True),
+        (["flash read err, 1000", "ets_main.c 371 "], False),
+        (["Sig block 0 invalid: Image digest does not match", "secure boot verification succeeded"], False),
+    ],
+)
+def test_a_rom_that_refuses_a_signature_has_said_its_last_word(texts, refused):
+    """In an emulator no watchdog ends the wait that follows."""
+    (record,) = boots_of([*c3_rom()[:5], *texts])
+    assert record.rom_refused is refused
+    assert not record.errors or record.errors[0].text == texts[0].strip(".")
+
+
 GURU = [
     "Guru Meditation Error: Core  0 panic'ed (LoadProhibited). Exception was unhandled.",
     "",

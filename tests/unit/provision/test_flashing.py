@@ -48,6 +48,25 @@ class PoorWire:
             setattr(self._port, name, value)
 
 
+class TiredWire(PoorWire):
+    """One that falls silent above `limit` bits/s, but only after so many bytes of a transfer."""
+
+    def __init__(self, port: Any, limit: int, left: int) -> None:
+        super().__init__(port, limit)
+        object.__setattr__(self, "left", left)
+
+    def read(self, size: int = 1) -> bytes:
+        data: bytes = self._port.read(size)
+        return data if self.baudrate <= self.limit or self.left > 0 else b""
+
+    def write(self, data: bytes) -> int:
+        if self.baudrate > self.limit:
+            object.__setattr__(self, "left", self.left - len(data))
+            if self.left <= 0:
+                return len(data)
+        return int(self._port.write(data))
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[Chip], TwinBench]]:
     started: list[TwinBench] = []
@@ -118,6 +137,16 @@ def test_the_baud_rate_is_lowered_until_the_wire_carries_it(start):
     said = [line for line in twin.log if "does not work" in line]
     assert [line[:7] for line in said] == ["921600 ", "460800 "]
     assert wire.baudrate == ROM_BAUD
+
+
+def test_a_wire_that_fails_between_two_blocks_is_tried_at_a_lower_rate(start):
+    twin = start(ESP32C3)
+    wire = TiredWire(twin.port, 460_800, left=3 * 16 * 1024)
+    with session_on(twin, wire, baud=921_600) as session:
+        session.write_flash([(PLACE, IMAGE)], force=True)
+        assert session.baud == 460_800
+        assert session.read_flash(PLACE, len(IMAGE)) == IMAGE
+    assert wire.left <= 0
 
 
 def test_a_wire_that_carries_nothing_is_given_up_and_says_so(start, monkeypatch):

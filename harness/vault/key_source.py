@@ -36,6 +36,7 @@ _LAST_WORDS_S = 1.0
 
 _PLACE = re.compile(r"\{(mac|mac_hex|chip)\}")
 _ANY_PLACE = re.compile(r"\{[^{}]*\}")
+_VERB = re.compile(r"[a-z]{1,12}(-[a-z]{1,12}){0,2}")
 _HEX_ONLY = re.compile(rb"[0-9a-fA-F]+")
 _LONG_HEX = re.compile(rb"(?:[0-9a-fA-F]{2}[\s:,-]?){8,}")
 _LONG_BASE64 = re.compile(rb"(?=\S*[0-9])(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/_-]{20,}={0,2}")
@@ -47,7 +48,21 @@ class KeySource(Protocol):
 
     @property
     def text(self) -> str:
-        """What it is, for records and plans; names no secret."""
+        """What it is, for records; names no secret."""
+
+    def named(self, mac: str, chip: Chip) -> str:
+        """What it is for the chip `mac`, for plans; names no secret.
+
+        Raises:
+            UsageError: it is named with a word in braces that is not known.
+        """
+
+    def check(self, mac: str, chip: Chip) -> None:
+        """Finds out what is wrong with it, as far as that can be seen without asking anybody for the key.
+
+        Raises:
+            UsageError, UnsafePermissionsError: as `obtain`.
+        """
 
     def obtain(self, mac: str, chip: Chip) -> bytes:
         """The key for the chip `mac`, in the byte order of espsecure's key files."""
@@ -65,6 +80,12 @@ class FileSource:
     @property
     def text(self) -> str:
         return f"file {self.path}"
+
+    def named(self, mac: str, chip: Chip) -> str:
+        return f"file {filled_in(self.path, mac, chip)}"
+
+    def check(self, mac: str, chip: Chip) -> None:
+        self.obtain(mac, chip)
 
     def obtain(self, mac: str, chip: Chip) -> bytes:
         """The key in the file of `mac`.
@@ -92,6 +113,17 @@ class CommandSource:
     @property
     def text(self) -> str:
         return f"command {Path(self.command[0]).name}"
+
+    def named(self, mac: str, chip: Chip) -> str:
+        # Of its arguments only what looks like a verb: others may be what somebody opens the KMS with.
+        program, *arguments = (filled_in(word, mac, chip) for word in self.command)
+        words = [Path(program).name, *(word for word in arguments[:1] if _VERB.fullmatch(word))]
+        more = " …" if len(self.command) > len(words) else ""
+        return f"command '{' '.join(words)}{more}'"
+
+    def check(self, mac: str, chip: Chip) -> None:
+        for word in self.command:
+            filled_in(word, mac, chip)
 
     def obtain(self, mac: str, chip: Chip) -> bytes:
         """The key that the command prints.

@@ -177,6 +177,23 @@ def _everything(error: BaseException | None) -> str:
     return text
 
 
+NAMES = (
+    # command, what a plan calls it
+    (("/opt/kms/kms-tool", "get", "{mac}"), "command 'kms-tool get …'"),
+    (("kms-tool", "get"), "command 'kms-tool get'"),
+    (("kms-tool",), "command 'kms-tool'"),
+    (("kms-tool", "--pin=1234", "get"), "command 'kms-tool …'"),
+    (("kms-tool", "hunter2"), "command 'kms-tool …'"),
+)
+
+
+@pytest.mark.parametrize(("words", "named"), NAMES)
+def test_a_command_is_named_without_what_may_be_secret(
+    tmp_path: Path, words: tuple[str, ...], named: str
+) -> None:
+    assert CommandSource(words, {}, tmp_path).named(MAC, ESP32C3) == named
+
+
 def test_a_command_that_is_not_there_is_named(vault: Vault, tmp_path: Path) -> None:
     vault.take_keys_from(CommandSource(("kms-tool-that-is-not-there",), {}, tmp_path))
     with pytest.raises(LabError, match="'kms-tool-that-is-not-there' cannot be started"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,19 @@ class Inventory:
             if word not in self.boards and not tagged:
                 self.named(word)
         return chosen
+
+    def require_named(self, names: Iterable[str], option: str) -> None:
+        """That every name given with `option` is that of a board; a tag is none, consent is by name.
+
+        Raises:
+            UsageError: one is not; the message lists those there are.
+        """
+        for name in names:
+            try:
+                self.named(name)
+            except UsageError as error:
+                error.message = f"{option}: {error.message}"
+                raise
 
     def twins(self) -> dict[str, TwinEntry]:
         """The virtual boards of the file."""

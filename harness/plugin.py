@@ -183,6 +183,9 @@ def _check_options(config: pytest.Config) -> None:
             read_app_dir(Path(folder))
         if config.getoption("--boards") or config.getoption("--board"):
             _inventory(config).select(config.getoption("--board"))
+        for option in ("--burn", "--consume", "--accept-unknown-burns"):
+            if config.getoption(option):
+                _inventory(config).require_named(config.getoption(option), option)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
 

@@ -14,9 +14,10 @@ import click
 from harness.chips import TWINS
 from harness.errors import UsageError
 from harness.home import Home
+from harness.inventory.entry import AnyEntry
 from harness.inventory.inventory import Inventory, read_inventory
 from harness.lab import Lab, secret_from
-from harness.preparation import Demand
+from harness.preparation import Consent, Demand
 from harness.provision.profile import Lock, Profile
 from harness.say import Say
 from harness.vault.secret import Passphrase, Secret
@@ -192,6 +193,19 @@ def burn_option(function: F) -> F:
         metavar="NAME",
         help="Allow this run to burn eFuses of the physical board NAME, as far as its burn_up_to says.",
     )(function)
+
+
+def consent_of(
+    inventory: Inventory, entry: AnyEntry, burn: tuple[str, ...], unknown_burns: tuple[str, ...]
+) -> Consent:
+    """What the options of `burn_option` say of the board of `entry`.
+
+    Raises:
+        UsageError: they name a board that there is not.
+    """
+    inventory.require_named(burn, "--burn")
+    inventory.require_named(unknown_burns, "--accept-unknown-burns")
+    return Consent(entry, frozenset(burn), frozenset(unknown_burns))
 
 
 def chip_option(function: F) -> F:

@@ -15,6 +15,7 @@ from harness.board import Board
 from harness.cli.options import (
     boards_option,
     burn_option,
+    consent_of,
     demand_of,
     demand_options,
     firmware_options,
@@ -175,7 +176,7 @@ def provision(
         vault_passphrase_fd=vault_passphrase_fd,
     ) as lab:
         demand = wanted.demand(lab.inventory)
-        consent = Consent(lab.inventory.named(board), frozenset(burn), frozenset(unknown_burns))
+        consent = consent_of(lab.inventory, lab.inventory.named(board), burn, unknown_burns)
         done = _provisioned(lab, board, demand, consent, plan_id, say)
     if as_json:
         click.echo(done.to_json())

@@ -12,6 +12,7 @@ from harness.board import Board
 from harness.cli.options import (
     boards_option,
     burn_option,
+    consent_of,
     demand_of,
     firmware_options,
     json_option,
@@ -20,7 +21,7 @@ from harness.cli.options import (
     secret_options,
 )
 from harness.errors import RefusedError
-from harness.preparation import Consent, Planned
+from harness.preparation import Planned
 from harness.provision.profile import Profile
 from harness.provision.rescue import NOT_VERIFIED, require_typed
 from harness.rescue import Patient, Rescued, carry_out_rescue, examine, plan_rescue
@@ -94,7 +95,7 @@ def rescue(
         vault_key_file=vault_key_file,
         vault_passphrase_fd=vault_passphrase_fd,
     ) as lab:
-        consent = Consent(lab.inventory.named(board), frozenset(burn), frozenset(unknown_burns))
+        consent = consent_of(lab.inventory, lab.inventory.named(board), burn, unknown_burns)
         demand = demand_of(
             lab.inventory, Profile.RELEASE.value, None, apps=apps, idf=idf, write=write, erase=erase
         )

@@ -11,6 +11,7 @@ from harness.cli.options import (
     boards_option,
     burn_option,
     chip_option,
+    consent_of,
     demand_of,
     demand_options,
     firmware_options,
@@ -21,7 +22,6 @@ from harness.cli.options import (
 )
 from harness.inventory.entry import TwinEntry
 from harness.main_job import run_main_job, write_verdict
-from harness.preparation import Consent
 from harness.report.verdict import Verdict
 from harness.say import Say
 
@@ -81,7 +81,7 @@ def run(
         entry = lab.inventory.named(board) if board else TwinEntry(chip=chip)
         opened = lab.open(board) if board else lab.throwaway(chip)
         demand = demand_of(lab.inventory, profile, lock, apps=apps, idf=idf, write=write, erase=erase)
-        consent = Consent(entry, frozenset(burn), frozenset(unknown_burns))
+        consent = consent_of(lab.inventory, entry, burn, unknown_burns)
         verdict = run_main_job(opened, demand, consent, lab.home, say=say)
         folder = opened.folder
         write_verdict(verdict, folder)

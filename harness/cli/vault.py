@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from cryptography.hazmat.primitives import serialization
@@ -21,6 +23,8 @@ from harness.vault import boot_keys, copies
 from harness.vault.secret import KeyFile, Passphrase, Secret
 from harness.vault.vault import Vault
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 @click.group(
     epilog="""\b
@@ -37,19 +41,24 @@ def vault() -> None:
     """
 
 
-def _board_option(function: click.decorators.FC) -> click.decorators.FC:
-    return click.option("--board", metavar="NAME", help="The own vault of this virtual board instead.")(
-        function
-    )
+def _vault_options(function: F) -> F:
+    """``--board``, ``--boards`` and what opens the vault."""
+    which = click.option("--board", metavar="NAME", help="The own vault of this virtual board instead.")
+    return which(boards_option(secret_options(function)))
 
 
 def _opened(
-    board: str | None, key_file: str | None, passphrase_fd: int | None, *, make: bool = False
+    board: str | None,
+    boards_file: Path | None,
+    key_file: str | None,
+    passphrase_fd: int | None,
+    *,
+    make: bool = False,
 ) -> Vault:
     home = Home.of_user()
     if board is None:
         return Vault.open(home.vault, vault_secret(key_file, passphrase_fd)(home.vault))
-    inventory = read_inventory(None)
+    inventory = read_inventory(boards_file)
     entry = inventory.named(board)
     if isinstance(entry, PhysicalEntry):
         raise UsageError(
@@ -118,11 +127,12 @@ def public_key(
 
 
 @vault.command()
-@_board_option
-@secret_options
-def verify(board: str | None, vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
+@_vault_options
+def verify(
+    board: str | None, boards_file: Path | None, vault_key_file: str | None, vault_passphrase_fd: int | None
+) -> None:
     """Open every record and compare its key with its key id."""
-    opened = _opened(board, vault_key_file, vault_passphrase_fd)
+    opened = _opened(board, boards_file, vault_key_file, vault_passphrase_fd)
     report = copies.verify(opened)
     if not report.ok:
         raise HarnessError(
@@ -137,13 +147,18 @@ def verify(board: str | None, vault_key_file: str | None, vault_passphrase_fd: i
 
 @vault.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@_board_option
-@secret_options
+@_vault_options
 def backup(
-    folder: Path, board: str | None, vault_key_file: str | None, vault_passphrase_fd: int | None
+    folder: Path,
+    board: str | None,
+    boards_file: Path | None,
+    vault_key_file: str | None,
+    vault_passphrase_fd: int | None,
 ) -> None:
     """Copy the vault into FOLDER, open the copy and read every key back."""
-    click.echo(copies.back_up(_opened(board, vault_key_file, vault_passphrase_fd), folder).text())
+    click.echo(
+        copies.back_up(_opened(board, boards_file, vault_key_file, vault_passphrase_fd), folder).text()
+    )
 
 
 @vault.command()
@@ -164,17 +179,17 @@ def restore(folder: Path, vault_key_file: str | None, vault_passphrase_fd: int |
     metavar="N",
     help="Read the new passphrase from this descriptor.",
 )
-@_board_option
-@secret_options
+@_vault_options
 def rekey(
     new_key_file: Path | None,
     new_passphrase_fd: int | None,
     board: str | None,
+    boards_file: Path | None,
     vault_key_file: str | None,
     vault_passphrase_fd: int | None,
 ) -> None:
     """Change what opens the vault, and its copies that are plugged in; others keep the old secret: back up again."""
-    opened = _opened(board, vault_key_file, vault_passphrase_fd)
+    opened = _opened(board, boards_file, vault_key_file, vault_passphrase_fd)
     opened.rekey(_new_secret(new_key_file, new_passphrase_fd))
     click.echo(f"{opened.path}: opens with the new secret")
     # Copies keep the old secret until they are made anew, and would not count before a first burn.
@@ -211,11 +226,12 @@ def _slot_option(function: click.decorators.FC) -> click.decorators.FC:
 
 
 @boot_key.command("list")
-@_board_option
-@secret_options
-def list_boot_keys(board: str | None, vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
+@_vault_options
+def list_boot_keys(
+    board: str | None, boards_file: Path | None, vault_key_file: str | None, vault_passphrase_fd: int | None
+) -> None:
     """Print every key: scheme, digest slot, and the digest that goes into eFuses (SHA-256 of the public key)."""
-    for key in boot_keys.boot_keys(_opened(board, vault_key_file, vault_passphrase_fd)):
+    for key in boot_keys.boot_keys(_opened(board, boards_file, vault_key_file, vault_passphrase_fd)):
         came = "imported" if key.imported else "made"
         click.echo(f"{key.scheme.value:9} slot {key.slot}  {key.digest.hex()}  {came} {key.made}")
 
@@ -229,23 +245,31 @@ def list_boot_keys(board: str | None, vault_key_file: str | None, vault_passphra
     help="Signature scheme.",
 )
 @_slot_option
-@_board_option
-@secret_options
+@_vault_options
 def export_public(
-    scheme: str, slot: int, board: str | None, vault_key_file: str | None, vault_passphrase_fd: int | None
+    scheme: str,
+    slot: int,
+    board: str | None,
+    boards_file: Path | None,
+    vault_key_file: str | None,
+    vault_passphrase_fd: int | None,
 ) -> None:
     """Print the public key (PEM), for espsecure digest-sbv2-public-key or verify-signature."""
-    opened = _opened(board, vault_key_file, vault_passphrase_fd)
+    opened = _opened(board, boards_file, vault_key_file, vault_passphrase_fd)
     click.echo(boot_keys.boot_key(opened, SigningScheme(scheme), slot).public_pem.decode(), nl=False)
 
 
 @boot_key.command("import")
 @click.argument("pem", type=click.Path(path_type=Path, dir_okay=False))
 @_slot_option
-@_board_option
-@secret_options
+@_vault_options
 def import_key(
-    pem: Path, slot: int, board: str | None, vault_key_file: str | None, vault_passphrase_fd: int | None
+    pem: Path,
+    slot: int,
+    board: str | None,
+    boards_file: Path | None,
+    vault_key_file: str | None,
+    vault_passphrase_fd: int | None,
 ) -> None:
     """Take the private key in the file PEM into the vault. A key that is there is never overwritten."""
     try:
@@ -254,7 +278,7 @@ def import_key(
         raise UsageError(
             f"{pem} cannot be read: {error.strerror}", todo="give a private key as PEM"
         ) from error
-    opened = _opened(board, vault_key_file, vault_passphrase_fd, make=True)
+    opened = _opened(board, boards_file, vault_key_file, vault_passphrase_fd, make=True)
     key = boot_keys.import_boot_key(opened, content, slot, name=str(pem))
     click.echo(f"{opened.path}: has {key.name}, digest {key.digest.hex()}")
     # What signs for boards that are out must not be in one place only.

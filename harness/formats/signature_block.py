@@ -275,6 +275,10 @@ def make_sector(blocks: list[bytes]) -> bytes:
     return b"".join(blocks).ljust(SECTOR_BYTES, b"\xff")
 
 
+class UnknownSchemeError(FormatError):
+    """A key that secure boot v2 does not sign with."""
+
+
 def scheme_of(public_key: PublicKey) -> SigningScheme:
     """The scheme whose key this is.
 
@@ -291,7 +295,7 @@ def scheme_of(public_key: PublicKey) -> SigningScheme:
                 return scheme
         found = f"a key on {public_key.curve.name}"
     known = ", ".join(scheme.value for scheme in SigningScheme)
-    raise FormatError(f"secure boot v2 does not sign with {found}", todo=f"use one of: {known}")
+    raise UnknownSchemeError(f"secure boot v2 does not sign with {found}", todo=f"use one of: {known}")
 
 
 def encode_public_key(public_key: PublicKey) -> bytes:
@@ -375,19 +379,19 @@ def is_private(pem: bytes) -> bool:
 
 def _no_pem(name: str) -> FormatError:
     # What the library says of it may quote the file.
-    return FormatError(f"{name} is no key in PEM form", todo="give an RSA-3072 or ECDSA key as PEM")
+    return FormatError(f"{name} is no key in PEM form", todo="give a signing key of secure boot v2 as PEM")
 
 
-def _wrong_kind(key: object, name: str) -> FormatError:
+def _wrong_kind(key: object, name: str) -> UnknownSchemeError:
     kind = type(key).__name__.lstrip("_").removesuffix("PrivateKey").removesuffix("PublicKey")
-    return FormatError(f"{name} is a key for {kind}", todo="give an RSA-3072 or ECDSA key")
+    return UnknownSchemeError(f"{name} is a key for {kind}", todo="give an RSA-3072 or ECDSA key")
 
 
 def _require_known(key: PublicKey, name: str) -> None:
     try:
         scheme_of(key)
-    except FormatError as error:
-        raise FormatError(f"{name}: {error.message}", todo=error.todo) from None
+    except UnknownSchemeError as error:
+        raise UnknownSchemeError(f"{name}: {error.message}", todo=error.todo) from None
 
 
 def _scheme_of_block(block: bytes) -> SigningScheme | None:

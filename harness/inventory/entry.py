@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from harness.chips import CHIPS, TWINS, SigningScheme
+from harness.chips.efuses import efuse_geometry
 
 FORMAT_VERSION = 1
 """Version of boards.yaml that this code writes and reads; newer files are refused."""
@@ -279,13 +280,21 @@ class TwinEntry(Entry):
         return name
 
 
+def _hub(value: str) -> str:
+    if not re.fullmatch(r"\d+(-\d+(\.\d+)*)?", value):
+        raise ValueError(
+            f"'{value}' is no location of a USB hub; write it as uhubctl shows it, such as '1-1.4'"
+        )
+    return value
+
+
 class UhubctlEntry(BaseModel):
     """A port of a USB hub with per-port power switching."""
 
     model_config = ConfigDict(extra="forbid")
 
     by: Literal["uhubctl"]
-    hub: Annotated[str, Field(pattern=r"^\d+(-\d+(\.\d+)*)?$")] | None = None
+    hub: Annotated[str, AfterValidator(_hub)] | None = None
     """Location as uhubctl shows it, e.g. `1-1`; with `port` absent too: where the board's serial port is plugged in."""
     port: Annotated[int, Field(ge=1, le=16)] | None = None
     program: list[str] | None = None
@@ -314,6 +323,8 @@ class CommandEntry(BaseModel):
 
 
 PowerEntry = Annotated[UhubctlEntry | CommandEntry, Field(discriminator="by")]
+
+POWER_WAYS = ("uhubctl", "command")
 
 
 class EmulatedEntry(Entry):
@@ -361,8 +372,8 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    secure_version: Annotated[int, Field(ge=0, le=32)] = 0
-    """Bits of the anti-rollback counter; ESP32 has 32 of them, most others 16, ESP32-C2 4."""
+    secure_version: Annotated[int, Field(ge=0)] = 0
+    """Bits of the anti-rollback counter; ESP32 has 32 of them, most others 16, ESP32-C5 9, ESP32-C2 4."""
     digest_slots: Annotated[int, Field(ge=0, le=3)] = 0
     revocations: Annotated[int, Field(ge=0, le=2)] = 0
     device_keys: Annotated[int, Field(ge=0, le=1)] = 0
@@ -395,6 +406,16 @@ class PhysicalEntry(Entry):
     power: PowerEntry | None = None
 
     _mac = field_validator("mac")(lambda value: _checked_mac(value))
+
+    @model_validator(mode="after")
+    def _budget_of_the_chip(self) -> PhysicalEntry:
+        bits = efuse_geometry(self.chip).field("SECURE_VERSION").bits
+        if self.budget.secure_version > bits:
+            raise ValueError(
+                f"budget: secure_version: {CHIPS[self.chip].title} has {bits} bits of it, "
+                f"{self.budget.secure_version} are given"
+            )
+        return self
 
 
 class SerialEntry(PhysicalEntry):
@@ -429,11 +450,19 @@ class SerialEntry(PhysicalEntry):
         return self
 
 
+def _rfc2217(value: str) -> str:
+    if not re.match(r"rfc2217://[^/:]+:\d+", value):
+        raise ValueError(
+            f"'{value}' names no RFC 2217 server; write rfc2217://HOST:PORT, such as rfc2217://pi4:4000"
+        )
+    return value
+
+
 class Rfc2217Entry(PhysicalEntry):
     """A physical board behind an RFC 2217 server."""
 
     link: Literal["rfc2217"]
-    url: Annotated[str, Field(pattern=r"^rfc2217://[^/:]+:\d+")]
+    url: Annotated[str, AfterValidator(_rfc2217)]
 
 
 def _checked_mac(value: str | None) -> str | None:

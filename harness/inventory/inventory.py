@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,16 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from harness.errors import UsageError
-from harness.inventory.entry import FORMAT_VERSION, LINKS, AnyEntry, InventoryFile, TwinEntry
+from harness.inventory.entry import (
+    FORMAT_VERSION,
+    LINKS,
+    POWER_WAYS,
+    AnyEntry,
+    InventoryFile,
+    PhysicalEntry,
+    QemuEntry,
+    TwinEntry,
+)
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """Board names become folder names and test ids."""
@@ -58,6 +67,19 @@ class Inventory:
             if word not in self.boards and not tagged:
                 self.named(word)
         return chosen
+
+    def require_named(self, names: Iterable[str], option: str) -> None:
+        """That every name given with `option` is that of a board; a tag is none, consent is by name.
+
+        Raises:
+            UsageError: one is not; the message lists those there are.
+        """
+        for name in names:
+            try:
+                self.named(name)
+            except UsageError as error:
+                error.message = f"{option}: {error.message}"
+                raise
 
     def twins(self) -> dict[str, TwinEntry]:
         """The virtual boards of the file."""
@@ -157,17 +179,71 @@ def _line(tree: Any, location: Sequence[int | str]) -> int:
     return line + 1
 
 
+_TAGS = (*LINKS, *POWER_WAYS)
+"""pydantic puts them into the location of an error, although nobody wrote them there."""
+
+_PHYSICAL_ONLY = PhysicalEntry.model_fields.keys() - QemuEntry.model_fields.keys()
+
+_WANTED: Mapping[str, str] = {
+    # pydantic's type of error: what is wanted, with its context filled in
+    "missing": "is missing",
+    "model_type": "must be a mapping: {{field: value}}",
+    "model_attributes_type": "must be a mapping: {{field: value}}",
+    "dict_type": "must be a mapping: {{name: value}}",
+    "list_type": "must be a list: [one, another]",
+    "string_type": "must be text; put it in quotes if YAML takes it for something else",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "too_short": "must have at least {min_length} in the list",
+    "string_too_short": "must not be empty",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "union_tag_invalid": "{discriminator} must be one of: {expected_tags}",
+}
+
+
 def _complaint(path: Path, tree: Any, item: dict[str, Any]) -> str:
-    location = [part for part in item["loc"] if part not in LINKS or part in ("link",)]
+    location = _written(tree, item["loc"])
     field = ".".join(str(part) for part in location) or "file"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    kind = item["type"]
+    kind, context = item["type"], {key: str(value) for key, value in item.get("ctx", {}).items()}
+    message = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
     if kind == "extra_forbidden":
-        message = "there is no such field"
-    elif kind == "missing":
-        message = "is missing"
-    elif kind == "union_tag_invalid":
-        message = f"link must be one of: {', '.join(LINKS)}"
+        on_board = len(location) == 3 and location[0] == "boards"
+        message = (
+            "is for physical boards only (link: serial or rfc2217); a virtual one may be used up freely"
+            if on_board and location[2] in _PHYSICAL_ONLY
+            else "there is no such field"
+        )
     elif kind == "union_tag_not_found":
-        message = f"link is missing; it must be one of: {', '.join(LINKS)}"
+        word = context["discriminator"].strip("'")
+        message = (
+            f"{word} is missing; it must be one of: {', '.join(LINKS if word == 'link' else POWER_WAYS)}"
+        )
+    elif kind in _WANTED:
+        if "expected_tags" in context:
+            context = {key: value.replace("'", "") for key, value in context.items()}
+        message = _WANTED[kind].format_map(context)
     return f"{path}:{_line(tree, location)}: {field}: {message}"
+
+
+def _written(tree: Any, location: Sequence[int | str]) -> list[int | str]:
+    """`location` as it is written in the file."""
+    found: list[int | str] = []
+    node = tree
+    for part in location:
+        indexed = isinstance(node, list) and isinstance(part, int) and part < len(node)
+        if indexed or (isinstance(node, dict) and part in node):
+            node = node[part]
+        elif part in _TAGS:
+            continue
+        found.append(part)
+    return found

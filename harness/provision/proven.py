@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from harness.chips import chip_named
 from harness.errors import RefusedError
 from harness.provision.plan import Plan
 from harness.provision.steps import BurnKey, Canary, DecipherCheck, MakeKey, Step, WriteFlash
@@ -52,17 +53,25 @@ def require_key(plan: Plan, record: KeyRecord | None) -> None:
 
 
 def with_key_notes(plan: Plan, record: KeyRecord | None, source: KeySource | None = None) -> Plan:
-    """`plan`, saying what a person should know of the key of its board; `source` is where a new one comes from."""
+    """`plan`, saying what a person should know of the key of its board; `source` is where a new one comes from.
+
+    Raises:
+        UsageError, UnsafePermissionsError: `source` cannot give one, as far as can be seen without asking for it.
+    """
     if not plan.profile.encrypts:
         return plan
-    steps = {type(step) for step in plan.steps}
-    notes: Sequence[str] = ()
-    if MakeKey in steps and source is not None:
-        notes = (f"its flash key is not made here, it comes from: {source.text}",)
+    kinds = {type(step) for step in plan.steps}
+    if MakeKey in kinds and source is not None:
+        chip = chip_named(plan.chip_name)
+        source.check(plan.mac, chip)
+        taking = MakeKey(source.named(plan.mac, chip))
+        return replace(
+            plan, steps=tuple(taking if isinstance(step, MakeKey) else step for step in plan.steps)
+        )
     # A plan that burns a key says in its own words that it is test-only.
-    elif record is not None and not (BurnKey in steps and record.state is KeyState.TEST_ONLY):
-        notes = due_notes(record)
-    return replace(plan, remarks=(*plan.remarks, *notes))
+    if record is None or (BurnKey in kinds and record.state is KeyState.TEST_ONLY):
+        return plan
+    return replace(plan, remarks=(*plan.remarks, *due_notes(record)))
 
 
 @contextmanager

@@ -34,9 +34,17 @@ class MakeKey(Step):
     """A flash key in the vault, on disk and read back, before any fuse is touched."""
 
     do: ClassVar[str] = "make-key"
+    source: str | None = None
+    """Where it comes from, in words; None: it is made here."""
 
     def text(self) -> str:
+        if self.source is not None:
+            return f"take the flash key for this chip from {self.source}, store it in the vault, read it back"
         return "make a flash key for this chip, store it in the vault, read it back"
+
+    def to_fields(self) -> dict[str, Any]:
+        # Plans that were stored before there was a source keep their ids.
+        return {"do": self.do} if self.source is None else {"do": self.do, "source": self.source}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,18 @@ argument, no environment of ours, nothing on its standard input. No key ever get
 from __future__ import annotations
 
 import binascii
+import os
 import re
 import shlex
+import signal
 import subprocess
+import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from harness.chips import Chip
 from harness.errors import LabError, UsageError
@@ -26,8 +31,12 @@ TIMEOUT_S = 30.0
 _MOST_BYTES = 4096
 """No key file is longer, as hexadecimal digits with line ends either."""
 
+_LAST_WORDS_S = 1.0
+"""For the standard error of a command that has ended: what it started may still hold it."""
+
 _PLACE = re.compile(r"\{(mac|mac_hex|chip)\}")
 _ANY_PLACE = re.compile(r"\{[^{}]*\}")
+_VERB = re.compile(r"[a-z]{1,12}(-[a-z]{1,12}){0,2}")
 _HEX_ONLY = re.compile(rb"[0-9a-fA-F]+")
 _LONG_HEX = re.compile(rb"(?:[0-9a-fA-F]{2}[\s:,-]?){8,}")
 _LONG_BASE64 = re.compile(rb"(?=\S*[0-9])(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/_-]{20,}={0,2}")
@@ -39,7 +48,21 @@ class KeySource(Protocol):
 
     @property
     def text(self) -> str:
-        """What it is, for records and plans; names no secret."""
+        """What it is, for records; names no secret."""
+
+    def named(self, mac: str, chip: Chip) -> str:
+        """What it is for the chip `mac`, for plans; names no secret.
+
+        Raises:
+            UsageError: it is named with a word in braces that is not known.
+        """
+
+    def check(self, mac: str, chip: Chip) -> None:
+        """Finds out what is wrong with it, as far as that can be seen without asking anybody for the key.
+
+        Raises:
+            UsageError, UnsafePermissionsError: as `obtain`.
+        """
 
     def obtain(self, mac: str, chip: Chip) -> bytes:
         """The key for the chip `mac`, in the byte order of espsecure's key files."""
@@ -57,6 +80,12 @@ class FileSource:
     @property
     def text(self) -> str:
         return f"file {self.path}"
+
+    def named(self, mac: str, chip: Chip) -> str:
+        return f"file {filled_in(self.path, mac, chip)}"
+
+    def check(self, mac: str, chip: Chip) -> None:
+        self.obtain(mac, chip)
 
     def obtain(self, mac: str, chip: Chip) -> bytes:
         """The key in the file of `mac`.
@@ -84,6 +113,17 @@ class CommandSource:
     @property
     def text(self) -> str:
         return f"command {Path(self.command[0]).name}"
+
+    def named(self, mac: str, chip: Chip) -> str:
+        # Of its arguments only what looks like a verb: others may be what somebody opens the KMS with.
+        program, *arguments = (filled_in(word, mac, chip) for word in self.command)
+        words = [Path(program).name, *(word for word in arguments[:1] if _VERB.fullmatch(word))]
+        more = " …" if len(self.command) > len(words) else ""
+        return f"command '{' '.join(words)}{more}'"
+
+    def check(self, mac: str, chip: Chip) -> None:
+        for word in self.command:
+            filled_in(word, mac, chip)
 
     def obtain(self, mac: str, chip: Chip) -> bytes:
         """The key that the command prints.
@@ -174,38 +214,109 @@ def _parsed(
 def _output_of(command: Sequence[str], source: CommandSource, mac: str) -> bytes:
     what = f"getting the flash key of {mac}"
     shown = shlex.join(command)
+    until = time.monotonic() + source.timeout_s
     try:
         # From a pipe into memory: the key is in no file but the vault's.
-        done = subprocess.run(
+        process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=source.timeout_s,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=source.environment,
             cwd=source.folder,
-            check=False,
+            # What it starts is to end with it.
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        # What it had printed until then hangs on the exception, and may be half a key.
-        error.output = error.stderr = None
-        raise LabError(
-            f"{what}: '{shown}' did not end within {source.timeout_s:g} s",
-            board=mac,
-            todo="run it by hand, or give 'timeout_s' in flash_key",
-        ) from None
     except OSError as error:
         raise LabError(
             f"{what}: '{command[0]}' cannot be started: {error.strerror}",
             board=mac,
             todo="install it, or correct 'flash_key' in the board's entry",
         ) from error
-    if done.returncode != 0:
-        said = _without_keys(done.stderr, done.stdout).strip().splitlines()
+    assert process.stdout is not None
+    assert process.stderr is not None
+    key, complaints = _Key(process.stdout), _Complaints(process.stderr)
+    try:
+        key.join(until - time.monotonic())
+        too_much = len(key.data) > _MOST_BYTES
+        ended = too_much or (not key.is_alive() and _ended(process, until))
+    except BaseException:
+        _kill(process)
+        raise
+    if too_much or not ended:
+        _kill(process)
+    if too_much:
+        raise LabError(
+            f"{what}: '{shown}' printed more than {_MOST_BYTES} bytes, which is no key; it was ended",
+            board=mac,
+            todo="run it by hand; it must print the key and nothing else",
+        )
+    if not ended:
+        raise LabError(
+            f"{what}: '{shown}' did not end within {source.timeout_s:g} s",
+            board=mac,
+            todo="run it by hand, or give 'timeout_s' in flash_key",
+        )
+    if process.returncode != 0:
+        complaints.join(_LAST_WORDS_S)
+        said = _without_keys(complaints.last(), key.data).strip().splitlines()
         end = f": {'; '.join(said[-3:])}" if said else ""
         raise LabError(
-            f"{what}: '{shown}' ended with status {done.returncode}{end}", board=mac, todo="run it by hand"
+            f"{what}: '{shown}' ended with status {process.returncode}{end}", board=mac, todo="run it by hand"
         )
-    return done.stdout
+    return key.data
+
+
+class _Key(threading.Thread):
+    """Reads what the command prints, but no more than shows that it is no key."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(name="flash key", daemon=True)
+        self.data = b""
+        self._stream = stream
+        self.start()
+
+    def run(self) -> None:
+        with self._stream:
+            self.data = self._stream.read(_MOST_BYTES + 1)
+
+
+class _Complaints(threading.Thread):
+    """Reads the command's standard error to its end, and keeps the end of it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(name="complaints about a flash key", daemon=True)
+        self._stream = stream
+        self._kept = b""
+        self._cut = False
+        self.start()
+
+    def run(self) -> None:
+        with self._stream:
+            while chunk := os.read(self._stream.fileno(), _MOST_BYTES):
+                self._cut = self._cut or len(self._kept) + len(chunk) > _MOST_BYTES
+                self._kept = (self._kept + chunk)[-_MOST_BYTES:]
+
+    def last(self) -> bytes:
+        """Whole lines only: what is left of one that was cut might be a piece of a key that nobody recognises."""
+        return self._kept.partition(b"\n")[2] if self._cut else self._kept
+
+
+def _ended(process: subprocess.Popen[bytes], until: float) -> bool:
+    try:
+        process.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends the command and what it has started."""
+    if os.name == "posix":
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
 def _without_keys(stderr: bytes, stdout: bytes) -> str:

@@ -12,13 +12,14 @@ import pytest
 from wired_twin import Start, WiredLab, WiredTwin, entry_of, provisioned
 
 from harness.board import Board
-from harness.errors import LabError, RefusedError
+from harness.errors import LabError, RefusedError, UsageError
 from harness.home import Home
 from harness.inventory.entry import TwinEntry
 from harness.inventory.inventory import Inventory
 from harness.key_import import import_and_prove
 from harness.lab import Lab, own_vault
 from harness.preparation import Consent, Demand, make_plan, prepare, reflash
+from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
 from harness.say import Say
 from harness.vault import KeyState, UnprovenKeyError
@@ -182,13 +183,64 @@ def test_a_key_that_a_command_gave_is_the_one_in_the_chip(tmp_path: Path, home: 
     with Lab(home, Inventory(None, {"t": entry}), tmp_path / "out", no_secret) as lab:
         board = lab.open("t")
         planned = make_plan(board, Demand(Profile.RELEASE), home, say=QUIET)
-        assert f"it comes from: command {Path(sys.executable).name}" in planned.plan.text()
+        program = Path(sys.executable).name
+        assert (
+            f"take the flash key for this chip from command '{program} …', store it in the vault, read it back"
+            in planned.plan.text()
+        )
+        assert Plan.from_json(planned.plan.to_json()) == planned.plan
         prepare(board, Demand(Profile.RELEASE), Consent(entry), home, say=QUIET)
         takes_an_update(board)
     vault = own_vault(tmp_path / "state")
     (record,) = vault.key_records()
     assert record.made_by == f"command {Path(sys.executable).name}"
     assert vault.flash_key(record.mac) == hashlib.sha256(record.mac.encode()).digest()
+
+
+FILES_FOUND_WANTING = (
+    # content of the file (None: there is none), path in the entry, what is said
+    (None, "keys/{mac_hex}.bin", "cannot be read: No such file"),
+    (b"12345", "key.bin", r"has 5 bytes, xts-aes-128 takes 32"),
+    (bytes(range(32)), "{serial}.bin", r"nobody knows what \{serial\} stands for"),
+)
+
+
+@pytest.mark.parametrize(("content", "path", "said"), FILES_FOUND_WANTING)
+def test_a_file_that_gives_no_key_is_found_when_the_plan_is_made(
+    tmp_path: Path, home: Home, content: bytes | None, path: str, said: str
+):
+    if content is not None:
+        (tmp_path / "key.bin").write_bytes(content)
+        (tmp_path / "key.bin").chmod(0o600)
+    entry = TwinEntry.model_validate(
+        {"chip": "esp32c3", "state": str(tmp_path / "state"), "flash_key": {"file": str(tmp_path / path)}}
+    )
+    with Lab(home, Inventory(None, {"t": entry}), tmp_path / "out", no_secret) as lab:
+        board = lab.open("t")
+        with pytest.raises(UsageError, match=said):
+            make_plan(board, Demand(Profile.RELEASE), home, say=QUIET)
+    assert not own_vault(tmp_path / "state").key_records()
+
+
+def test_a_plan_names_the_file_and_asks_no_command(tmp_path: Path, home: Home):
+    (tmp_path / "esp32c3.bin").write_bytes(bytes(range(32)))
+    (tmp_path / "esp32c3.bin").chmod(0o600)
+    by_file = {"file": str(tmp_path / "{chip}.bin")}
+    by_command = {"command": ["touch", str(tmp_path / "asked"), "secret-{mac}"]}
+    entries = {
+        name: TwinEntry.model_validate(
+            {"chip": "esp32c3", "state": str(tmp_path / name), "flash_key": source}
+        )
+        for name, source in (("f", by_file), ("c", by_command))
+    }
+    with Lab(home, Inventory(None, entries), tmp_path / "out", no_secret) as lab:
+        texts = {
+            name: make_plan(lab.open(name), Demand(Profile.RELEASE), home, say=QUIET).plan.text()
+            for name in entries
+        }
+    assert f"1   take the flash key for this chip from file {tmp_path}/esp32c3.bin, store it" in texts["f"]
+    assert "1   take the flash key for this chip from command 'touch …', store it" in texts["c"]
+    assert not (tmp_path / "asked").exists()
 
 
 def test_a_command_that_fails_leaves_the_chip_blank(tmp_path: Path, home: Home):

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import espsecure
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from esptool.bin_image import LoadFirmwareImage
 from idf_folder import app_image, bootloader_image, write_idf_folder
 
 from harness.build import boot_key as boot_key_module
 from harness.build.app_dir import AppDirectory, is_signed, read_app_dir
-from harness.build.board_keys import KeySources, digests_of
+from harness.build.board_keys import KeySources, digests_of, keys_for
 from harness.build.boot_key import BootKey, from_pem, from_private
 from harness.build.firmware_source import GivenFirmware, SignedFirmware
 from harness.build.signing import ImageSigner, append_signatures, digests_in, sign
-from harness.chips import ESP32, ESP32C3, Chip, SigningScheme
-from harness.errors import FormatError, LabError, UsageError
+from harness.chips import CHIPS, ESP32, ESP32C3, Chip, SigningScheme
+from harness.errors import FormatError, HarnessError, LabError, UsageError
 from harness.formats.app_image import parse_app_image, secure_padded
 from harness.formats.signature_block import PrivateKey, blocks_of, unsigned_length, verify
-from harness.inventory.entry import TwinEntry
+from harness.inventory.entry import SecureBoot, TwinEntry
 from harness.vault import KeyFile, UnsafePermissionsError, Vault
 
 P256 = SigningScheme.ECDSA_P256
@@ -233,6 +235,61 @@ def test_wrong_keys_of_a_board_name_the_slot(vault: Vault, tmp_path: Path) -> No
             KeySources(scheme, names, tmp_path).open(vault)
 
 
+@pytest.mark.parametrize(
+    ("chip", "number", "said", "todo"),
+    [
+        ("esp32c3", 1, "is for ecdsa256, the board's scheme is rsa3072", "name a key for rsa3072"),
+        ("esp32c3", "ed25519", "is a key for Ed25519", "name a key for rsa3072"),
+        ("esp32c3", "rsa2048", "does not sign with RSA with 2048 bits", "name a key for rsa3072"),
+        (
+            "esp32c6",
+            1,
+            "is for ecdsa256, the board's scheme is rsa3072",
+            "set secure_boot: scheme: ecdsa256 in",
+        ),
+        ("esp32c2", "rsa2048", "does not sign with RSA", "name a key for ecdsa256 or ecdsa192"),
+    ],
+)
+def test_of_a_wrong_kind_of_key_only_the_schemes_of_the_chip_are_named(
+    vault: Vault, tmp_path: Path, chip: str, number: int | str, said: str, todo: str
+) -> None:
+    file = tmp_path / "wrong.pem"
+    if isinstance(number, int):
+        pem_file(file, number)
+    else:
+        key = Ed25519PrivateKey.generate() if number == "ed25519" else rsa.generate_private_key(65537, 2048)
+        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        file.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
+        file.chmod(0o600)
+    entry = TwinEntry(chip=chip, secure_boot=SecureBoot(keys=["wrong.pem"]))
+    with pytest.raises(HarnessError, match=said) as caught:
+        KeySources.of_entry(entry, tmp_path).open(vault)
+    assert (caught.value.todo or "").startswith(todo)
+    others = set(SigningScheme) - set(CHIPS[chip].secure_boot.schemes)
+    assert not [scheme for scheme in others if scheme.value in (caught.value.todo or "")]
+
+
+@pytest.mark.parametrize(
+    ("keys", "known", "said"),
+    [
+        ([2], [2], r"nothing can be signed here: secure boot key offline2\.pem is only a public half$"),
+        ([2, 3], [2, 3], r"secure boot keys offline2\.pem, offline3\.pem are only public halves$"),
+        ([2, 1], [2], r"the board will not know the secure boot key\(s\) at hand: mine1\.pem$"),
+    ],
+)
+def test_where_nothing_can_be_signed_one_reason_is_given(
+    vault: Vault, tmp_path: Path, keys: list[int], known: list[int], said: str
+) -> None:
+    names = {1: "mine1.pem", 2: "offline2.pem", 3: "offline3.pem"}
+    for number in keys:
+        pem_file(tmp_path / names[number], number, public=number > 1)
+    opened = KeySources(P256, tuple(names[number] for number in keys), tmp_path).open(vault)
+    trusted = [each for each, number in zip(digests_of(opened), keys, strict=True) if number in known]
+    with pytest.raises(UsageError) as caught:
+        keys_for(SMALL, opened, trusted)
+    assert re.search(said, caught.value.message)
+
+
 # ---- builds of a board -------------------------------------------------------------------------------------
 
 
@@ -299,7 +356,7 @@ def test_where_keys_are_named_no_other_signature_will_do(build: AppDirectory, tm
 
 
 def test_an_unsigned_app_under_a_strange_bootloader_is_refused(build: AppDirectory, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no key at hand signs"):
+    with pytest.raises(UsageError, match=r"the board will not know the secure boot key.*: key 0"):
         SignedFirmware(GivenFirmware((with_signed(build, 5, app=False),)), signer(tmp_path)).first("")
 
 
@@ -319,7 +376,7 @@ def test_a_damaged_signature_of_a_given_bootloader_is_refused(build: AppDirector
 
 
 def test_keys_that_only_others_have_cannot_sign(build: AppDirectory, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no key at hand signs"):
+    with pytest.raises(UsageError, match="key 0 is only a public half"):
         SignedFirmware(GivenFirmware((build,)), signer(tmp_path, public_only(0))).first("")
 
 

@@ -111,7 +111,7 @@ def test_boards_are_chosen_by_name_or_tag_each_once() -> None:
         ),
         (
             GOOD.replace("burn_up_to: release", "budget: {revocations: 3}"),
-            r":8: boards\.desk-c3\.budget\.revocations: .*less than or equal to 2",
+            r":8: boards\.desk-c3\.budget\.revocations: must be at most 2",
         ),
         (with_flash_key("{}"), r"boards\.a\.flash_key: say where the key comes from in one way"),
         (with_flash_key("{file: a, command: [b]}"), r"flash_key: say where the key comes from in one way"),
@@ -131,6 +131,67 @@ def test_a_wrong_file_is_refused_with_file_line_and_field(text: str, complaint: 
     with pytest.raises(UsageError, match=complaint) as caught:
         parse_inventory(text, FILE)
     assert "what to do" in str(caught.value)
+
+
+BOARD = "version: 1\nboards:\n  a:\n    chip: {chip}\n    link: {link}\n    {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("link", "said", "complaint"),
+    [
+        ("twin", "budget: {secure_version: 1}", "a.budget: is for physical boards only"),
+        ("twin", "burn_up_to: release", "a.burn_up_to: is for physical boards only"),
+        ("qemu", "burn_up_to: release", "a.burn_up_to: is for physical boards only"),
+        ("espemu", "budget: {}", "a.budget: is for physical boards only"),
+        ("twin", "flash_key: {burn_up_to: release}", "a.flash_key.burn_up_to: there is no such field"),
+        ("twin", "secure_boot: vault", "a.secure_boot: must be a mapping: {field: value}"),
+        ("twin", "secure_boot: {keys: vault}", "a.secure_boot.keys: must be a list: [one, another]"),
+        ("twin", "secure_boot: {keys: []}", "a.secure_boot.keys: must have at least 1 in the list"),
+        ("twin", "network: 5", "a.network: must be a mapping"),
+        ("twin", "description: [x]", "a.description: must be text"),
+        ("twin", "flash_key: {file: ''}", "a.flash_key.file: must not be empty"),
+        ("serial", "baud: fast", "a.baud: must be a whole number"),
+        ("serial", "baud: 1", "a.baud: must be at least 9600"),
+        ("serial", "budget: 3", "a.budget: must be a mapping"),
+        ("serial", "burn_up_to: all", "a.burn_up_to: must be 'open', 'development'"),
+        ("serial", "power: {by: hand}", "a.power: by must be one of: uhubctl, command"),
+        ("serial", "power: {hub: 1-1}", "a.power: by is missing; it must be one of: uhubctl, command"),
+        ("serial", "power: {by: command, off: [], on: [x]}", "a.power.off: must have at least 1"),
+        (
+            "serial",
+            "power: {by: uhubctl, hub: left, port: 1}",
+            "a.power.hub: 'left' is no location of a USB hub",
+        ),
+        ("rfc2217", "url: 'http://pi'", "a.url: 'http://pi' names no RFC 2217 server; write rfc2217://HOST"),
+    ],
+)
+def test_what_is_wanted_of_a_field_is_said_in_plain_words(link: str, said: str, complaint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_inventory(BOARD.format(chip="esp32c3", link=link, said=said), FILE)
+    first = str(caught.value).splitlines()[0]
+    assert first.startswith(f"boards.yaml:6: boards.{complaint}"), first
+    for jargon in ("Input", "valid", "instance", "pattern", "validation"):
+        assert jargon not in first
+
+
+def test_a_board_may_be_called_as_a_link_is() -> None:
+    with pytest.raises(UsageError, match=r"boards\.yaml:3: boards\.twin\.burn: there is no such field"):
+        parse_inventory("version: 1\nboards:\n  twin: {chip: esp32, link: twin, burn: 1}\n", FILE)
+
+
+@pytest.mark.parametrize(
+    ("chip", "bits"), [("esp32", 32), ("esp32c2", 4), ("esp32c5", 9), ("esp32c3", 16), ("esp32p4", 16)]
+)
+def test_no_more_secure_versions_are_given_than_the_chip_has(chip: str, bits: int) -> None:
+    def text(amount: int) -> str:
+        said = f"budget: {{secure_version: {amount}}}\n    port: COM5"
+        return BOARD.format(chip=chip, link="serial", said=said)
+
+    board = parse_inventory(text(bits), FILE).named("a")
+    assert isinstance(board, SerialEntry)
+    assert board.budget.secure_version == bits
+    with pytest.raises(UsageError, match=f"budget: secure_version: .* has {bits} bits of it, {bits + 1} are"):
+        parse_inventory(text(bits + 1), FILE)
 
 
 DESK = "version: 1\nboards:\n  a:\n    chip: esp32\n    link: serial\n    port: COM5\n    network: {{{}}}\n"

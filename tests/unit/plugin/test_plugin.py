@@ -155,6 +155,19 @@ def test_a_scenario_that_asks_of_an_app_what_it_does_not_do_is_skipped_with_the_
     )
 
 
+@pytest.mark.parametrize("option", ["--burn", "--consume", "--accept-unknown-burns"])
+def test_consent_for_a_board_that_there_is_not_is_one_usage_error_that_lists_the_boards(
+    folder: pytest.Pytester, option: str
+) -> None:
+    folder.makefile(".yaml", boards="version: 1\nboards:\n  mine: {chip: esp32, link: twin, tags: [desk]}\n")
+    folder.makepyfile("def test_it():\n    pass\n")
+    for name in ("nope", "desk"):
+        result = folder.runpytest_subprocess(option, "mine", option, name, "-p", "no:cacheprovider")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"ERROR: {option}: there is no board '{name}' (*; boards: mine)"])
+    assert folder.runpytest_subprocess(option, "mine", "-p", "no:cacheprovider").ret == pytest.ExitCode.OK
+
+
 def test_a_folder_that_holds_no_build_is_one_usage_error(folder: pytest.Pytester) -> None:
     folder.makepyfile("def test_it(board):\n    pass\n")
     (folder.path / "empty").mkdir()

@@ -12,6 +12,7 @@ from fuse_bench import MAC, Bench, VirtualBoard, firmware
 from harness.chips import ESP32, ESP32C3
 from harness.errors import FormatError, RefusedError
 from harness.provision import FlashRegion, Lock, Plan, Profile, plan_for
+from harness.provision.steps import MakeKey, step_from_fields
 from harness.vault import KeyRef, NewerFormatError
 
 
@@ -104,6 +105,15 @@ def test_an_edited_plan_is_refused(bench):
             step["fuses"] = [["SPI_BOOT_CRYPT_CNT", 1]]
     with pytest.raises(FormatError, match="edited"):
         Plan.from_json(json.dumps(fields))
+
+
+def test_a_key_from_elsewhere_is_part_of_the_plan_and_one_made_here_is_stored_as_ever():
+    made, taken = MakeKey(), MakeKey("file keys/1.bin")
+    assert made.to_fields() == {"do": "make-key"}
+    assert "make a flash key" in made.text()
+    assert "take the flash key for this chip from file keys/1.bin" in taken.text()
+    for step in (made, taken):
+        assert step_from_fields(json.loads(json.dumps(step.to_fields()))) == step
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,66 @@ def test_a_command_that_gives_no_key_is_one_clear_error_without_a_byte_of_it(
         assert hidden not in shown
 
 
+ENDLESS = (
+    # script, what is said
+    ("while True: out.write(bytes(65536))", r"printed more than 4096 bytes, which is no key; it was ended"),
+    ("out.write(KEY * 200); out.flush(); time.sleep(60)", "printed more than 4096 bytes"),
+    ("import subprocess; subprocess.run(['cat', '/dev/zero'])", "printed more than 4096 bytes"),
+)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the group of a process is POSIX")
+@pytest.mark.parametrize(("script", "said"), ENDLESS)
+def test_a_command_that_prints_more_than_a_key_is_ended_at_once_with_all_that_it_started(
+    tmp_path: Path, script: str, said: str
+) -> None:
+    source = command(tmp_path, f"open('group', 'w').write(str(os.getpgrp()))\n{script}", timeout_s=60)
+    began = time.monotonic()
+    with pytest.raises(LabError, match=said) as error:
+        source.obtain(MAC, ESP32C3)
+    assert time.monotonic() - began < 20
+    assert KEY.hex()[:24] not in _everything(error.value)
+    until = time.monotonic() + 10
+    group = int((tmp_path / "group").read_text())
+    assert group != os.getpgrp()
+    while _lives(group):
+        assert time.monotonic() < until, "something of it still runs"
+        time.sleep(0.05)
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of `group` runs; what waits for init to collect it does not count."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(of) == group and state != "Z":
+            return True
+    return False
+
+
+def test_of_endless_complaints_the_last_are_told(tmp_path: Path) -> None:
+    script = "\n".join(
+        (
+            "sys.stderr.write('x' * (3 << 20) + KEY.hex()[:12] + '\\n')",
+            "for number in range(300): print('try', number, 'of the KMS failed', file=sys.stderr)",
+            "sys.exit(7)",
+        )
+    )
+    with pytest.raises(
+        LabError, match=r"ended with status 7: try 297 .*; try 299 of the KMS failed"
+    ) as error:
+        command(tmp_path, script).obtain(MAC, ESP32C3)
+    assert len(str(error.value)) < 4096
+
+
+def test_a_complaint_without_an_end_is_not_told(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"ended with status 1\b") as error:
+        command(tmp_path, "sys.exit('y' * (1 << 20))").obtain(MAC, ESP32C3)
+    assert "yyy" not in _everything(error.value)
+
+
 def _everything(error: BaseException | None) -> str:
     """An exception with all that hangs on it, as a debugger or a report would show it."""
     text = ""
@@ -114,6 +175,23 @@ def _everything(error: BaseException | None) -> str:
         text += f"{error!s} {error!r} {vars(error)!r}"
         error = error.__cause__ or error.__context__
     return text
+
+
+NAMES = (
+    # command, what a plan calls it
+    (("/opt/kms/kms-tool", "get", "{mac}"), "command 'kms-tool get …'"),
+    (("kms-tool", "get"), "command 'kms-tool get'"),
+    (("kms-tool",), "command 'kms-tool'"),
+    (("kms-tool", "--pin=1234", "get"), "command 'kms-tool …'"),
+    (("kms-tool", "hunter2"), "command 'kms-tool …'"),
+)
+
+
+@pytest.mark.parametrize(("words", "named"), NAMES)
+def test_a_command_is_named_without_what_may_be_secret(
+    tmp_path: Path, words: tuple[str, ...], named: str
+) -> None:
+    assert CommandSource(words, {}, tmp_path).named(MAC, ESP32C3) == named
 
 
 def test_a_command_that_is_not_there_is_named(vault: Vault, tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from harness.build.firmware_source import (
     SignedFirmware,
     TargetFirmware,
 )
-from harness.build.fuses_burned import SelfBurns, self_burns
+from harness.build.fuses_burned import SelfBurns, frozen_at_start, self_burns
 from harness.build.signing import ImageSigner
 from harness.chips import SigningScheme
+from harness.chips.idf_burns import SKIP_START_UP_WRITE_PROTECTION
 from harness.errors import UsageError
 from harness.home import Home
 from harness.provision.chip_state import ChipState
+from harness.provision.key_blocks import release_fuses_frozen_with
 from harness.provision.profile import Lock, Profile
 from harness.say import Say
 
@@ -134,6 +136,11 @@ def burned_by_itself(
             *(name for name, _ in boot.burned_with),
             f"WR_DIS of {boot.write_protect}",
         ]
+        burned += [
+            f"WR_DIS of {fuse}"
+            for fuse in boot.also_write_protect
+            if profile.encryption is Profile.RELEASE or not release_fuses_frozen_with(state.chip, fuse)
+        ]
     return self_burns(
         app.sdkconfig,
         app.chip.name,
@@ -233,10 +240,24 @@ def _judge_secure_boot(board: Board, app: AppDirectory, profile: Profile, remark
             f"the build in {app.dir} was made without secure boot: the ROM verifies its bootloader, but the bootloader "
             "starts any app, signed or not"
         )
+    _judge_write_protection(board, app, profile, remarks)
     scheme, wanted = app.signing_scheme, board.boot_keys.scheme
     if scheme is not None and scheme is not wanted:
         raise UsageError(
             f"the build in {app.dir} verifies {scheme.value}, the board's keys sign with {wanted.value}",
             board=board.name,
             todo=f"set secure_boot: scheme: {scheme.value} in its entry, or build it for {wanted.value}",
+        )
+
+
+def _judge_write_protection(board: Board, app: AppDirectory, profile: Profile, remarks: list[str]) -> None:
+    """Whether the app's start-up closes the way to release; adds to `remarks`."""
+    fuse = frozen_at_start(app.sdkconfig or {}, board.chip.name)
+    if fuse is None or not profile.encrypts or profile.encryption is Profile.RELEASE:
+        return
+    needed = release_fuses_frozen_with(board.chip, fuse)
+    if needed:
+        remarks.append(
+            f"the app in {app.dir} write-protects {fuse} at its first start, and {', '.join(needed)} with it: release is "
+            f"out of reach for this board afterwards (CONFIG_{SKIP_START_UP_WRITE_PROTECTION}=y leaves the way open)"
         )

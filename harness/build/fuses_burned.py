@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.chips import chip_named
+from harness.chips.idf_burns import idf_burns
 from harness.provision.profile import Profile
 from harness.provision.steps import FirmwareBurns
 
@@ -198,6 +199,15 @@ def self_burns(
     return SelfBurns(tuple(burn for burn in dict.fromkeys(found) if burn.fuse not in gone))
 
 
+def frozen_at_start(sdkconfig: Mapping[str, str], chip_name: str) -> str | None:
+    """The fuse that an app of this build write-protects at every start (``esp_security_init``); None: it does not."""
+    burns = idf_burns(chip_name)
+    skipped = any(_on(sdkconfig, option) for option in burns.start_up_skipped_by)
+    if skipped or not _on(sdkconfig, "SECURE_BOOT_V2_ENABLED") or _on(sdkconfig, "EFUSE_VIRTUAL"):
+        return None
+    return burns.start_up_write_protect
+
+
 def _on(sdkconfig: Mapping[str, str], option: str) -> bool:
     return sdkconfig.get(f"CONFIG_{option}") == "y"
 
@@ -287,9 +297,9 @@ def _start_up(c: Mapping[str, str], chip_name: str, fuses: _ChipFuses) -> Iterat
         yield SelfBurn(APP, "ECC_FORCE_CONST_TIME", when, Profile.DEVELOPMENT)
     if _on(c, "ESP_ECDSA_ENABLE_P192_CURVE"):
         yield SelfBurn(APP, "ECDSA_CURVE_MODE", when, Profile.DEVELOPMENT)
-    if _on(c, "SECURE_BOOT_V2_ENABLED") and not _on(c, "SECURE_BOOT_SKIP_WRITE_PROTECTION_SCA"):
-        for name in chip_named(chip_name).secure_boot.also_write_protect:
-            yield SelfBurn(APP, f"WR_DIS of {name}", when, Profile.RELEASE)
+    frozen = frozen_at_start(c, chip_name)
+    if frozen is not None:
+        yield SelfBurn(APP, f"WR_DIS of {frozen}", when, Profile.RELEASE)
     if (
         _on(c, "SECURE_BOOT")
         and _on(c, "SECURE_FLASH_ENCRYPTION_MODE_RELEASE")

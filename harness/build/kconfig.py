@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.chips import Chip
-from harness.chips.idf_burns import idf_burns
+from harness.chips import Chip, SigningScheme
+from harness.chips.idf_burns import SKIP_START_UP_WRITE_PROTECTION, idf_burns
 
 _ENC = "CONFIG_SECURE_FLASH_ENC_ENABLED"
 _DEVELOPMENT = "CONFIG_SECURE_FLASH_ENCRYPTION_MODE_DEVELOPMENT"
 _RELEASE = "CONFIG_SECURE_FLASH_ENCRYPTION_MODE_RELEASE"
 _ALLOW = "CONFIG_SECURE_FLASH_UART_BOOTLOADER_ALLOW"
 _SKIP_CACHE = "CONFIG_SECURE_FLASH_SKIP_WRITE_PROTECTION_CACHE"
+_SKIP_SCA = f"CONFIG_{SKIP_START_UP_WRITE_PROTECTION}"
 _PSEUDO_ROUNDS = "CONFIG_SECURE_FLASH_PSEUDO_ROUND_FUNC"
 _INSECURE_BOOT = "CONFIG_SECURE_BOOT_INSECURE"
 _DOWNLOAD = (
@@ -81,12 +82,29 @@ def settled(options: Mapping[str, str], chip: Chip) -> dict[str, str]:
         made.setdefault(_PSEUDO_ROUNDS, "y")
     if on(_PSEUDO_ROUNDS):
         made.setdefault(f"{_PSEUDO_ROUNDS}_STRENGTH", "1")
+    _settle_start_up_write_protection(made, chip)
     _settle_download_mode(made, chip)
     put(_ANTI_ROLLBACK, on(_ANTI_ROLLBACK) and on("CONFIG_BOOTLOADER_APP_ROLLBACK_ENABLE"))
     if on(_ANTI_ROLLBACK):
         most = idf_burns(chip.name).secure_version_bits
         made[_VERSION_BITS] = str(min(int(made.get(_VERSION_BITS, str(most)), 0), most))
     return made
+
+
+def _settle_start_up_write_protection(made: dict[str, str], chip: Chip) -> None:
+    """An app freezes the pseudo rounds' level at its start; where its build is insecure anyway it may be told not to."""
+    has_it = (
+        idf_burns(chip.name).release_pseudo_rounds is not None
+        and SigningScheme.ECDSA_P384 in chip.secure_boot.schemes
+    )
+    # The menu is invisible otherwise, and then a fragment's word does not count.
+    if made.get(_DEVELOPMENT) != "y" and made.get(_INSECURE_BOOT) != "y":
+        made.pop(_SKIP_SCA, None)
+    default = made.get(_PSEUDO_ROUNDS) == "y" and made.get(_RELEASE) != "y"
+    if has_it and (default or _SKIP_SCA in made):
+        made.setdefault(_SKIP_SCA, "y")
+    else:
+        made.pop(_SKIP_SCA, None)
 
 
 def _settle_download_mode(made: dict[str, str], chip: Chip) -> None:

@@ -65,7 +65,14 @@ class IdfBurns:
     """With secure boot, field whose WR_DIS bit the bootloader leaves to the first start with encryption."""
     release_pseudo_rounds: str | None = None
     """Field of the pseudo rounds' level that the API raises to 1 where it is 0."""
+    start_up_write_protect: str | None = None
+    """Field whose WR_DIS bit an app with secure boot v2 burns at its start (``esp_security_init``)."""
+    start_up_skipped_by: tuple[str, ...] = ()
+    """Options (without CONFIG_) with any of which it does not."""
 
+
+SKIP_START_UP_WRITE_PROTECTION = "SECURE_BOOT_SKIP_WRITE_PROTECTION_SCA"
+"""The option that keeps an app from freezing what release still burns (ESP32-C5)."""
 
 _COMPROMISED = " - SECURITY COMPROMISED"
 
@@ -108,6 +115,8 @@ def _later_chip(
     counter_write_protect: bool = False,
     digest_write_protect: str | None = "RD_DIS",
     jtag_texts: tuple[tuple[str, str], ...] = (_PAD_JTAG, _USB_JTAG),
+    start_up_write_protect: str | None = None,
+    start_up_skipped_by: tuple[str, ...] = (),
 ) -> IdfBurns:
     return IdfBurns(
         keys=keys,
@@ -121,6 +130,8 @@ def _later_chip(
         digest_write_protect=digest_write_protect,
         jtag_texts=jtag_texts,
         release_pseudo_rounds=release_pseudo_rounds,
+        start_up_write_protect=start_up_write_protect,
+        start_up_skipped_by=start_up_skipped_by,
     )
 
 
@@ -189,12 +200,16 @@ _ROWS: Mapping[str, IdfBurns] = {
         # soc_caps.h of this chip does not name the fuse that its bootloader burns.
         release_mode=(),
         secure_version_bits=9,
+        # Its bit is that of XTS_DPA_PSEUDO_LEVEL, too.
+        start_up_write_protect="SECURE_BOOT_SHA384_EN",
+        start_up_skipped_by=(SKIP_START_UP_WRITE_PROTECTION, "SECURE_BOOT_ECDSA_KEY_LEN_384_BITS"),
     ),
     "esp32h2": _later_chip(
         doors=(_PAD_USB_JTAG,),
         pseudo_rounds="XTS_DPA_PSEUDO_LEVEL",
         release_pseudo_rounds="XTS_DPA_PSEUDO_LEVEL",
         release_mode=(),
+        start_up_write_protect="ECDSA_CURVE_MODE",
     ),
     "esp32p4": _later_chip(
         keys=_XTS_OPTIONS,

@@ -45,11 +45,15 @@ EFUSE_FILES = {
     "esp32": EfuseFile(124, 4, True, ((13, 0x80), (16, 52), (22, 0x10))),
     "esp32c3": EfuseFile(1024, 24, False, ((38, 0x0C),)),
     "esp32s3": EfuseFile(1024, 24, False, ((38, 0x0C),)),
-    "esp32c6": EfuseFile(336, 24, False, ()),
-    "esp32h2": EfuseFile(336, 24, False, ()),
-    "esp32p4": EfuseFile(336, 24, False, ()),
+    "esp32c6": EfuseFile(1024, 24, False, ()),
+    "esp32h2": EfuseFile(1024, 24, False, ()),
+    "esp32p4": EfuseFile(1024, 24, False, ()),
 }
 """By chip. Revisions: ESP32 v3.0, ESP32-C3 and S3 v0.3, as ESP-IDF's ``idf.py qemu`` makes them."""
+
+
+BLOCKS_BYTES = 336
+"""BLOCK0 to BLOCK10 of the chips whose file is longer: all that esp-emu keeps, and a file that it made has."""
 
 
 def factory_efuses(chip: str, mac: bytes) -> bytes:
@@ -139,9 +143,11 @@ class EmulatorState:
     def _prepare(self, mac: str | None, flash_bytes: int, board: str | None) -> None:
         # What exists is checked before anything is written: a folder of another chip stays as it was.
         wanted = EFUSE_FILES[self.chip].size_bytes
-        if self.efuses.exists() and self.efuses.stat().st_size != wanted:
+        found = self.efuses.stat().st_size if self.efuses.exists() else wanted
+        is_short = found == BLOCKS_BYTES < wanted
+        if found != wanted and not is_short:
             raise UsageError(
-                f"{self.efuses} has {self.efuses.stat().st_size} bytes, that of an {self.chip} has {wanted}",
+                f"{self.efuses} has {found} bytes, that of an {self.chip} has {wanted}",
                 board=board,
                 todo="correct 'chip' in its entry, or use another state folder",
             )
@@ -152,6 +158,8 @@ class EmulatorState:
                 board=board,
                 todo="restore the file, or use another state folder",
             )
+        if is_short:
+            write_whole(self.efuses, self.efuses.read_bytes().ljust(wanted, b"\0"))
         if not self.efuses.exists():
             number = bytes.fromhex(mac.replace(":", "")) if mac else _MAC_PREFIX + secrets.token_bytes(3)
             write_whole(self.efuses, factory_efuses(self.chip, number))

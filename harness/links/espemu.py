@@ -17,7 +17,7 @@ from typing import ClassVar
 from harness.errors import LabError, UsageError
 from harness.links.emulator import START_TIMEOUT_S, EmulatorLink, find_program
 from harness.links.emulator_process import EmulatorProcess
-from harness.links.emulator_state import DEFAULT_FLASH_BYTES, write_whole
+from harness.links.emulator_state import BLOCKS_BYTES, DEFAULT_FLASH_BYTES, write_whole
 from harness.links.link import BootMode
 
 PROGRAM = "esp-emu"
@@ -32,8 +32,8 @@ STRAPS = {BootMode.RUN: 0x08, BootMode.DOWNLOAD: 0x02}
 """``--strap-mode``, on all its chips."""
 
 EFUSE_COPY = "espemu-efuse.bin"
-EFUSE_COPY_BYTES = 336
-"""esp-emu's eFuse file: BLOCK0 to BLOCK10 (24 + 24 + 9 · 32 bytes), the first part of QEMU's."""
+EFUSE_COPY_BYTES = BLOCKS_BYTES
+"""esp-emu's eFuse file: BLOCK0 to BLOCK10 (24 + 24 + 9 · 32 bytes), the first part of QEMU's and of the twin's."""
 
 _PORT_ATTEMPTS = 5
 

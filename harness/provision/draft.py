@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.provision.chip_state import Download
+from harness.provision.deviations import deviation_notes
 from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
 from harness.provision.recognition import Recognition, lock_of
@@ -69,6 +70,7 @@ def _remarks(request: Request, steps: Sequence[Step], now: Recognition) -> tuple
             "one step of Espressif's workflow is left out on purpose: the key is not deleted, its owner keeps it "
             "in the vault. Its state is test-only: do not ship this device"
         )
+    found += deviation_notes(state.chip, steps)
     if request.key_state is not None:
         found.append(
             f"its flash key is {KEYLESS[request.key_state]} and not in the vault: the device itself enciphers its "

@@ -169,6 +169,11 @@ def sharing_protection(chip: Chip, fuse: str) -> tuple[str, ...]:
     return tuple(name for name in efuse_geometry(chip.name).frozen_with(fuse) if name != fuse)
 
 
+def release_fuses_frozen_with(chip: Chip, fuse: str) -> tuple[str, ...]:
+    """Fuses of release that the write-protection bit of `fuse` freezes: until they are burned it must stay open."""
+    return tuple(name for name in sharing_protection(chip, fuse) if name in chip.fuses.release)
+
+
 def _write_disable(chip: Chip, fuse: str) -> int | None:
     geometry = efuse_geometry(chip.name)
     return geometry.field(fuse).write_disable if geometry.has_field(fuse) else None

@@ -96,6 +96,17 @@ class AppEfuses:
         check = SecureBootStartup(self._efuses, self._driver, self._log)
         return check.run(allow_unused_slots=allow_unused_slots)
 
+    def write_protect_at_start(self) -> int:
+        """The write protection that ``esp_security_init`` adds in a build with secure boot; where there is one, OK."""
+        fuse = idf_burns(self._efuses.chip.name).start_up_write_protect
+        if fuse is None:
+            return OK
+        error = self._driver.protect_writing(fuse)
+        if error:
+            text = f"Failed to write protect the {fuse} efuse bit."
+            self._log.log(Level.ERROR, "esp_security", text)
+        return error
+
     def verify_secure_boot(self, *, aggressive: bool) -> bool:
         """``esp_secure_boot_cfg_verify_release_mode``, with its warnings."""
         findings = secure_boot_findings(self._efuses, aggressive=aggressive)

@@ -88,6 +88,7 @@ class EfuseAction(IntEnum):
     VERIFY_ENCRYPTION = 5
     VERIFY_SECURE_BOOT = 6
     CHECK_SECURE_BOOT = 7
+    START_UP_WRITE_PROTECT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +355,8 @@ class RpcServer:
             value = int(efuses.verify_encryption())
         elif action == EfuseAction.CHECK_SECURE_BOOT:
             status = efuses.check_secure_boot(allow_unused_slots=request.arg1 != 0)
+        elif action == EfuseAction.START_UP_WRITE_PROTECT:
+            status = efuses.write_protect_at_start()
         elif action == EfuseAction.VERIFY_SECURE_BOOT:
             value = int(efuses.verify_secure_boot(aggressive=bool(request.arg1)))
         else:

@@ -232,3 +232,16 @@ esp_err_t native_efuse_startup(void)
     }
     return err;
 }
+
+/* esp_security_init(): the digest of secure boot, or the curves of the ECDSA unit, stay as they are. */
+esp_err_t native_security_startup(void)
+{
+#if CONFIG_SECURE_BOOT_V2_ENABLED &&                                                                         \
+    (CONFIG_IDF_TARGET_ESP32H2 ||                                                                            \
+     (CONFIG_IDF_TARGET_ESP32C5 && !CONFIG_SECURE_BOOT_ECDSA_KEY_LEN_384_BITS &&                             \
+      !CONFIG_SECURE_BOOT_SKIP_WRITE_PROTECTION_SCA))
+    return burn(TWIN_EFUSE_START_UP_WRITE_PROTECT, 0, NULL, 0);
+#else
+    return ESP_OK;
+#endif
+}

@@ -21,6 +21,9 @@ void startup_print(void);
  */
 esp_err_t native_efuse_startup(void);
 
+/** What esp_security_init() does with eFuses; the return value as above. */
+esp_err_t native_security_startup(void);
+
 /** Makes crashes look and end like a panic on the chip. */
 void panic_install(void);
 

@@ -134,6 +134,17 @@ static void print_chip(void)
     ESP_LOGI("spi_flash", "flash io: dio");
 }
 
+/* One of ESP-IDF's ESP_SYSTEM_INIT_FN functions. */
+static void initialise(esp_err_t (*function)(void))
+{
+    const esp_err_t err = function();
+    if (err != ESP_OK) {
+        ESP_LOGE("cpu_start", "init function %p has failed (0x%x), aborting", (void *)function,
+                 (unsigned)err);
+        abort();
+    }
+}
+
 void startup_print(void)
 {
     ESP_LOGI("cpu_start", "%s", CORES);
@@ -142,12 +153,8 @@ void startup_print(void)
     ESP_LOGI("cpu_start", "cpu freq: %d Hz", CPU_FREQUENCY);
     print_application();
     print_chip();
-    const esp_err_t err = native_efuse_startup();
-    if (err != ESP_OK) {
-        ESP_LOGE("cpu_start", "init function %p has failed (0x%x), aborting", (void *)native_efuse_startup,
-                 (unsigned)err);
-        abort();
-    }
+    initialise(native_efuse_startup);
+    initialise(native_security_startup);
 #if !CONFIG_IDF_TARGET_ESP32
     ESP_LOGI("sleep_gpio", "Configure to isolate all GPIO pins in sleep state");
     ESP_LOGI("sleep_gpio", "Enable automatic switching of GPIO sleep configuration");

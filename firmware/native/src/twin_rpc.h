@@ -56,6 +56,7 @@ typedef enum {
         6, /**< the same; second argument: whether aggressive revocation is wanted */
     TWIN_EFUSE_CHECK_SECURE_BOOT =
         7, /**< mends at the start; second argument: whether unused slots may stay open */
+    TWIN_EFUSE_START_UP_WRITE_PROTECT = 8, /**< what an app with secure boot freezes at its start */
 } twin_efuse_t;
 
 /** Reply to TWIN_INFO. */

@@ -119,6 +119,7 @@ def test_a_profile_decides_what_the_bootloader_was_built_for(chip: object, profi
 
 
 DEVELOPMENT, RELEASE, OPEN = "profile.development", "profile.release", "profile.open"
+BOOT = "boot.sbv2"
 SETTLED = [
     # A build for development leaves manual encryption open, and so must not freeze the caches' fuse.
     ("esp32c3", [DEVELOPMENT], {"SECURE_FLASH_UART_BOOTLOADER_ALLOW_ENC": "y"}),
@@ -134,6 +135,11 @@ SETTLED = [
     ("esp32h2", [RELEASE], {"SECURE_FLASH_PSEUDO_ROUND_FUNC_STRENGTH": "1"}),
     ("esp32h2", [DEVELOPMENT], {"SECURE_FLASH_PSEUDO_ROUND_FUNC": "n"}),
     ("esp32c3", [RELEASE], {"SECURE_FLASH_PSEUDO_ROUND_FUNC": "n"}),
+    # An app in development must not freeze what release still burns; one in release freezes it.
+    ("esp32c5", [DEVELOPMENT, BOOT], {"SECURE_BOOT_SKIP_WRITE_PROTECTION_SCA": "y"}),
+    ("esp32c5", [RELEASE, BOOT], {"SECURE_BOOT_SKIP_WRITE_PROTECTION_SCA": "n"}),
+    ("esp32c5", [DEVELOPMENT, RELEASE, BOOT], {"SECURE_BOOT_SKIP_WRITE_PROTECTION_SCA": "n"}),
+    ("esp32h2", [DEVELOPMENT, BOOT], {"SECURE_BOOT_SKIP_WRITE_PROTECTION_SCA": "n"}),
     # Of a choice the later fragment's member is on.
     ("esp32c3", [RELEASE, "lock.secure-download", "lock.none"], {"SECURE_INSECURE_ALLOW_DL_MODE": "y"}),
     ("esp32c3", [RELEASE, "lock.none", "lock.secure-download"], {"SECURE_ENABLE_SECURE_ROM_DL_MODE": "y"}),

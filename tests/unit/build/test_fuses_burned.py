@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from idf_folder import DATA
 
-from harness.build.fuses_burned import APP, BOOTLOADER, SelfBurns, self_burns
+from harness.build.fuses_burned import APP, BOOTLOADER, SelfBurns, frozen_at_start, self_burns
 from harness.build.idf_build_folder import options_from_json
 from harness.chips import CHIPS
 from harness.provision.profile import Profile
@@ -176,3 +176,31 @@ def test_a_plan_gets_one_line_per_occasion() -> None:
         "the bootloader burns by itself, at the first start with flash encryption off: a key"
     )
     assert second == "the app burns by itself, at every start: ENABLE_SECURITY_DOWNLOAD"
+
+
+C5_FREEZES, H2_FREEZES = "SECURE_BOOT_SHA384_EN", "ECDSA_CURVE_MODE"
+SKIP = {"CONFIG_SECURE_BOOT_SKIP_WRITE_PROTECTION_SCA": "y"}
+P384 = {"CONFIG_SECURE_BOOT_ECDSA_KEY_LEN_384_BITS": "y"}
+
+
+@pytest.mark.parametrize(
+    ("chip", "options", "frozen"),
+    [
+        ("esp32c5", SECURE_BOOT, C5_FREEZES),
+        ("esp32c5", {}, None),
+        ("esp32c5", {**SECURE_BOOT, **SKIP}, None),
+        ("esp32c5", {**SECURE_BOOT, **P384}, None),
+        # The option is not about this chip's fuse.
+        ("esp32h2", {**SECURE_BOOT, **SKIP}, H2_FREEZES),
+        ("esp32h2", {}, None),
+        # No such bit.
+        ("esp32p4", SECURE_BOOT, None),
+        ("esp32c6", SECURE_BOOT, None),
+    ],
+)
+def test_what_an_app_with_secure_boot_freezes_at_its_start(
+    chip: str, options: Mapping[str, str], frozen: str | None
+) -> None:
+    assert frozen_at_start(options, chip) == frozen
+    found = {name for name in fuses(self_burns(options, chip), APP) if name.startswith("WR_DIS of")}
+    assert found == (set() if frozen is None else {f"WR_DIS of {frozen}"})

@@ -14,12 +14,13 @@ from idf_folder import write_idf_folder
 from harness.build.app_dir import AppDirectory, read_app_dir
 from harness.build.board_keys import KeySources
 from harness.build.firmware_source import GivenFirmware
+from harness.build.fuses_burned import APP
 from harness.build.native import firmware_dir
 from harness.build.sdkconfig import fragment_path, native_options
 from harness.build.target import _collect
 from harness.chips import CHIPS, ESP32C3, SigningScheme
 from harness.errors import UsageError
-from harness.firmware import judge, security_fragments
+from harness.firmware import burned_by_itself, judge, security_fragments
 from harness.provision.profile import Lock, Profile
 
 RSA, P256 = SigningScheme.RSA_3072, SigningScheme.ECDSA_P256
@@ -135,3 +136,38 @@ def test_esp_idf_is_given_the_options_of_the_chip_too() -> None:
     idf: Any = SimpleNamespace(version="v5.5.5")
     inputs = _collect(CHIPS["esp32h2"], "1.0.0", ("boot.sbv2", "scheme.ecdsa256"), 0, (), idf, firmware_dir())
     assert "sdkconfig.scheme.ecdsa256.esp32h2" in [name for name, _ in inputs.configuration]
+
+
+@pytest.mark.parametrize(
+    ("profile", "options", "told"),
+    [
+        (Profile.DEVELOPMENT_SBV2, {}, True),
+        (Profile.CIPHERTEXT_ONLY_SBV2, {}, True),
+        (Profile.DEVELOPMENT_SBV2, {"SECURE_BOOT_SKIP_WRITE_PROTECTION_SCA": "y"}, False),
+        (Profile.RELEASE_SBV2, {}, False),
+    ],
+)
+def test_a_build_that_closes_the_way_to_release_is_remarked_on(
+    profile: Profile, options: dict[str, str], told: bool, signed_build: AppDirectory
+) -> None:
+    bench = board()
+    bench.chip = CHIPS["esp32c5"]
+    lock = Lock.NONE if profile is not Profile.RELEASE_SBV2 else Lock.SECURE_DOWNLOAD
+    app = with_options(signed_build, SECURE_ENABLE_SECURE_ROM_DL_MODE="n", **options)
+    remarks = " ".join(judge(bench, app, profile, lock))
+    words = "write-protects SECURE_BOOT_SHA384_EN at its first start, and XTS_DPA_PSEUDO_LEVEL with it: release is out"
+    assert (words in remarks) is told
+
+
+def test_what_a_plan_has_frozen_the_app_need_not_burn(signed_build: AppDirectory) -> None:
+    for name, profile, left in (
+        ("esp32h2", Profile.DEVELOPMENT_SBV2, False),
+        ("esp32c5", Profile.DEVELOPMENT_SBV2, True),
+        ("esp32c5", Profile.RELEASE_SBV2, False),
+    ):
+        chip = CHIPS[name]
+        state: Any = SimpleNamespace(chip=chip, fuses={}, encrypted=False)
+        app = replace(signed_build, chip=chip)
+        burns = burned_by_itself(app, state, profile, Lock.NONE).burns
+        frozen = f"WR_DIS of {chip.secure_boot.also_write_protect[0]}"
+        assert any((burn.by, burn.fuse) == (APP, frozen) for burn in burns) is left

@@ -12,9 +12,11 @@ from fake_server import FakeServer
 from firmware_builds import TEST_FRAGMENTS, Builds
 from sample_packages import other_slot, package_for
 
+from harness.build.fuses_burned import frozen_at_start
 from harness.chips import chip_named
 
 CHECK_SECURE_BOOT = 7
+START_UP_WRITE_PROTECT = 8
 SECURE_BOOT = "CONFIG_SECURE_BOOT=y\nCONFIG_SECURE_BOOT_V2_ENABLED=y\n"
 RSA = "CONFIG_SECURE_SIGNED_APPS_RSA_SCHEME=y\n"
 ECDSA = "CONFIG_SECURE_SIGNED_APPS_ECDSA_V2_SCHEME=y\n"
@@ -75,3 +77,30 @@ def test_an_esp32_tells_of_secure_boot_only_in_a_build_that_has_it(
     artefacts = builds("1.0.0", chip=chip_named(chip), fragments=(*TEST_FRAGMENTS, str(fragment)))
     board = make_board(artefacts, secure_boot=True)
     assert board.boot()["sb"] is told
+
+
+@pytest.mark.parametrize(
+    ("chip", "fragments", "freezes"),
+    [
+        ("esp32c5", ("profile.release", "boot.sbv2"), True),
+        ("esp32c5", ("profile.development", "boot.sbv2"), False),
+        ("esp32c5", ("profile.release", "boot.sbv2", "scheme.ecdsa384"), False),
+        ("esp32c5", ("profile.release",), False),
+        ("esp32h2", ("profile.development", "boot.sbv2"), True),
+        ("esp32p4", ("profile.release", "boot.sbv2"), False),
+    ],
+)
+def test_the_start_up_freezes_what_esp_idfs_freezes(
+    chip: str,
+    fragments: tuple[str, ...],
+    freezes: bool,
+    make_board: Callable[..., FakeBoard],
+    builds: Builds,
+) -> None:
+    artefacts = builds("1.0.0", chip=chip_named(chip), fragments=(*fragments, *TEST_FRAGMENTS[1:]))
+    board = make_board(artefacts)
+    board.boot()
+    asked = [request[0] for request in board.chip.efuse_requests]
+    assert asked.count(START_UP_WRITE_PROTECT) == int(freezes)
+    told = frozen_at_start(artefacts.sdkconfig, chip)
+    assert (told is not None) is freezes

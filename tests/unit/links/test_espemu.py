@@ -9,8 +9,17 @@ from pathlib import Path
 import pytest
 from emulator_bench import executable, is_gone, read_until
 
+from harness.chips.efuses import efuse_geometry
 from harness.errors import LabError, UsageError
-from harness.links.espemu import EFUSE_COPY, INSTALL, EspEmu, EspEmuLink, command_line
+from harness.links.espemu import (
+    CHIPS,
+    EFUSE_COPY,
+    EFUSE_COPY_BYTES,
+    INSTALL,
+    EspEmu,
+    EspEmuLink,
+    command_line,
+)
 from harness.links.link import BootMode
 
 
@@ -78,6 +87,32 @@ def test_flash_and_efuses_are_in_the_boards_files_after_a_reset(link: EspEmuLink
     assert (state / "flash.bin").read_bytes()[:2] == b"\x00\xff"
     link.close()
     assert not (state / EFUSE_COPY).exists()
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_the_twins_state_folder_and_esp_emus_are_the_same(chip: str, program: Path, state: Path) -> None:
+    link = EspEmuLink(chip, state, EspEmu(program=str(program)))
+    own = state / "efuse.bin"
+    assert own.stat().st_size == efuse_geometry(chip).file_size_bytes
+    assert sum(block.size_bytes for block in efuse_geometry(chip).blocks) == EFUSE_COPY_BYTES
+    tail = bytes(range(1, 101))
+    own.write_bytes(own.read_bytes()[:-100] + tail)
+    link.reset(BootMode.DOWNLOAD)
+    assert (state / EFUSE_COPY).read_bytes() == own.read_bytes()[:336]
+    link.port.write(b"burn")
+    read_until(link.port, b"burn")
+    link.close()
+    assert own.read_bytes()[0x70] == 1
+    assert own.read_bytes()[-100:] == tail
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_an_efuse_file_that_esp_emu_made_is_taken(chip: str, program: Path, state: Path) -> None:
+    state.mkdir()
+    made = bytes(range(256)) + bytes(80)
+    (state / "efuse.bin").write_bytes(made)
+    EspEmuLink(chip, state, EspEmu(program=str(program))).close()
+    assert (state / "efuse.bin").read_bytes() == made.ljust(1024, b"\0")
 
 
 def test_fuses_that_a_killed_run_left_in_the_copy_are_kept(program: Path, state: Path) -> None:

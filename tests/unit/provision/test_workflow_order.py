@@ -1,8 +1,8 @@
 """Plans for release with secure boot, fuse by fuse and in order, held against Espressif's page for each chip.
 
 The page is "Security Features Enablement Workflows" of ESP-IDF v5.5.5 (docs/en/security), read for each target: what
-its conditions (``SOC_EFUSE_…``) leave standing. Every difference is listed here with its reason; a plan that differs in
-any other way fails.
+its conditions (``SOC_EFUSE_…``) leave standing. Every difference is one that `harness.provision.deviations` lists with
+its reason; a plan that differs in any other way fails.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fuse_bench import Bench
 
 from harness.chips import CHIPS
 from harness.provision import Lock, Plan, Profile
+from harness.provision.deviations import DEVIATIONS, deviation_notes
 from harness.provision.steps import BurnDigest, BurnFuses, BurnKey, LockDownload, WriteProtect
 
 Burn = str | frozenset[str]
@@ -139,12 +140,12 @@ SECURE_BOOT: dict[str, tuple[Burn, ...]] = {
 
 
 class Deviation:
-    """What a plan does otherwise than the page, on purpose."""
+    """What a deviation of `harness.provision.deviations` does to the page's burns; some take two steps."""
 
     def __init__(
-        self, why: str, *, drop: Burn | None = None, add: Burn | None = None, after: Burn | None = None
+        self, name: str, *, drop: Burn | None = None, add: Burn | None = None, after: Burn | None = None
     ):
-        self.why, self.drop, self.add, self.after = why, drop, add, after
+        self.name, self.drop, self.add, self.after = name, drop, add, after
 
     def applied(self, burns: list[Burn]) -> list[Burn]:
         """The page's burns, changed; fails when there is nothing to change."""
@@ -172,26 +173,16 @@ class Also(Deviation):
     merges = True
 
 
-LOCK_LAST = Deviation(
-    "taken literally the lock of the first list makes every burn of the second impossible; it comes last",
-    drop=LOCK,
-)
-NOT_AGGRESSIVE = Deviation(
-    "one damaged read of flash would revoke the boot key for good; --aggressive-revoke burns it",
-    drop=AGGRESSIVE,
-)
-CONSOLE = "ESP-IDF's own release check fails without it, where the factory left it open"
+LOCK_LAST = Deviation("lock last", drop=LOCK)
+NOT_AGGRESSIVE = Deviation("no aggressive revocation", drop=AGGRESSIVE)
 
-DEVIATIONS: dict[str, tuple[Deviation, ...]] = {
+CHANGES: dict[str, tuple[Deviation, ...]] = {
     "esp32": (
         LOCK_LAST,
-        Deviation(
-            "the counter before it would turn encryption on with another use of the key",
-            drop="FLASH_CRYPT_CONFIG",
-        ),
-        Deviation("so it comes right behind the key", add=fuses("FLASH_CRYPT_CONFIG"), after="key"),
+        Deviation("config before counter", drop="FLASH_CRYPT_CONFIG"),
+        Deviation("config before counter", add=fuses("FLASH_CRYPT_CONFIG"), after="key"),
         Also(
-            CONSOLE,
+            "console off",
             add=fuses("CONSOLE_DEBUG_DISABLE"),
             after=fuses("DISABLE_DL_ENCRYPT", "DISABLE_DL_DECRYPT", "DISABLE_DL_CACHE", "JTAG_DISABLE"),
         ),
@@ -199,19 +190,15 @@ DEVIATIONS: dict[str, tuple[Deviation, ...]] = {
     "esp32s2": (
         LOCK_LAST,
         NOT_AGGRESSIVE,
-        Deviation("its bit of WR_DIS freezes SOFT_DIS_JTAG, which secure boot still burns", drop=ICACHE),
-        Deviation("so it comes behind that", add=ICACHE, after=fuses("SOFT_DIS_JTAG")),
+        Deviation("guard behind secure boot", drop=ICACHE),
+        Deviation("guard behind secure boot", add=ICACHE, after=fuses("SOFT_DIS_JTAG")),
     ),
     "esp32s3": (LOCK_LAST, NOT_AGGRESSIVE),
     "esp32c2": (
         LOCK_LAST,
-        Deviation("one block takes one burn: the digest goes in with the key", drop=DIGEST),
-        Deviation("in one batch of espefuse", drop="key"),
-        Deviation(
-            "without it ESP-IDF calls the mode development; it freezes SECURE_BOOT_EN, and so comes behind it",
-            add="write-protect SPI_BOOT_CRYPT_CNT",
-            after=ENABLE,
-        ),
+        Deviation("key and digest together", drop=DIGEST),
+        Deviation("key and digest together", drop="key"),
+        Deviation("counter frozen", add="write-protect SPI_BOOT_CRYPT_CNT", after=ENABLE),
     ),
     "esp32c3": (LOCK_LAST, NOT_AGGRESSIVE),
     "esp32c6": (LOCK_LAST, NOT_AGGRESSIVE),
@@ -219,7 +206,7 @@ DEVIATIONS: dict[str, tuple[Deviation, ...]] = {
         LOCK_LAST,
         NOT_AGGRESSIVE,
         Also(
-            "ESP-IDF's bootloader burns it for release; a program in download mode could else read flash deciphered",
+            "download cache off",
             add=fuses("SPI_DOWNLOAD_MSPI_DIS"),
             after=fuses("DIS_DIRECT_BOOT", "DIS_USB_JTAG", "DIS_PAD_JTAG", MANUAL, "XTS_DPA_PSEUDO_LEVEL"),
         ),
@@ -228,9 +215,11 @@ DEVIATIONS: dict[str, tuple[Deviation, ...]] = {
     "esp32p4": (
         LOCK_LAST,
         NOT_AGGRESSIVE,
-        Deviation("the chip has no such bit of WR_DIS", drop="write-protect SECURE_BOOT_SHA384_EN"),
+        Deviation("SHA-384 not frozen", drop="write-protect SECURE_BOOT_SHA384_EN"),
     ),
 }
+BESIDE_THE_BURNS = ("key kept", "canary")
+"""Deviations that no burn of a release plan shows."""
 
 
 def _names(burn: Burn) -> frozenset[str]:
@@ -246,7 +235,7 @@ def expected(chip: str) -> list[Burn]:
         burned |= _names(burn)
         if left != frozenset():
             once.append(left)
-    for deviation in DEVIATIONS[chip]:
+    for deviation in CHANGES[chip]:
         once = deviation.applied(once)
     joint: list[Burn] = ["key with digest 0"] if chip == "esp32c2" else []
     return [*joint, *once]
@@ -274,18 +263,52 @@ def _burns(plan: Plan) -> Iterable[Burn]:
             raise AssertionError(step)
 
 
-@pytest.mark.parametrize("name", CHIPS)
-def test_a_plan_burns_what_espressifs_page_burns_in_its_order_but_for_what_is_named(name, tmp_path: Path):
+def release_plan(name: str, folder: Path, profile: Profile = Profile.RELEASE_SBV2) -> Plan:
     chip = CHIPS[name]
     lock = Lock.SECURE_DOWNLOAD if chip.fuses.secure_download is not None else Lock.DOWNLOAD_OFF
-    plan = Bench(chip, tmp_path).plan(Profile.RELEASE_SBV2, lock)
-    assert burned_by(plan) == expected(name)
+    return Bench(chip, folder).plan(profile, lock)
 
 
-def test_every_deviation_has_a_reason_and_changes_something():
-    for name, deviations in DEVIATIONS.items():
-        burns = [*ENCRYPTION[name], *SECURE_BOOT[name]]
-        for deviation in deviations:
-            assert deviation.why
-            assert deviation.drop is not None or deviation.add is not None, name
-        assert burns != expected(name)
+@pytest.mark.parametrize("name", CHIPS)
+def test_a_plan_burns_what_espressifs_page_burns_in_its_order_but_for_what_is_named(name, tmp_path: Path):
+    assert burned_by(release_plan(name, tmp_path)) == expected(name)
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_a_plan_tells_every_deviation_that_it_contains_and_no_other(name, tmp_path: Path):
+    plan = release_plan(name, tmp_path)
+    found = [each for each in DEVIATIONS if each.is_in(CHIPS[name], plan.steps)]
+    assert {each.name for each in found} == {*BESIDE_THE_BURNS, *(each.name for each in CHANGES[name])}
+    for each in found:
+        assert sum(each.what in remark for remark in plan.remarks) == 1, each.name
+    assert sum("unlike Espressif's page" in remark for remark in plan.remarks) == sum(
+        not each.told_with_the_step for each in found
+    )
+
+
+def test_a_board_that_may_still_become_release_is_told_of_what_stays_open(tmp_path: Path):
+    plan = Bench(CHIPS["esp32c5"], tmp_path).plan(Profile.DEVELOPMENT_SBV2)
+    names = {each.name for each in DEVIATIONS if each.is_in(CHIPS["esp32c5"], plan.steps)}
+    assert names == {*BESIDE_THE_BURNS, "no aggressive revocation", "SHA-384 open until release"}
+    assert any(remark.startswith("SECURE_BOOT_SHA384_EN is not write-protected") for remark in plan.remarks)
+
+
+def test_a_plan_that_burns_nothing_has_no_deviation():
+    assert all(deviation_notes(chip, ()) == () for chip in CHIPS.values())
+
+
+def test_the_documentation_has_the_same_table():
+    page = Path(__file__).parents[3] / "docs" / "security-states.md"
+    rows = [
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in page.read_text(encoding="utf-8")
+        .partition("## Where a plan differs from Espressif's page")[2]
+        .partition("\n## ")[0]
+        .splitlines()
+        if line.startswith("|")
+    ][2:]
+    told = [
+        ("all" if each.chips == tuple(CHIPS) else ", ".join(each.chips), each.what, each.why)
+        for each in DEVIATIONS
+    ]
+    assert rows == told

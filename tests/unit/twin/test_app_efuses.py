@@ -10,6 +10,7 @@ from boot_board import Board
 from harness.chips.idf_burns import idf_burns
 from harness.twin import security
 from harness.twin.app_efuses import AppEfuses
+from harness.twin.efuses import Efuses
 from harness.twin.rpc import CollectedLog
 from harness.twin.secure_boot_release import secure_boot_findings
 from harness.twin.security import Download, EncryptionMode
@@ -208,3 +209,49 @@ def test_a_revoked_digest_does_not_count(tmp_path: Path) -> None:
     board = secured("esp32c3", tmp_path)
     board.efuses.burn_field("SECURE_BOOT_KEY_REVOKE0", 1)
     assert texts(board) == ["E secure_boot: No secure boot key found"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fuse", "frozen"),
+    [
+        ("esp32c5", "SECURE_BOOT_SHA384_EN", {"XTS_DPA_PSEUDO_LEVEL", "ECC_FORCE_CONST_TIME"}),
+        ("esp32h2", "ECDSA_CURVE_MODE", {"ECC_FORCE_CONST_TIME"}),
+    ],
+)
+def test_an_app_with_secure_boot_freezes_fuses_at_its_start(
+    name: str, fuse: str, frozen: set[str], tmp_path: Path
+) -> None:
+    board = Board.named(name, tmp_path)
+    efuses, log = app_of(board)
+    assert efuses.write_protect_at_start() == 0
+    bit = board.efuses.geometry.field(fuse).write_disable
+    assert bit is not None
+    assert board.efuses.field("WR_DIS") == 1 << bit
+    assert {
+        each for each in ("XTS_DPA_PSEUDO_LEVEL", *frozen) if board.efuses.write_protected(each)
+    } == frozen
+    assert efuses.write_protect_at_start() == 0
+    assert log.lines.count("I efuse: BURN BLOCK0\n") == 1
+
+
+def test_frozen_pseudo_rounds_leave_release_out_of_reach(tmp_path: Path) -> None:
+    board = in_development("esp32c5", tmp_path)
+    efuses, _ = app_of(board)
+    assert efuses.write_protect_at_start() == 0
+    efuses.set_release_mode()
+    assert board.efuses.field("XTS_DPA_PSEUDO_LEVEL") == 0
+    assert not efuses.verify_encryption()
+
+
+@pytest.mark.parametrize("name", ["esp32", "esp32c3", "esp32p4"])
+def test_other_chips_freeze_nothing_at_their_start(name: str, tmp_path: Path) -> None:
+    board = Board.named(name, tmp_path)
+    efuses, log = app_of(board)
+    assert (efuses.write_protect_at_start(), log.lines) == (0, [])
+
+
+def test_a_start_up_that_cannot_freeze_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    efuses, log = app_of(Board.named("esp32c5", tmp_path))
+    monkeypatch.setattr(Efuses, "program", lambda *_args, **_kwargs: None)
+    assert efuses.write_protect_at_start() != 0
+    assert log.lines[-1] == "E esp_security: Failed to write protect the SECURE_BOOT_SHA384_EN efuse bit.\n"

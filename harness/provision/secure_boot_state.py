@@ -47,6 +47,16 @@ def secure_boot_faults(state: ChipState) -> tuple[str, ...]:
     return (f"{state.chip.secure_boot.enable} is set: secure boot is on, and no digest can be read{listed}",)
 
 
+def no_key_is_left(state: ChipState) -> tuple[str, ...]:
+    """Why a chip that verifies will never start anything again; empty: it trusts a key, or can still be given one."""
+    if not secure_boot_is_on(state):
+        return ()
+    slots = digest_slots(state)
+    if any(slot.trusted or not (slot.revoked or slot.used) for slot in slots):
+        return ()
+    return secure_boot_faults(state)
+
+
 def missing_for_secure_boot(state: ChipState) -> tuple[str, ...]:
     """What Espressif's workflow burns for secure boot v2 and this chip does not have, fuse by fuse.
 

@@ -73,6 +73,11 @@ def _remarks(request: Request, steps: Sequence[Step]) -> tuple[str, ...]:
     """Where this differs from Espressif's workflow, and what a person should know before consenting."""
     state, profile = request.state, request.profile
     found = []
+    if request.record is not None and request.record.differences:
+        found.append(
+            "after its last burns its firmware read other eFuses than were promised, and nothing was burned since: "
+            + "; ".join(request.record.differences)
+        )
     if any(isinstance(step, BurnKey) for step in steps):
         found.append(
             "one step of Espressif's workflow is left out on purpose: the key is not deleted, its owner keeps it "

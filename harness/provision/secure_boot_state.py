@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.chips import KEY_PURPOSE_NUMBERS
-from harness.provision.chip_state import ChipState
+from harness.provision.chip_state import ChipState, Download
 from harness.provision.key_blocks import DigestSlot, digest_slots, has_purposes, sharing_protection
 
 SPARED = ("SOFT_DIS_JTAG",)
@@ -90,6 +90,22 @@ def missing_for_secure_boot(state: ChipState) -> tuple[str, ...]:
         if slot.block is None and not slot.revoked
     ]
     return tuple(missing)
+
+
+def open_behind_lock(state: ChipState) -> tuple[str, ...]:
+    """The revocations that a locked chip lacks although nothing is in their slots: no plan can burn them any more.
+
+    IDF's app does, at its next start; see ``secure_boot_v2_check()`` of ESP-IDF v5.5.5.
+    """
+    info, boot = state.security_info, state.chip.secure_boot
+    if info is None or state.download is not Download.SECURE:
+        return ()
+    return tuple(
+        fuse
+        for slot, (fuse, purpose) in enumerate(zip(boot.revoke, boot.digest_purposes, strict=True))
+        if not info.flags >> (_FIRST_REVOCATION_FLAG + slot) & 1
+        and KEY_PURPOSE_NUMBERS[purpose] not in info.key_purposes
+    )
 
 
 def locked_disagreements(state: ChipState, digests: Mapping[str, str], *, on: bool) -> tuple[str, ...]:

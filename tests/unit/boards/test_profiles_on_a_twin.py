@@ -105,3 +105,5 @@ def test_what_was_promised_is_what_the_firmware_reads(lab: Lab, chip: str, profi
     lying = Running.from_fields({**done.running.fields, "fuses": blank})
     with pytest.raises(BoardError, match="its firmware reads other eFuses than plan"):
         require_promised(board, done.plan, lying)
+    again = make_plan(board, Demand(profile), lab.home, say=QUIET).plan
+    assert "its firmware read other eFuses than were promised" in again.text()

@@ -6,12 +6,14 @@ import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fuse_bench import MAC, Bench, boot_key, burns_of, firmware, signed
 
 from harness.chips import CHIPS, ESP32, ESP32C3, ESP32C5, ESP32P4
 from harness.errors import RefusedError, UsageError
+from harness.firmware import burned_by_itself
 from harness.provision import Lock, Profile, profile_of
 from harness.provision.boot_keys import BootDigest
 from harness.provision.firmware_steps import lock_of_release
@@ -561,3 +563,63 @@ def test_what_release_still_needs_is_frozen_only_with_release(bench):
     assert burns_of(here.plan(Profile.RELEASE_SBV2, Lock.NONE))[-1] == "write-protect SECURE_BOOT_SHA384_EN"
     here.run(Profile.RELEASE_SBV2, Lock.NONE)
     assert profile_of(here.look()).missing_boot == ()
+
+
+# What the firmware burns by itself
+
+
+def by_itself(here: Bench, profile: Profile, lock: Lock = Lock.NONE, **more: bool) -> set[str]:
+    """Of an app that ESP-IDF configured for secure boot and release, with every default."""
+    app = SimpleNamespace(
+        chip=here.chip,
+        sdkconfig={
+            f"CONFIG_{option}": "y"
+            for option in (
+                "SECURE_BOOT",
+                "SECURE_BOOT_V2_ENABLED",
+                "SECURE_FLASH_ENC_ENABLED",
+                "SECURE_FLASH_ENCRYPTION_MODE_RELEASE",
+            )
+        },
+    )
+    return {burn.fuse for burn in burned_by_itself(app, here.look(), profile, lock, **more).burns}
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)
+def test_what_the_plan_burns_the_firmware_does_not_burn_again(bench, chip):
+    assert by_itself(bench(chip), Profile.RELEASE_SBV2) == set()
+
+
+def test_what_the_plan_cannot_freeze_yet_the_firmware_freezes(bench):
+    here = bench(ESP32C5)
+    frozen = "WR_DIS of SECURE_BOOT_SHA384_EN"
+    assert frozen in by_itself(here, Profile.DEVELOPMENT_SBV2)
+    assert frozen in by_itself(here, Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD, by_firmware=True)
+    here.board.protect("SECURE_BOOT_SHA384_EN")
+    assert frozen not in by_itself(here, Profile.DEVELOPMENT_SBV2)
+
+
+def test_slots_that_were_locked_open_are_closed_by_the_firmware(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.RELEASE, Lock.NONE)
+    turned_on_by_somebody_else(here)
+    assert by_itself(here, Profile.RELEASE_SBV2) == set()
+    here.board.set_fuses(ENABLE_SECURITY_DOWNLOAD=1)
+    assert by_itself(here, Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD) == {
+        "SECURE_BOOT_KEY_REVOKE1",
+        "SECURE_BOOT_KEY_REVOKE2",
+    }
+
+
+def test_a_promise_that_was_found_broken_is_said_until_something_is_burned(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.OPEN_SBV2)
+    here.records.note_differences(MAC, ("SECURE_BOOT_KEY_REVOKE1 is 1, not 0",))
+    said = "read other eFuses than were promised, and nothing was burned since: SECURE_BOOT_KEY_REVOKE1 is"
+    plan = here.plan(Profile.OPEN_SBV2, regions=())
+    assert plan.empty
+    assert said in plan.text()
+    here.run(Profile.OPEN_SBV2)
+    assert said in here.plan(Profile.OPEN_SBV2).text()
+    here.run(Profile.OPEN_SBV2, Lock.SECURE_DOWNLOAD)
+    assert said not in here.plan(Profile.OPEN_SBV2, Lock.SECURE_DOWNLOAD).text()

@@ -331,5 +331,8 @@ def _again_with_a_key_of_the_device(request: Request, now: Recognition) -> Plan:
             board=state.mac,
             todo="update it through its firmware",
         )
-    check_signed(request)
-    return made(request, flash_steps(request.regions, enciphered=False, by_chip=True), now=now)
+    boot = _boot_steps(request, state, locks=False)
+    check_signed(request, boot.placed)
+    check = (promised(state, boot.all, profile),) if boot.all else ()
+    flash = flash_steps(request.regions, enciphered=False, by_chip=True)
+    return made(request, (*boot.all, *flash, *check), now=now, remarks=boot.remarks)

@@ -24,7 +24,7 @@ from harness.provision.key_blocks import (
     sharing_protection,
     write_disable_bit,
 )
-from harness.provision.secure_boot_state import SPARED, secure_boot_is_on
+from harness.provision.secure_boot_state import SPARED, secure_boot_is_on, trusted_slots
 from harness.provision.steps import BurnDigest, BurnFuses, ProtectKey, Step, WriteProtect
 from harness.vault.intent import Intent
 
@@ -349,6 +349,18 @@ def _revocations(state: ChipState, digests: Sequence[BootDigest]) -> list[tuple[
         for number, fuse in enumerate(chip.secure_boot.revoke)
         if number not in kept | placed and not state.is_set(fuse)
     ]
+
+
+def also_trusted(state: ChipState, digests: Collection[str]) -> tuple[str, ...]:
+    """The slots of a chip that verifies whose keys are none of `digests` (32 bytes each, hexadecimal), in words."""
+    if not secure_boot_is_on(state):
+        return ()
+    known = {digest[: 2 * state.chip.secure_boot.digest_size_bytes] for digest in digests}
+    return tuple(
+        trusts_another(slot)
+        for slot in trusted_slots(state)
+        if slot.block is not None and slot.block.digest not in known
+    )
 
 
 def trusts_another(slot: DigestSlot) -> str:

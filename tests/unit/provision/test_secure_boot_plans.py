@@ -17,6 +17,7 @@ from harness.firmware import burned_by_itself
 from harness.provision import Lock, Profile, profile_of
 from harness.provision.boot_keys import BootDigest
 from harness.provision.firmware_steps import lock_of_release
+from harness.provision.secure_boot_steps import also_trusted
 from harness.provision.steps import BurnDigest, BurnFuses, ConfirmFuses, ReadBack, WriteFlash
 
 BOTH = pytest.mark.parametrize("chip", [ESP32, ESP32C3], ids=lambda chip: chip.name)
@@ -399,6 +400,8 @@ def test_a_key_that_the_entry_does_not_name_is_said_and_refuses_the_lock(bench):
     plan = here.plan(Profile.RELEASE_SBV2, Lock.NONE, **only)
     assert plan.empty
     assert f"note: {said}" in plan.text()
+    assert also_trusted(here.look(), [digest for _, digest, _ in plan.digests])[0].startswith(said)
+    assert also_trusted(here.look(), [key.digest.hex() for key in here.boot_keys]) == ()
     for by_firmware in (False, True):
         with pytest.raises(RefusedError) as refusal:
             here.plan(Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD, by_firmware=by_firmware, **only)

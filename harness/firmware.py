@@ -23,8 +23,9 @@ from harness.chips.idf_burns import SKIP_START_UP_WRITE_PROTECTION
 from harness.errors import UsageError
 from harness.home import Home
 from harness.provision.chip_state import ChipState
-from harness.provision.key_blocks import release_fuses_frozen_with
+from harness.provision.key_blocks import release_fuses_frozen_with, sharing_protection
 from harness.provision.profile import Lock, Profile
+from harness.provision.secure_boot_state import open_behind_lock
 from harness.say import Say
 
 
@@ -114,11 +115,22 @@ def _build_progress(say: Say) -> Callable[[Progress], None]:
 
 
 def burned_by_itself(
-    app: AppDirectory, state: ChipState, profile: Profile, lock: Lock, *, device_key: bool = False
+    app: AppDirectory,
+    state: ChipState,
+    profile: Profile,
+    lock: Lock,
+    *,
+    device_key: bool = False,
+    by_firmware: bool = False,
 ) -> SelfBurns:
-    """What `app` burns when it first runs on a board that has been brought into `profile` and `lock` by then."""
+    """What `app` burns when it first runs on a board that has been brought into `profile` and `lock` by then.
+
+    Args:
+        by_firmware: release is burned by the firmware itself, so it runs before that.
+    """
     fuses = state.chip.fuses
     burned = [name for name, value in state.fuses.items() if value]
+    burned += [f"WR_DIS of {name}" for name in state.write_protected]
     by_host = not device_key or state.encrypted
     if profile.encrypts and by_host:
         burned += [name for name, _ in fuses.key_config]
@@ -132,14 +144,15 @@ def burned_by_itself(
         boot = state.chip.secure_boot
         burned += [
             boot.enable,
-            *boot.revoke,
+            *(fuse for fuse in boot.revoke if fuse not in open_behind_lock(state)),
             *(name for name, _ in boot.burned_with),
-            f"WR_DIS of {boot.write_protect}",
         ]
+        released = profile.encryption is Profile.RELEASE and by_host and not by_firmware
+        needed = () if released else tuple(name for name in fuses.release if not state.is_set(name))
         burned += [
-            f"WR_DIS of {fuse}"
-            for fuse in boot.also_write_protect
-            if profile.encryption is Profile.RELEASE or not release_fuses_frozen_with(state.chip, fuse)
+            f"WR_DIS of {name}"
+            for name in (boot.write_protect, *boot.also_write_protect)
+            if not set(needed) & set(sharing_protection(state.chip, name))
         ]
     return self_burns(
         app.sdkconfig,

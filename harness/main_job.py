@@ -15,6 +15,7 @@ from harness.ota.release import Release, signer
 from harness.preparation import Consent, Demand, Planned, Prepared, carry_out_plan, make_plan, settle_after
 from harness.provision.device_record import RAW_UPDATE_BACK, RAW_UPDATE_THERE
 from harness.provision.profile import Profile
+from harness.provision.secure_boot_steps import also_trusted
 from harness.report.verdict import Claim, Standing, Verdict
 from harness.say import Say
 from harness.vault.key_life import due_notes
@@ -54,7 +55,7 @@ def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, 
         else:
             claims += _there_and_back(board, prepared.running, say=say)
     subject = f"{board.name} ({board.chip.name} {board.mac}), profile {demand.profile.value}"
-    return Verdict(subject, claims, _facts(board, prepared, demand, say), _marks(board))
+    return Verdict(subject, claims, _facts(board, prepared, demand, say), _marks(board, planned))
 
 
 def _versions(board: Board, running: str) -> tuple[str, str]:
@@ -250,10 +251,15 @@ def _keep_bundle(board: Board, release: Release) -> None:
     write_bundle(bundle, board.folder / "bundles" / release.version)
 
 
-def _marks(board: Board) -> tuple[str, ...]:
-    """What the state of the device's key means for whoever holds the device."""
+def _marks(board: Board, planned: Planned) -> tuple[str, ...]:
+    """What the state of the device's key, and keys that it trusts besides, mean for whoever holds the device."""
     key = board.vault.key_record(board.mac) if board.encrypts and board.mac is not None else None
-    return tuple(due_notes(key)) if key is not None else ()
+    plan = planned.plan
+    others = also_trusted(planned.state, [digest for _, digest, _ in plan.digests])
+    return (
+        *(due_notes(key) if key is not None else ()),
+        *(others if plan.profile.secure_boot else ()),
+    )
 
 
 def _facts(board: Board, prepared: Prepared, demand: Demand, say: Say) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def require_promised(board: Board, plan: Plan, running: Running) -> None:
             each for each in broken_promises(promise, told) if not (plan.by_itself and each.is_more)
         )
     if wrong:
+        board.records.note_differences(plan.mac, tuple(str(each) for each in wrong))
         listed = "; ".join(str(each) for each in wrong)
         raise BoardError(
             f"its firmware reads other eFuses than plan {plan.id} promised: {listed}",
@@ -148,6 +149,7 @@ def require_promised(board: Board, plan: Plan, running: Running) -> None:
             todo="plan again: the new plan says what is still missing or in the way",
         )
     if plan.profile.encryption is Profile.RELEASE and not running.release_ok:
+        board.records.note_differences(plan.mac, ("ESP-IDF's own check says that this is not release",))
         raise BoardError(
             "ESP-IDF's own esp_flash_encryption_cfg_verify_release_mode() says that this is not release",
             board=board.name,
@@ -268,7 +270,14 @@ def make_plan(
     burns = SelfBurns(())
     for each in apps:
         burns = burns.together_with(
-            burned_by_itself(each, state, demand.profile, lock, device_key=demand.device_key)
+            burned_by_itself(
+                each,
+                state,
+                demand.profile,
+                lock,
+                device_key=demand.device_key,
+                by_firmware=demand.by_firmware,
+            )
         )
     layout = lay_out(
         app,

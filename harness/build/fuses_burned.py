@@ -193,6 +193,7 @@ def self_burns(
         *([] if encrypted else _flash_encryption(sdkconfig, chip_name, fuses)),
         *([] if secure_boot else _secure_boot(sdkconfig, chip_name, fuses)),
         *_start_up(sdkconfig, chip_name, fuses),
+        *(_unused_slots(sdkconfig, chip_name) if secure_boot else []),
         *_later(sdkconfig, chip_name),
     ]
     gone = set(burned)
@@ -307,6 +308,16 @@ def _start_up(c: Mapping[str, str], chip_name: str, fuses: _ChipFuses) -> Iterat
     ):
         name = f"WR_DIS of {fuses.counter}"
         yield SelfBurn(APP, name, f"if {fuses.counter} does not have all its bits", Profile.RELEASE)
+
+
+def _unused_slots(c: Mapping[str, str], chip_name: str) -> Iterator[SelfBurn]:
+    """What the bootloader would have done at a first start with secure boot off, the app makes up for."""
+    if not _on(c, "SECURE_BOOT") or not _on(c, "SECURE_BOOT_V2_ENABLED"):
+        return
+    if _on(c, "SECURE_BOOT_ALLOW_UNUSED_DIGEST_SLOTS"):
+        return
+    for name in chip_named(chip_name).secure_boot.revoke:
+        yield SelfBurn(APP, name, "at every start, where nothing is in the digest slot", Profile.RELEASE)
 
 
 def _later(c: Mapping[str, str], chip_name: str) -> Iterator[SelfBurn]:

@@ -70,6 +70,8 @@ class DeviceRecord:
     """Digest slot -> boot key's digest, hexadecimal; empty without secure boot."""
     proven: tuple[Passed, ...] = ()
     """What has passed on this board, the last time of each."""
+    differences: tuple[str, ...] = ()
+    """What its firmware read otherwise than the last plan that burned had promised; empty: all was as promised."""
 
     def passed(self, what: str) -> Passed | None:
         """When `what` last passed, or None."""
@@ -97,6 +99,7 @@ class DeviceRecord:
             "updated": self.updated,
             "digests": dict(sorted(self.digests.items())),
             "proven": [each.to_fields() for each in self.proven],
+            "differences": list(self.differences),
         }
 
     @property
@@ -140,6 +143,7 @@ class DeviceRecords:
                     Passed(str(each["what"]), str(each["when"]), str(each["version"]))
                     for each in fields.get("proven", ())
                 ),
+                differences=tuple(str(each) for each in fields.get("differences", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedError(
@@ -178,6 +182,16 @@ class DeviceRecords:
             return
         others = tuple(each for each in record.proven if each.what != what)
         self.write(replace(record, proven=(*others, Passed(what, when, version))))
+
+    def note_differences(self, mac: str, differences: tuple[str, ...]) -> None:
+        """Remembers that the board `mac` is not as its plan had promised; without a record, nothing.
+
+        Args:
+            differences: in words; empty: it is as promised.
+        """
+        record = self.read(mac)
+        if record is not None and record.differences != differences:
+            self.write(replace(record, differences=differences))
 
     def note_key(self, key: KeyRecord) -> DeviceRecord | None:
         """Brings the state of the key in the device's record up to date; None: there is no record, or it has no key.

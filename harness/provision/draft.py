@@ -8,10 +8,19 @@ from harness.provision.chip_state import Download
 from harness.provision.deviations import deviation_notes
 from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
+from harness.provision.promise import state_after
 from harness.provision.recognition import Recognition, lock_of
 from harness.provision.request import Request
-from harness.provision.secure_boot_state import secure_boot_is_on, trusted_slots
-from harness.provision.steps import BurnKey, FirmwareCommand, LockDownload, Step, WriteFlash, WriteRecord
+from harness.provision.secure_boot_state import missing_for_secure_boot, secure_boot_is_on, trusted_slots
+from harness.provision.steps import (
+    BurnDigest,
+    BurnKey,
+    FirmwareCommand,
+    LockDownload,
+    Step,
+    WriteFlash,
+    WriteRecord,
+)
 from harness.vault.key_ref import KEYLESS
 
 
@@ -53,7 +62,7 @@ def made(
         goes_on=goes_on,
         now=now.text(),
         burns_up_to=furthest if furthest is not Profile.OPEN else None,
-        remarks=(*remarks, *_remarks(request, done, now)),
+        remarks=(*remarks, *_remarks(request, done)),
         digests=tuple((each.slot, each.digest.hex(), each.name) for each in request.digests)
         if profile.secure_boot
         else (),
@@ -61,10 +70,15 @@ def made(
     )
 
 
-def _remarks(request: Request, steps: Sequence[Step], now: Recognition) -> tuple[str, ...]:
+def _remarks(request: Request, steps: Sequence[Step]) -> tuple[str, ...]:
     """Where this differs from Espressif's workflow, and what a person should know before consenting."""
     state, profile = request.state, request.profile
     found = []
+    if request.record is not None and request.record.differences:
+        found.append(
+            "after its last burns its firmware read other eFuses than were promised, and nothing was burned since: "
+            + "; ".join(request.record.differences)
+        )
     if any(isinstance(step, BurnKey) for step in steps):
         found.append(
             "one step of Espressif's workflow is left out on purpose: the key is not deleted, its owner keeps it "
@@ -99,14 +113,15 @@ def _remarks(request: Request, steps: Sequence[Step], now: Recognition) -> tuple
         )
     if profile.secure_boot and secure_boot_is_on(state) and state.download is Download.OPEN:
         known = {slot.block.digest for slot in trusted_slots(state) if slot.block is not None}
+        known |= {step.digest[: 2 * state.chip.secure_boot.digest_size_bytes] for step in _digests(steps)}
         found += [
             f"boot key {each.name} is not one that the board trusts"
             for each in request.digests
             if each.burned_on(state.chip).hex() not in known
         ]
-    if profile is now.profile:
         found += [
-            f"secure boot is not as Espressif's workflow leaves it: {each}" for each in now.missing_boot
+            f"secure boot is not as Espressif's workflow leaves it: {each}"
+            for each in missing_for_secure_boot(state_after(state, steps))
         ]
     found += [
         f"{region.name} burns eFuses up to {region.burns_up_to.value} by itself when it starts"
@@ -114,6 +129,10 @@ def _remarks(request: Request, steps: Sequence[Step], now: Recognition) -> tuple
         if region.burns_up_to is not None
     ]
     return tuple(found)
+
+
+def _digests(steps: Sequence[Step]) -> tuple[BurnDigest, ...]:
+    return tuple(step for step in steps if isinstance(step, BurnDigest))
 
 
 def _when_it_runs(steps: Sequence[Step]) -> str:

@@ -419,6 +419,8 @@ class _Run:
             updated=now_utc(),
             digests={str(slot): digest for slot, digest in self._burned_digests()} or kept,
             proven=earlier.proven if earlier is not None else (),
+            # What was burned now is compared anew when the board boots.
+            differences=earlier.differences if earlier is not None and not plan.burns else (),
         )
         self.records.write(self.record)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from harness.chips import Chip
-from harness.errors import UsageError
+from harness.errors import RefusedError, UsageError
 from harness.provision.chip_state import ChipState
-from harness.provision.profile import Lock
+from harness.provision.profile import Lock, Profile
 from harness.provision.request import Request
 from harness.provision.steps import BurnFuses, FirmwareCommand, Step
 
@@ -47,6 +47,22 @@ def check_release_by_firmware(request: Request) -> None:
             f"on {chip.title} {SET_RELEASE_MODE} burns {_lock_fuse(chip, lock)}, too: it leads to lock "
             f"{lock.value}{final}, not to {request.lock.value}",
             todo=f"demand it with --lock {lock.value}, or let the host burn release",
+        )
+
+
+def check_starts_from_development(request: Request, now: Profile | None) -> None:
+    """That the firmware can do its step: it refuses to on a chip that is not in development mode.
+
+    Raises:
+        RefusedError: the board is past it.
+    """
+    state = request.state
+    if state.permanent or (state.encrypted and not state.manual_encryption):
+        raise RefusedError(
+            f"{SET_RELEASE_MODE} starts from development, and this board is past it"
+            + (f": it is {now.value}" if now is not None else ""),
+            board=state.mac,
+            todo="leave out --by-firmware: the host burns what is missing",
         )
 
 

@@ -84,8 +84,11 @@ def check_flash_is_given(request: Request) -> None:
         )
 
 
-def check_signed(request: Request) -> None:
+def check_signed(request: Request, placed: frozenset[bytes] = frozenset()) -> None:
     """Every image that goes to a board with secure boot must be signed with a key that its ROM will accept.
+
+    Args:
+        placed: whole digests of the keys that the plan burns.
 
     Raises:
         RefusedError: one is not; nothing has been burned.
@@ -100,7 +103,7 @@ def check_signed(request: Request) -> None:
             board=state.mac,
             todo="give the boot keys whose digests are to be burned",
         )
-    trusted = _trusted(request)
+    trusted = _trusted(request) | placed
     for region in request.regions:
         if not _is_image(request, region):
             continue

@@ -35,6 +35,7 @@ from harness.provision.encryption_steps import (
 from harness.provision.firmware_steps import (
     before_release_by_firmware,
     check_release_by_firmware,
+    check_starts_from_development,
     lock_by_firmware,
     release_by_firmware,
 )
@@ -55,8 +56,8 @@ from harness.provision.promise import promised, state_after
 from harness.provision.recognition import Recognition, profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.request import Request, SignersOf, check_request
-from harness.provision.secure_boot_state import secure_boot_is_on
-from harness.provision.secure_boot_steps import BootSteps, secure_boot_steps, still_to_freeze
+from harness.provision.secure_boot_state import no_key_is_left, secure_boot_is_on
+from harness.provision.secure_boot_steps import BootSteps, secure_boot_steps
 from harness.provision.steps import BurnFuses, FirmwareBurns, FirmwareCommand, Step
 from harness.vault.intent import Intent
 from harness.vault.key_ref import KeyRef
@@ -155,17 +156,63 @@ def _plan(request: Request) -> Plan:
     if state.download is not Download.OPEN:
         return plan_behind_lock(request)
     now = profile_of(state, request.record)
+    if profile.secure_boot:
+        _require_a_key_that_is_trusted(state)
     here = now.profile is profile and request.intent is None
     there = here and now.lock is lock
     writes = request.reflash or not profile.encrypts
     if there and not (writes and request.regions):
-        return made(request, (), now=now)
+        return _completed(request, (), now)
     if here and request.by_firmware and not (request.reflash and request.regions):
         refuse(direction_problems(state, profile, lock), state, profile)
-        return made(request, lock_by_firmware(request), now=now)
+        return _completed(request, lock_by_firmware(request), now)
     if request.keyless:
         return _with_a_key_of_the_device(request, now)
     return _by_the_host(request, now)
+
+
+def _require_a_key_that_is_trusted(state: ChipState) -> None:
+    """Before anything is said of signatures: with no key left, no signature helps.
+
+    Raises:
+        RefusedError: every digest is revoked or cannot be read, and there is no place for another.
+    """
+    lost = no_key_is_left(state)
+    if lost:
+        raise RefusedError(
+            f"no boot key is trusted any more: the board starts nothing, and no key can help it. {'; '.join(lost)}",
+            board=state.mac,
+            todo="use another board; burned fuses stay burned",
+        )
+
+
+def _completed(request: Request, last: tuple[Step, ...], now: Recognition) -> Plan:
+    """A board that is in its profile: what is still missing of secure boot, then the lock, if it gets one."""
+    state, profile = request.state, request.profile
+    boot = _boot_steps(request, state, locks=bool(last))
+    refuse(boot.problems, state, profile)
+    check = (promised(state, boot.all, profile),) if boot.all else ()
+    return made(request, (*boot.all, *check, *last), now=now, remarks=boot.remarks)
+
+
+def _boot_steps(request: Request, state: ChipState, *, locks: bool, joint: bool = False) -> BootSteps:
+    """Of secure boot, what is missing in `state`; where it is on and no lock follows, what must be missing is said.
+
+    Args:
+        state: after the burns that come first.
+        locks: behind this plan nothing can be burned any more.
+        joint: the digest is burned together with the flash key.
+    """
+    if not request.profile.secure_boot:
+        return BootSteps()
+    boot = secure_boot_steps(
+        state,
+        request.digests,
+        request.intent,
+        burned_with_key=joint,
+        aggressive_revoke=request.aggressive_revoke,
+    )
+    return boot.problems_become_remarks() if secure_boot_is_on(state) and not locks else boot
 
 
 def _by_the_host(request: Request, now: Recognition) -> Plan:
@@ -175,6 +222,7 @@ def _by_the_host(request: Request, now: Recognition) -> Plan:
     target = request.profile
     if request.by_firmware and target.encryption is Profile.RELEASE and now.profile is not target:
         check_release_by_firmware(request)
+        check_starts_from_development(request, now.profile)
         target = Profile.of(Profile.DEVELOPMENT, secure_boot=target.secure_boot)
         last = (release_by_firmware(state.chip),)
         lock = Lock.NONE
@@ -186,25 +234,20 @@ def _by_the_host(request: Request, now: Recognition) -> Plan:
         keyed = key_steps(state, request.key, request.intent, digests=request.digests, digest=joint)
         encryption = encryption_steps(state, target)
         before = before_release_by_firmware(state) if last else ()
-    boot = BootSteps()
-    if target.secure_boot and not (secure_boot_is_on(state) and request.intent is None):
-        boot = secure_boot_steps(
-            state_after(state, (*keyed.steps, *encryption.burns)),
-            request.digests,
-            request.intent,
-            burned_with_key=joint is not None,
-            aggressive_revoke=request.aggressive_revoke,
-        )
-    elif target.secure_boot:
-        boot = still_to_freeze(state_after(state, encryption.burns), target)
     locking, lock_problems = lock_steps(state, lock)
+    boot = _boot_steps(
+        request,
+        state_after(state, (*keyed.steps, *encryption.burns, *before)),
+        locks=bool(locking or last),
+        joint=joint is not None,
+    )
     refuse(
         [*problems, *keyed.problems, *encryption.problems, *boot.problems, *lock_problems],
         state,
         request.profile,
     )
     check_flash_is_given(request)
-    check_signed(request)
+    check_signed(request, boot.placed)
     burns = [*keyed.steps, *(config_steps(state) if target.encrypts else ())]
     flash = flash_steps(request.regions, enciphered=target.encrypts)
     if target.encrypts and (keyed.steps or encryption.burns or encryption.guard or boot.all or flash):
@@ -250,9 +293,15 @@ def _with_a_key_of_the_device(request: Request, now: Recognition) -> Plan:
     if state.encrypted or flash_key_blocks(state):
         return _again_with_a_key_of_the_device(request, now)
     problems = [*chip_problems(state), *direction_problems(state, profile, request.lock)]
-    if profile.secure_boot:
-        problems.append("a key of the device and secure boot together are left to ESP-IDF's own first boot")
     refuse(problems, state, profile)
+    if profile.secure_boot:
+        raise RefusedError(
+            f"a key of the device and secure boot do not go together here: {profile.value} write-protects RD_DIS before "
+            "the firmware runs, and a key that it makes then could no longer be hidden. Both together are left to "
+            "ESP-IDF's own first boot",
+            board=state.mac,
+            todo=f"drop --device-key, or demand {profile.encryption.value}, the profile without +sbv2",
+        )
     check_flash_is_given(request)
     return made(request, flash_steps(request.regions, enciphered=False), now=now)
 
@@ -264,8 +313,11 @@ def _again_with_a_key_of_the_device(request: Request, now: Recognition) -> Plan:
     if request.by_firmware and now.profile is development:
         check_release_by_firmware(request)
         before = before_release_by_firmware(state)
-        check = (promised(state, before, development),) if before else ()
-        return made(request, (*before, *check, release_by_firmware(state.chip)), now=now)
+        boot = _boot_steps(request, state_after(state, before), locks=True)
+        refuse(boot.problems, state, profile)
+        burns = (*before, *boot.all)
+        check = (promised(state, burns, development),) if burns else ()
+        return made(request, (*burns, *check, release_by_firmware(state.chip)), now=now, remarks=boot.remarks)
     if now.profile is not profile:
         raise RefusedError(
             f"the board is {now.text()}, not {profile.value}, and its flash key is not in the vault",
@@ -279,5 +331,8 @@ def _again_with_a_key_of_the_device(request: Request, now: Recognition) -> Plan:
             board=state.mac,
             todo="update it through its firmware",
         )
-    check_signed(request)
-    return made(request, flash_steps(request.regions, enciphered=False, by_chip=True), now=now)
+    boot = _boot_steps(request, state, locks=False)
+    check_signed(request, boot.placed)
+    check = (promised(state, boot.all, profile),) if boot.all else ()
+    flash = flash_steps(request.regions, enciphered=False, by_chip=True)
+    return made(request, (*boot.all, *flash, *check), now=now, remarks=boot.remarks)

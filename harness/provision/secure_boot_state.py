@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.chips import KEY_PURPOSE_NUMBERS
-from harness.provision.chip_state import ChipState
+from harness.provision.chip_state import ChipState, Download
 from harness.provision.key_blocks import DigestSlot, digest_slots, has_purposes, sharing_protection
 
 SPARED = ("SOFT_DIS_JTAG",)
@@ -47,6 +47,16 @@ def secure_boot_faults(state: ChipState) -> tuple[str, ...]:
     return (f"{state.chip.secure_boot.enable} is set: secure boot is on, and no digest can be read{listed}",)
 
 
+def no_key_is_left(state: ChipState) -> tuple[str, ...]:
+    """Why a chip that verifies will never start anything again; empty: it trusts a key, or can still be given one."""
+    if not secure_boot_is_on(state):
+        return ()
+    slots = digest_slots(state)
+    if any(slot.trusted or not (slot.revoked or slot.used) for slot in slots):
+        return ()
+    return secure_boot_faults(state)
+
+
 def missing_for_secure_boot(state: ChipState) -> tuple[str, ...]:
     """What Espressif's workflow burns for secure boot v2 and this chip does not have, fuse by fuse.
 
@@ -80,6 +90,22 @@ def missing_for_secure_boot(state: ChipState) -> tuple[str, ...]:
         if slot.block is None and not slot.revoked
     ]
     return tuple(missing)
+
+
+def open_behind_lock(state: ChipState) -> tuple[str, ...]:
+    """The revocations that a locked chip lacks although nothing is in their slots: no plan can burn them any more.
+
+    IDF's app does, at its next start; see ``secure_boot_v2_check()`` of ESP-IDF v5.5.5.
+    """
+    info, boot = state.security_info, state.chip.secure_boot
+    if info is None or state.download is not Download.SECURE:
+        return ()
+    return tuple(
+        fuse
+        for slot, (fuse, purpose) in enumerate(zip(boot.revoke, boot.digest_purposes, strict=True))
+        if not info.flags >> (_FIRST_REVOCATION_FLAG + slot) & 1
+        and KEY_PURPOSE_NUMBERS[purpose] not in info.key_purposes
+    )
 
 
 def locked_disagreements(state: ChipState, digests: Mapping[str, str], *, on: bool) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ front of the flash: a run that is cut off in between leaves a board that does no
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.provision.boot_keys import BootDigest
 from harness.provision.chip_state import ChipState, KeyBlock
@@ -24,8 +24,7 @@ from harness.provision.key_blocks import (
     sharing_protection,
     write_disable_bit,
 )
-from harness.provision.profile import Profile
-from harness.provision.secure_boot_state import SPARED, secure_boot_is_on
+from harness.provision.secure_boot_state import SPARED, secure_boot_is_on, trusted_slots
 from harness.provision.steps import BurnDigest, BurnFuses, ProtectKey, Step, WriteProtect
 from harness.vault.intent import Intent
 
@@ -53,6 +52,15 @@ class BootSteps:
     def all(self) -> tuple[Step, ...]:
         return (*self.digests, *self.enable, *self.closing)
 
+    @property
+    def placed(self) -> frozenset[bytes]:
+        """Whole digests of the keys that are burned."""
+        return frozenset(bytes.fromhex(step.digest) for step in self.digests if isinstance(step, BurnDigest))
+
+    def problems_become_remarks(self) -> BootSteps:
+        """For a chip that verifies already and is not locked: what can be burned is burned, the rest is said."""
+        return replace(self, problems=(), remarks=(*self.remarks, *self.problems))
+
 
 def secure_boot_steps(
     state: ChipState,
@@ -63,6 +71,9 @@ def secure_boot_steps(
     aggressive_revoke: bool = False,
 ) -> BootSteps:
     """What is still to burn so that the ROM trusts exactly the keys in `digests`.
+
+    On a chip that verifies already, whoever turned it on, that is what is missing; a key that has no place any more
+    is left out there, since the chip boots with another. What cannot be burned is a problem, and not among the steps.
 
     Args:
         state: after the burns of flash encryption that come first.
@@ -77,7 +88,8 @@ def secure_boot_steps(
         placed = _place(state, digests, intent)
     problems += placed.problems
     remarks = list(placed.remarks)
-    burned = [] if secure_boot_is_on(state) else [(boot.enable, 1)]
+    on = secure_boot_is_on(state)
+    burned = [] if on else [(boot.enable, 1)]
     with_it, spared = _burned_with(state)
     remarks += spared
     sha384 = boot.sha384_enable
@@ -86,7 +98,12 @@ def secure_boot_steps(
             f"{sha384} is set: the ROM verifies P-384 signatures over SHA-384 only, and these keys make none"
         )
     if sha384 is not None and any(each.sha384 for each in digests) and not state.is_set(sha384):
-        with_it.insert(0, (sha384, 1))
+        if on and any(slot.trusted and not _holds_one(slot, digests, state) for slot in digest_slots(state)):
+            problems.append(
+                f"{sha384} is not set, and with it another key that the chip trusts would be void"
+            )
+        else:
+            with_it.insert(0, (sha384, 1))
     if aggressive_revoke:
         if boot.aggressive_revoke is None:
             problems.append(f"{chip.title} has no aggressive revocation: it has one digest slot")
@@ -100,6 +117,10 @@ def secure_boot_steps(
         for name, _ in (*burned, *with_it, *revoked)
         if name in state.write_protected
     ]
+    burned, with_it, revoked = (
+        [each for each in group if each[0] not in state.write_protected]
+        for group in (burned, with_it, revoked)
+    )
     enable: list[Step] = []
     if burned:
         enable.append(BurnFuses(tuple(burned), "secure boot on, for good"))
@@ -113,6 +134,7 @@ def secure_boot_steps(
             continue
         if "WR_DIS" in state.write_protected:
             problems.append(f"WR_DIS is write-protected: {fuse} cannot be frozen")
+            continue
         closing.append(WriteProtect(fuse, sharing_protection(chip, fuse)))
     if revoked:
         closing.append(BurnFuses(tuple(revoked), "digest slots without a key"))
@@ -144,20 +166,6 @@ def freezes(state: ChipState, fuses: Sequence[str]) -> tuple[list[str], list[str
     return freezing, remarks
 
 
-def still_to_freeze(state: ChipState, profile: Profile) -> BootSteps:
-    """What could not be frozen when secure boot was turned on, because release still needed it; then it is burned now."""
-    chip = state.chip
-    if profile.encryption is not Profile.RELEASE:
-        return BootSteps()
-    freezing = [
-        fuse
-        for fuse in freezes(state, chip.secure_boot.also_write_protect)[0]
-        if fuse not in state.write_protected
-        and any(other in chip.fuses.release for other in sharing_protection(chip, fuse))
-    ]
-    return BootSteps(closing=tuple(WriteProtect(fuse, sharing_protection(chip, fuse)) for fuse in freezing))
-
-
 @dataclass(frozen=True, slots=True)
 class _Placement:
     steps: list[Step]
@@ -184,6 +192,8 @@ def _place(state: ChipState, digests: Sequence[BootDigest], intent: Intent | Non
         there = next((s for s in ours if s.block is not None and holds(s.block, digest, chip)), None)
         if there is not None and there.block is not None:
             _keep(state, there, there.block, digest, placed)
+        elif secure_boot_is_on(state) and _has_no_place(state, slots[digest.slot]):
+            continue  # the plan says that the board does not trust it
         elif slots[digest.slot].revoked:
             placed.problems.append(
                 f"{chip.secure_boot.revoke[digest.slot]} is burned: a boot key in slot {digest.slot} is not accepted"
@@ -209,6 +219,8 @@ def _foreign(
         return None
     if intent is not None and block.name in intent.all_blocks and block.coding_errors:
         return f"{block.name} was half burned and is the only one: this board is sacrificed"
+    if secure_boot_is_on(state):
+        return trusts_another(slot)
     given = next((each for each in digests if each.slot == slot.number), None)
     other = f"not that of {given.name}" if given is not None else "for which no key was given"
     digest = f" {block.digest[:16]}…" if block.digest else ""
@@ -231,6 +243,8 @@ def _keep(
     state: ChipState, slot: DigestSlot, block: KeyBlock, digest: BootDigest, placed: _Placement
 ) -> None:
     """The digest is in a block with a digest's purpose: only protections may be missing."""
+    if slot.revoked and secure_boot_is_on(state):
+        return
     if slot.revoked:
         fuse = state.chip.secure_boot.revoke[slot.number]
         placed.problems.append(f"{fuse} is burned: boot key {digest.name} in {block.name} is not accepted")
@@ -248,6 +262,7 @@ def _keep(
     if block.writeable or purpose:
         if "WR_DIS" in state.write_protected:
             placed.problems.append(f"WR_DIS is write-protected: {block.name} cannot be protected any more")
+            return
         why = "a digest that was left open"
         placed.steps.append(ProtectKey(block.name, False, block.writeable, purpose, why))
 
@@ -334,6 +349,41 @@ def _revocations(state: ChipState, digests: Sequence[BootDigest]) -> list[tuple[
         for number, fuse in enumerate(chip.secure_boot.revoke)
         if number not in kept | placed and not state.is_set(fuse)
     ]
+
+
+def also_trusted(state: ChipState, digests: Collection[str]) -> tuple[str, ...]:
+    """The slots of a chip that verifies whose keys are none of `digests` (32 bytes each, hexadecimal), in words."""
+    if not secure_boot_is_on(state):
+        return ()
+    known = {digest[: 2 * state.chip.secure_boot.digest_size_bytes] for digest in digests}
+    return tuple(
+        trusts_another(slot)
+        for slot in trusted_slots(state)
+        if slot.block is not None and slot.block.digest not in known
+    )
+
+
+def trusts_another(slot: DigestSlot) -> str:
+    """That a slot's key counts, although nobody has given it."""
+    assert slot.block is not None
+    digest = f"{slot.block.digest[:16]}…" if slot.block.digest else "a key"
+    return (
+        f"slot {slot.number} also trusts {digest} ({slot.block.name}), which no key of the entry has: name that key, "
+        "or revoke the slot"
+    )
+
+
+def _has_no_place(state: ChipState, slot: DigestSlot) -> bool:
+    """No digest can be burned for this slot any more."""
+    if slot.revoked or slot.used or "WR_DIS" in state.write_protected:
+        return True
+    if slot.block is not None:
+        return not slot.block.writeable
+    return not any(block.unused for block in free_blocks(state, for_flash_key=False))
+
+
+def _holds_one(slot: DigestSlot, digests: Sequence[BootDigest], state: ChipState) -> bool:
+    return any(_is_in(slot, each, state) for each in digests)
 
 
 def _is_in(slot: DigestSlot, digest: BootDigest, state: ChipState) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,21 @@ def test_what_was_promised_is_what_the_firmware_reads(lab: Lab, chip: str, profi
     lying = Running.from_fields({**done.running.fields, "fuses": blank})
     with pytest.raises(BoardError, match="its firmware reads other eFuses than plan"):
         require_promised(board, done.plan, lying)
+    again = make_plan(board, Demand(profile), lab.home, say=QUIET).plan
+    assert "its firmware read other eFuses than were promised" in again.text()
+
+
+def test_a_verdict_says_which_key_the_board_trusts_besides_those_of_its_entry(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = lab.throwaway("esp32c3")
+    demand = Demand(Profile.OPEN_SBV2)
+    prepared(lab, board, demand)
+    consent = Consent(TwinEntry(chip="esp32c3"))
+    verdict = run_main_job(board, demand, consent, lab.home, say=QUIET)
+    assert not any("also trusts" in mark for mark in verdict.marks)
+    planned = make_plan(board, demand, lab.home, say=QUIET)
+    unnamed = replace(planned, plan=replace(planned.plan, digests=(), steps=()))
+    monkeypatch.setattr("harness.main_job.make_plan", lambda *_, **__: unnamed)
+    verdict = run_main_job(board, demand, consent, lab.home, say=QUIET)
+    assert any("slot 0 also trusts" in line for line in verdict.lines())

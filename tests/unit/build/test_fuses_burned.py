@@ -10,7 +10,7 @@ from idf_folder import DATA
 
 from harness.build.fuses_burned import APP, BOOTLOADER, SelfBurns, frozen_at_start, self_burns
 from harness.build.idf_build_folder import options_from_json
-from harness.chips import CHIPS
+from harness.chips import CHIPS, Chip
 from harness.provision.profile import Profile
 
 FE = {"CONFIG_SECURE_FLASH_ENC_ENABLED": "y"}
@@ -70,6 +70,21 @@ def test_secure_boot_goes_as_far_as_release() -> None:
         burn.by
         for burn in self_burns(config("secure-boot"), "esp32c3", encrypted=True, secure_boot=True).burns
     }
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)
+def test_the_app_closes_digest_slots_that_the_bootloader_found_no_time_for(chip: Chip) -> None:
+    slots = set(chip.secure_boot.revoke)
+    on = self_burns(SECURE_BOOT, chip.name, secure_boot=True)
+    assert fuses(on, APP) >= slots
+    assert not fuses(self_burns(SECURE_BOOT, chip.name, secure_boot=True, burned=slots)) & slots
+    allowed = {**SECURE_BOOT, "CONFIG_SECURE_BOOT_ALLOW_UNUSED_DIGEST_SLOTS": "y"}
+    for spared in (
+        self_burns(allowed, chip.name, secure_boot=True),
+        self_burns(SECURE_BOOT, chip.name),
+        self_burns(RELEASE, chip.name, secure_boot=True),
+    ):
+        assert not fuses(spared, APP) & slots
 
 
 def test_without_an_sdkconfig_nothing_is_known_and_consent_must_reach_release() -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fuse_bench import MAC, Bench, boot_key, burns_of, firmware, signed
 
-from harness.chips import ESP32, ESP32C3, ESP32C5, ESP32P4
+from harness.chips import CHIPS, ESP32, ESP32C3, ESP32C5, ESP32P4
 from harness.errors import RefusedError, UsageError
+from harness.firmware import burned_by_itself
 from harness.provision import Lock, Profile, profile_of
 from harness.provision.boot_keys import BootDigest
-from harness.provision.steps import BurnDigest, ConfirmFuses, ReadBack, WriteFlash
+from harness.provision.firmware_steps import lock_of_release
+from harness.provision.secure_boot_steps import also_trusted
+from harness.provision.steps import BurnDigest, BurnFuses, ConfirmFuses, ReadBack, WriteFlash
 
 BOTH = pytest.mark.parametrize("chip", [ESP32, ESP32C3], ids=lambda chip: chip.name)
 
@@ -316,11 +321,149 @@ def test_an_old_esp32_cannot_verify_and_is_refused_with_the_reason(bench):
         bench(ESP32, revision=100).plan(Profile.OPEN_SBV2)
 
 
-def test_a_board_that_somebody_else_left_loose_is_used_as_it_is_and_what_is_missing_is_said(bench):
-    here = bench(ESP32C3)
+def turned_on_by_somebody_else(here: Bench, *keys: BootDigest) -> None:
+    """The digests and the fuse, and nothing else of Espressif's workflow."""
+    boot = here.chip.secure_boot
     with here.board.quietly():
-        here.board.burner().burn_key("BLOCK_KEY0", "SECURE_BOOT_DIGEST0", boot_key(0).digest)
-    here.board.set_fuses(SECURE_BOOT_EN=1)
+        for key in keys or (boot_key(0),):
+            place = ("BLOCK2", "secure_boot_v2") if here.chip is ESP32 else (f"BLOCK_KEY{key.slot + 2}",)
+            purpose = boot.digest_purposes[key.slot] if boot.digest_purposes else None
+            here.board.burner().burn_key(place[-1], purpose, key.digest)
+    here.board.set_fuses(**{boot.enable: 1})
+
+
+@pytest.mark.parametrize(
+    ("chip", "first", "lock", "burns"),
+    [
+        (ESP32C3, Profile.OPEN, Lock.SECURE_DOWNLOAD, [*C3_BOOT_ALONE[2:], "lock ENABLE_SECURITY_DOWNLOAD"]),
+        (ESP32C3, Profile.DEVELOPMENT, Lock.NONE, C3_BOOT_ALONE[2:]),
+        (ESP32C3, Profile.RELEASE, Lock.NONE, C3_BOOT[2:]),
+        (ESP32C3, Profile.RELEASE, Lock.SECURE_DOWNLOAD, [*C3_BOOT[2:], "lock ENABLE_SECURITY_DOWNLOAD"]),
+        (ESP32, Profile.OPEN, Lock.NONE, ESP32_BOOT_ALONE[2:]),
+        (ESP32, Profile.RELEASE, Lock.DOWNLOAD_OFF, [ESP32_BOOT[2], "lock UART_DOWNLOAD_DIS FINAL"]),
+    ],
+)
+def test_what_somebody_else_left_out_of_secure_boot_is_burned_before_the_lock(
+    bench, chip, first, lock, burns
+):
+    here = bench(chip)
+    here.run(first, Lock.NONE)
+    turned_on_by_somebody_else(here)
+    plan = here.plan(Profile.of(first, secure_boot=True), lock)
+    assert burns_of(plan) == burns
+    assert "not as Espressif's workflow" not in plan.text()
+    here.carry_out(plan)
+    assert here.plan(Profile.of(first, secure_boot=True), lock, regions=()).empty
+    with here.board.quietly():
+        assert profile_of(here.board.burner().state()).missing_boot == ()
+
+
+def test_a_board_in_release_is_completed_before_its_firmware_locks_it(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.RELEASE, Lock.NONE)
+    turned_on_by_somebody_else(here)
+    burns = burns_of(here.plan(Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD, by_firmware=True))
+    assert burns[:-1] == C3_BOOT[2:]
+    assert "esp_efuse_enable_rom_secure_download_mode()" in burns[-1]
+
+
+@pytest.mark.parametrize(
+    ("chip", "frozen", "lock"),
+    [
+        (ESP32C3, "DIS_PAD_JTAG", Lock.SECURE_DOWNLOAD),
+        (ESP32C3, "SECURE_BOOT_KEY_REVOKE1", Lock.SECURE_DOWNLOAD),
+        (ESP32, "WR_DIS", Lock.DOWNLOAD_OFF),
+    ],
+)
+def test_what_of_secure_boot_cannot_be_burned_any_more_is_said_and_refuses_the_lock(
+    bench, chip, frozen, lock
+):
+    here = bench(chip)
+    turned_on_by_somebody_else(here)
+    here.board.protect(frozen)
+    plan = here.plan(Profile.OPEN_SBV2)
+    assert f"note: {frozen} is write-protected" in plan.text()
+    assert "note: secure boot is not as Espressif's workflow leaves it" in plan.text()
+    assert frozen not in " ".join(burns_of(plan))
+    here.carry_out(plan)
+    assert here.plan(Profile.OPEN_SBV2).burns == ()
+    with pytest.raises(RefusedError, match=f"{frozen} is write-protected"):
+        here.plan(Profile.OPEN_SBV2, lock)
+
+
+def test_a_key_that_the_entry_does_not_name_is_said_and_refuses_the_lock(bench):
+    here = bench(ESP32C3)
+    here.boot_keys = (boot_key(0), boot_key(1))
+    here.run(Profile.RELEASE_SBV2, Lock.NONE)
+    only = {"digests": (boot_key(0),)}
+    said = f"slot 1 also trusts {boot_key(1).digest.hex()[:16]}… (BLOCK_KEY2), which no key of the entry has"
+    plan = here.plan(Profile.RELEASE_SBV2, Lock.NONE, **only)
+    assert plan.empty
+    assert f"note: {said}" in plan.text()
+    assert also_trusted(here.look(), [digest for _, digest, _ in plan.digests])[0].startswith(said)
+    assert also_trusted(here.look(), [key.digest.hex() for key in here.boot_keys]) == ()
+    for by_firmware in (False, True):
+        with pytest.raises(RefusedError) as refusal:
+            here.plan(Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD, by_firmware=by_firmware, **only)
+        assert said in str(refusal.value)
+    assert here.plan(Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD).burns
+    here.board.set_fuses(SECURE_BOOT_KEY_REVOKE1=1)
+    assert here.plan(Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD, **only).burns
+    # Revoked, and given all the same: it counts no more, and the other one still does.
+    assert "boot key 1 is not one that the board trusts" in here.plan(Profile.RELEASE_SBV2).text()
+
+
+def test_another_key_goes_into_a_slot_that_was_left_open(bench):
+    here = bench(ESP32C3)
+    turned_on_by_somebody_else(here)
+    here.boot_keys = (boot_key(0), boot_key(1))
+    burns = burns_of(here.plan(Profile.OPEN_SBV2))
+    assert burns[0] == "digest BLOCK_KEY0 SECURE_BOOT_DIGEST1"
+    assert burns[-1] == "SECURE_BOOT_KEY_REVOKE2=1"
+
+
+@pytest.mark.parametrize("profile", [Profile.OPEN_SBV2, Profile.RELEASE_SBV2])
+def test_a_board_without_a_key_that_counts_is_lost_whatever_signed_its_images(bench, profile):
+    here = bench(ESP32C3)
+    here.run(profile, Lock.NONE)
+    here.board.set_fuses(SECURE_BOOT_KEY_REVOKE0=1)
+    for regions in (here.regions, firmware(ESP32C3)):
+        with pytest.raises(
+            RefusedError, match=r"no boot key is trusted any more: .* no key can help"
+        ) as said:
+            here.plan(profile, regions=regions, reflash=True)
+        assert "(slot 0) is revoked" in str(said.value)
+
+
+@pytest.mark.parametrize("first", [Profile.CIPHERTEXT_ONLY, Profile.CIPHERTEXT_ONLY_SBV2, Profile.RELEASE])
+def test_the_firmwares_own_step_starts_from_development_only(bench, first):
+    here = bench(ESP32C3)
+    here.run(first, Lock.NONE)
+    with pytest.raises(
+        RefusedError, match=f"starts from development, .* it is {re.escape(first.value)}"
+    ) as refusal:
+        here.plan(Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD, by_firmware=True)
+    assert refusal.value.todo.startswith("leave out --by-firmware")
+    assert here.plan(Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD).burns
+
+
+def test_a_key_of_the_device_with_secure_boot_is_refused_with_the_reason_and_what_to_do(bench):
+    with pytest.raises(RefusedError, match="write-protects RD_DIS before the firmware runs") as refusal:
+        bench(ESP32C3).plan(Profile.DEVELOPMENT_SBV2, device_key=True)
+    assert refusal.value.todo == ("drop --device-key, or demand development, the profile without +sbv2")
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)
+def test_no_fuse_is_listed_twice_where_the_firmware_burns_release(bench, chip):
+    lock = lock_of_release(chip)
+    steps = bench(chip).plan(Profile.RELEASE_SBV2, lock, by_firmware=True).steps
+    names = [name for step in steps if isinstance(step, BurnFuses) for name, _ in step.fuses]
+    assert len(names) == len(set(names))
+
+
+def test_a_board_that_somebody_else_left_loose_is_known_and_what_is_missing_is_said(bench):
+    here = bench(ESP32C3)
+    turned_on_by_somebody_else(here)
     found = profile_of(here.look())
     assert found.profile is Profile.OPEN_SBV2
     missing = " | ".join(found.missing_boot)
@@ -332,9 +475,6 @@ def test_a_board_that_somebody_else_left_loose_is_used_as_it_is_and_what_is_miss
         "SOFT_DIS_JTAG",
     ):
         assert fuse in missing
-    plan = here.plan(Profile.OPEN_SBV2)
-    assert plan.burns == ()
-    assert "not as Espressif's workflow leaves it: RD_DIS is not write-protected" in plan.text()
 
 
 def test_secure_boot_with_every_digest_revoked_boots_nothing_and_is_no_profile(bench):
@@ -426,3 +566,63 @@ def test_what_release_still_needs_is_frozen_only_with_release(bench):
     assert burns_of(here.plan(Profile.RELEASE_SBV2, Lock.NONE))[-1] == "write-protect SECURE_BOOT_SHA384_EN"
     here.run(Profile.RELEASE_SBV2, Lock.NONE)
     assert profile_of(here.look()).missing_boot == ()
+
+
+# What the firmware burns by itself
+
+
+def by_itself(here: Bench, profile: Profile, lock: Lock = Lock.NONE, **more: bool) -> set[str]:
+    """Of an app that ESP-IDF configured for secure boot and release, with every default."""
+    app = SimpleNamespace(
+        chip=here.chip,
+        sdkconfig={
+            f"CONFIG_{option}": "y"
+            for option in (
+                "SECURE_BOOT",
+                "SECURE_BOOT_V2_ENABLED",
+                "SECURE_FLASH_ENC_ENABLED",
+                "SECURE_FLASH_ENCRYPTION_MODE_RELEASE",
+            )
+        },
+    )
+    return {burn.fuse for burn in burned_by_itself(app, here.look(), profile, lock, **more).burns}
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)
+def test_what_the_plan_burns_the_firmware_does_not_burn_again(bench, chip):
+    assert by_itself(bench(chip), Profile.RELEASE_SBV2) == set()
+
+
+def test_what_the_plan_cannot_freeze_yet_the_firmware_freezes(bench):
+    here = bench(ESP32C5)
+    frozen = "WR_DIS of SECURE_BOOT_SHA384_EN"
+    assert frozen in by_itself(here, Profile.DEVELOPMENT_SBV2)
+    assert frozen in by_itself(here, Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD, by_firmware=True)
+    here.board.protect("SECURE_BOOT_SHA384_EN")
+    assert frozen not in by_itself(here, Profile.DEVELOPMENT_SBV2)
+
+
+def test_slots_that_were_locked_open_are_closed_by_the_firmware(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.RELEASE, Lock.NONE)
+    turned_on_by_somebody_else(here)
+    assert by_itself(here, Profile.RELEASE_SBV2) == set()
+    here.board.set_fuses(ENABLE_SECURITY_DOWNLOAD=1)
+    assert by_itself(here, Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD) == {
+        "SECURE_BOOT_KEY_REVOKE1",
+        "SECURE_BOOT_KEY_REVOKE2",
+    }
+
+
+def test_a_promise_that_was_found_broken_is_said_until_something_is_burned(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.OPEN_SBV2)
+    here.records.note_differences(MAC, ("SECURE_BOOT_KEY_REVOKE1 is 1, not 0",))
+    said = "read other eFuses than were promised, and nothing was burned since: SECURE_BOOT_KEY_REVOKE1 is"
+    plan = here.plan(Profile.OPEN_SBV2, regions=())
+    assert plan.empty
+    assert said in plan.text()
+    here.run(Profile.OPEN_SBV2)
+    assert said in here.plan(Profile.OPEN_SBV2).text()
+    here.run(Profile.OPEN_SBV2, Lock.SECURE_DOWNLOAD)
+    assert said not in here.plan(Profile.OPEN_SBV2, Lock.SECURE_DOWNLOAD).text()

@@ -25,7 +25,7 @@ from harness.provision.key_blocks import (
     write_disable_bit,
 )
 from harness.provision.profile import Profile
-from harness.provision.secure_boot_state import SPARED, secure_boot_is_on
+from harness.provision.secure_boot_state import SPARED, secure_boot_is_on, trusted_slots
 from harness.provision.steps import BurnDigest, BurnFuses, ProtectKey, Step, WriteProtect
 from harness.vault.intent import Intent
 
@@ -185,7 +185,7 @@ def _place(state: ChipState, digests: Sequence[BootDigest], intent: Intent | Non
         if there is not None and there.block is not None:
             _keep(state, there, there.block, digest, placed)
         elif slots[digest.slot].revoked:
-            placed.problems.append(
+            (placed.remarks if _has_been_rotated(state) else placed.problems).append(
                 f"{chip.secure_boot.revoke[digest.slot]} is burned: a boot key in slot {digest.slot} is not accepted"
             )
         elif not slots[digest.slot].used or _may_go_on(state, slots[digest.slot], intent):
@@ -233,7 +233,9 @@ def _keep(
     """The digest is in a block with a digest's purpose: only protections may be missing."""
     if slot.revoked:
         fuse = state.chip.secure_boot.revoke[slot.number]
-        placed.problems.append(f"{fuse} is burned: boot key {digest.name} in {block.name} is not accepted")
+        # A board that was rotated away from this key has another; its entry may still name both.
+        said = placed.remarks if _has_been_rotated(state) else placed.problems
+        said.append(f"{fuse} is burned: boot key {digest.name} in {block.name} is not accepted")
         return
     if block.coding_errors == -1:
         placed.problems.append(
@@ -250,6 +252,11 @@ def _keep(
             placed.problems.append(f"WR_DIS is write-protected: {block.name} cannot be protected any more")
         why = "a digest that was left open"
         placed.steps.append(ProtectKey(block.name, False, block.writeable, purpose, why))
+
+
+def _has_been_rotated(state: ChipState) -> bool:
+    """Secure boot is on, and a key that is not revoked is trusted: a revoked one is no obstacle."""
+    return secure_boot_is_on(state) and bool(trusted_slots(state))
 
 
 def _burn(

@@ -84,7 +84,7 @@ def check_flash_is_given(request: Request) -> None:
         )
 
 
-def check_signed(request: Request) -> None:
+def check_signed(request: Request, *, todo: str = "sign it with a boot key of this board") -> None:
     """Every image that goes to a board with secure boot must be signed with a key that its ROM will accept.
 
     Raises:
@@ -113,11 +113,11 @@ def check_signed(request: Request) -> None:
                 todo="build it again, and sign it",
             ) from error
         if not any(digest in trusted for digest in found):
-            raise _untrusted(request, region, found, trusted)
+            raise _untrusted(request, region, found, trusted, todo)
 
 
 def _untrusted(
-    request: Request, region: FlashRegion, found: tuple[bytes, ...], trusted: frozenset[bytes]
+    request: Request, region: FlashRegion, found: tuple[bytes, ...], trusted: frozenset[bytes], todo: str
 ) -> RefusedError:
     size = request.state.chip.secure_boot.digest_size_bytes
     signed = (
@@ -130,7 +130,7 @@ def _untrusted(
         f"{region.name} at {region.offset:#x} {signed}; the board will trust {wanted}…. With secure boot it would "
         "never boot. Nothing was burned",
         board=request.state.mac,
-        todo="sign it with a boot key of this board",
+        todo=todo,
     )
 
 

@@ -433,9 +433,9 @@ class _Run:
             for slot in trusted_slots(self._state)
             if slot.block is not None and slot.block.digest is not None
         }
-        if self.plan.state.download is not Download.OPEN:
+        if self.plan.state.download is not Download.OPEN and self._earlier is not None:
             # The chip does not tell any more which of them it trusts; the record was written when it did.
-            return ()
+            return tuple((int(slot), digest) for slot, digest in self._earlier.digests.items())
         revoked = {slot.number for slot in digest_slots(self._state) if slot.revoked}
         size = 2 * self.chip.secure_boot.digest_size_bytes
         return tuple(

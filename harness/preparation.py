@@ -20,6 +20,8 @@ from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.network.update_path import NO_NETWORK
 from harness.provision.chip_state import ChipState, Download, unreachable_state
 from harness.provision.consent import check_consent
+from harness.provision.consumables import Resource
+from harness.provision.consumption_ledger import ConsumptionLedger
 from harness.provision.device_record import DeviceRecord
 from harness.provision.execute import StepEvent, carry_out
 from harness.provision.key_blocks import flash_key_blocks
@@ -30,6 +32,7 @@ from harness.provision.promise import Difference, broken_promises, last_promise
 from harness.provision.proven import require_key, saying_what_became_of, with_key_notes
 from harness.provision.recognition import profile_of
 from harness.provision.region import FlashRegion
+from harness.provision.revocation import revoked_by
 from harness.provision.saved_flash import FOLDER as SAVED_FOLDER
 from harness.provision.saved_flash import SavedFlashes, save_before_overwrite
 from harness.provision.steps import FirmwareCommand
@@ -67,6 +70,8 @@ class Demand:
     """The device makes its flash key itself, at its first start; no update can ever be enciphered on a host."""
     aggressive_revoke: bool = False
     """Burn SECURE_BOOT_AGGRESSIVE_REVOKE, which Espressif's workflow has and this one leaves out."""
+    revoke: tuple[int, ...] = ()
+    """Digest slots whose boot keys the board is to trust no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +309,7 @@ def make_plan(
             by_firmware=demand.by_firmware,
             device_key=demand.device_key,
             aggressive_revoke=demand.aggressive_revoke,
+            revoke=demand.revoke,
         )
         plan = with_key_notes(plan, key, board.vault.key_source)
         require_key(plan, key)
@@ -436,6 +442,12 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
             what = re.split(r"[;(:]", event.step.text(), maxsplit=1)[0].strip()
             say.detail(f"{event.number:2d}/{event.total}  {what}")
 
+    revoked = revoked_by(plan)
+    if revoked:
+        what = "".join(f" --revoke {slot}" for slot in revoked)
+        ConsumptionLedger(board.records.folder).note(
+            plan.mac, f"harness provision{what}", {Resource.REVOCATIONS: len(revoked)}
+        )
     guard = burn_guard(board.link, home, board.name) if plan.burns else nullcontext()
     with say.phase("provision", lambda: board.uart_bytes), _called_by_name(board), guard:
         outcome = carry_out(

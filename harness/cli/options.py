@@ -93,8 +93,15 @@ def reflash_option(function: F) -> F:
 
 
 def way_options(function: F) -> F:
-    """``--by-firmware``, ``--device-key``, ``--aggressive-revoke``: how a profile is reached."""
+    """``--by-firmware``, ``--device-key``, ``--aggressive-revoke``, ``--revoke``: how a profile is reached, or kept."""
     for option in (
+        click.option(
+            "--revoke",
+            type=click.IntRange(min=0),
+            multiple=True,
+            metavar="SLOT",
+            help="Trust the boot key in this digest slot no longer, for good; first write what another one signed.",
+        ),
         click.option(
             "--aggressive-revoke",
             is_flag=True,
@@ -128,6 +135,7 @@ def demand_of(
     by_firmware: bool = False,
     device_key: bool = False,
     aggressive_revoke: bool = False,
+    revoke: tuple[int, ...] = (),
 ) -> Demand:
     """What the options of `demand_options` and `firmware_options` ask for."""
     return Demand(
@@ -141,6 +149,7 @@ def demand_of(
         by_firmware=by_firmware,
         device_key=device_key,
         aggressive_revoke=aggressive_revoke,
+        revoke=revoke,
     )
 
 

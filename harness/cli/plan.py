@@ -59,6 +59,7 @@ def plan(
     by_firmware: bool,
     device_key: bool,
     aggressive_revoke: bool,
+    revoke: tuple[int, ...],
     reflash: bool,
     apps: tuple[Path, ...],
     idf: Path | None,
@@ -92,6 +93,7 @@ def plan(
             device_key,
             aggressive_revoke,
             reflash,
+            revoke,
         )
         planned = make_plan(opened, wanted.demand(lab.inventory), lab.home, say=say)
         _keep(lab.home, opened, planned.plan, wanted)
@@ -107,6 +109,7 @@ def plan(
 Examples:
   harness provision --board twin-c3 --profile development
   harness provision --board desk-c3 --plan ID --burn desk-c3    exactly the plan that was printed
+  harness provision --board desk-c3 --profile release+sbv2 --revoke 0 --burn desk-c3
 """,
 )
 @click.option("--board", metavar="NAME", help="Board of boards.yaml (with --plan: that of the plan).")
@@ -130,6 +133,7 @@ def provision(
     by_firmware: bool,
     device_key: bool,
     aggressive_revoke: bool,
+    revoke: tuple[int, ...],
     reflash: bool,
     apps: tuple[Path, ...],
     idf: Path | None,
@@ -160,6 +164,7 @@ def provision(
         device_key,
         aggressive_revoke,
         reflash,
+        revoke,
     )
     if plan_id:
         stored = _stored(Home.of_user(), plan_id)
@@ -232,6 +237,7 @@ class _Wanted:
     device_key: bool = False
     aggressive_revoke: bool = False
     reflash: bool = False
+    revoke: tuple[int, ...] = ()
 
     def demand(self, inventory: Inventory) -> Demand:
         return demand_of(
@@ -246,6 +252,7 @@ class _Wanted:
             device_key=self.device_key,
             aggressive_revoke=self.aggressive_revoke,
             reflash=self.reflash,
+            revoke=self.revoke,
         )
 
 
@@ -304,10 +311,10 @@ def _require_same(plan_id: str, stored: _Stored, board: str | None, wanted: _Wan
             )
 
 
-def _shown(value: str | bool | Iterable[str] | None) -> str:
+def _shown(value: str | bool | Iterable[str | int] | None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return value if isinstance(value, str) else ", ".join(value or ()) or "by default"
+    return value if isinstance(value, str) else ", ".join(map(str, value or ())) or "by default"
 
 
 def _stored(home: Home, plan_id: str) -> _Stored:
@@ -367,6 +374,9 @@ def _wanted(note: dict[str, Any]) -> _Wanted:
     }
     if not all(isinstance(value, bool) for value in ways.values()):
         raise ValueError("how the profile is reached is not said with yes or no")
+    revoke = note.get("revoke", [])
+    if not (isinstance(revoke, list) and all(type(slot) is int for slot in revoke)):
+        raise ValueError("revoke is not a list of slots")
     return _Wanted(
         profile,
         lock,
@@ -378,4 +388,5 @@ def _wanted(note: dict[str, Any]) -> _Wanted:
         ways["device_key"],
         ways["aggressive_revoke"],
         ways["reflash"],
+        tuple(revoke),
     )

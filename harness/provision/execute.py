@@ -18,7 +18,7 @@ from harness.formats.flash_encryption import encrypt, pad_to_block
 from harness.provision.canary import check_deciphers, sing
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord, DeviceRecords
-from harness.provision.key_blocks import flash_key_blocks, key_parts
+from harness.provision.key_blocks import digest_slots, flash_key_blocks, key_parts
 from harness.provision.key_proof import proof_by_bootloader
 from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
@@ -429,14 +429,22 @@ class _Run:
         return self.records.read(self.plan.mac)
 
     def _burned_digests(self) -> tuple[tuple[int, str], ...]:
-        """Slot and whole digest of the plan's boot keys, by the slot in which each really lies."""
+        """Slot and whole digest of the plan's boot keys, by the slot in which each really lies; of revoked ones none."""
         where = {
             slot.block.digest: slot.number
             for slot in trusted_slots(self._state)
             if slot.block is not None and slot.block.digest is not None
         }
+        if self.plan.state.download is not Download.OPEN and self._earlier is not None:
+            # The chip does not tell any more which of them it trusts; the record was written when it did.
+            return tuple((int(slot), digest) for slot, digest in self._earlier.digests.items())
+        revoked = {slot.number for slot in digest_slots(self._state) if slot.revoked}
         size = 2 * self.chip.secure_boot.digest_size_bytes
-        return tuple((where.get(digest[:size], slot), digest) for slot, digest, _ in self.plan.digests)
+        return tuple(
+            (where.get(digest[:size], slot), digest)
+            for slot, digest, _ in self.plan.digests
+            if digest[:size] in where or slot not in revoked
+        )
 
     def _in_flash(self, step: WriteFlash) -> bytes:
         """The bytes as they lie in flash; enciphered once per run."""

@@ -84,7 +84,12 @@ def check_flash_is_given(request: Request) -> None:
         )
 
 
-def check_signed(request: Request, placed: frozenset[bytes] = frozenset()) -> None:
+def check_signed(
+    request: Request,
+    placed: frozenset[bytes] = frozenset(),
+    *,
+    todo: str = "sign it with a boot key of this board",
+) -> None:
     """Every image that goes to a board with secure boot must be signed with a key that its ROM will accept.
 
     Args:
@@ -116,11 +121,11 @@ def check_signed(request: Request, placed: frozenset[bytes] = frozenset()) -> No
                 todo="build it again, and sign it",
             ) from error
         if not any(digest in trusted for digest in found):
-            raise _untrusted(request, region, found, trusted)
+            raise _untrusted(request, region, found, trusted, todo)
 
 
 def _untrusted(
-    request: Request, region: FlashRegion, found: tuple[bytes, ...], trusted: frozenset[bytes]
+    request: Request, region: FlashRegion, found: tuple[bytes, ...], trusted: frozenset[bytes], todo: str
 ) -> RefusedError:
     size = request.state.chip.secure_boot.digest_size_bytes
     signed = (
@@ -133,7 +138,7 @@ def _untrusted(
         f"{region.name} at {region.offset:#x} {signed}; the board will trust {wanted}…. With secure boot it would "
         "never boot. Nothing was burned",
         board=request.state.mac,
-        todo="sign it with a boot key of this board",
+        todo=todo,
     )
 
 

@@ -56,6 +56,7 @@ from harness.provision.promise import promised, state_after
 from harness.provision.recognition import Recognition, profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.request import Request, SignersOf, check_request
+from harness.provision.revocation import plan_revocation
 from harness.provision.secure_boot_state import no_key_is_left, secure_boot_is_on
 from harness.provision.secure_boot_steps import BootSteps, secure_boot_steps
 from harness.provision.steps import BurnFuses, FirmwareBurns, FirmwareCommand, Step
@@ -79,6 +80,7 @@ def plan_for(
     aggressive_revoke: bool = False,
     by_firmware: bool = False,
     device_key: bool = False,
+    revoke: Sequence[int] = (),
     signers: SignersOf | None = None,
 ) -> Plan:
     """The plan that brings a board from `state` to `profile`.
@@ -98,6 +100,7 @@ def plan_for(
         by_firmware: the running firmware burns the last steps: release from development by
             ``esp_flash_encryption_set_release_mode()``, or the lock of a board that is in its profile.
         device_key: the firmware makes the flash key itself at its first start; nobody else ever knows it.
+        revoke: digest slots whose boot keys the board is to trust no longer; it is in its profile already.
         signers: reads the signatures on an image; None: as the chip's ROM does.
 
     Raises:
@@ -120,6 +123,7 @@ def plan_for(
         aggressive_revoke=aggressive_revoke,
         by_firmware=by_firmware,
         device_key=device_key,
+        revoke=tuple(revoke),
     )
     plan = _plan(request)
     return plan if firmware is None or not plan.writes else _with_firmware(plan, firmware)
@@ -152,6 +156,8 @@ def _with_firmware(plan: Plan, firmware: FlashedFirmware) -> Plan:
 
 def _plan(request: Request) -> Plan:
     check_request(request)
+    if request.revoke:
+        return plan_revocation(request, _plan)
     state, profile, lock = request.state, request.profile, request.lock
     if state.download is not Download.OPEN:
         return plan_behind_lock(request)

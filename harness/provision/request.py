@@ -40,6 +40,8 @@ class Request:
     """The last burns are left to the running firmware."""
     device_key: bool = False
     """The device makes its flash key itself, at its first start."""
+    revoke: tuple[int, ...] = ()
+    """Digest slots whose boot keys are no longer to be accepted."""
 
     @property
     def vouched(self) -> bool:
@@ -95,6 +97,16 @@ def check_request(request: Request) -> None:
         raise UsageError(
             f"aggressive revocation goes with secure boot, not with {profile.value}",
             todo="leave it out, or demand a profile with +sbv2",
+        )
+    if request.revoke and not profile.secure_boot:
+        raise UsageError(
+            f"a boot key is revoked with secure boot, not with {profile.value}",
+            todo="demand the profile with +sbv2 that the board is in",
+        )
+    if request.revoke and request.by_firmware:
+        raise UsageError(
+            "a boot key is revoked through the ROM: --revoke and --by-firmware do not go together",
+            todo="revoke first, then let the firmware burn the rest",
         )
     if request.device_key and key is not None:
         raise UsageError(

@@ -102,6 +102,9 @@ NOTE = {"format": 1, "board": "virtual", "profile": "release", "lock": None, "pl
         (json.dumps(NOTE), ("--board", "desk"), f"plan {PLAN} is for board virtual, not desk"),
         (json.dumps(NOTE), ("--profile", "development"), "is for profile release, not development"),
         (json.dumps(NOTE), ("--lock", "none"), "is for lock by default, not none"),
+        (json.dumps(NOTE), ("--revoke", "1"), "is for revoke by default, not 1"),
+        (json.dumps(NOTE | {"revoke": [0]}), ("--revoke", "1"), "is for revoke 0, not 1"),
+        (json.dumps(NOTE | {"revoke": ["0"]}), (), "is damaged: revoke is not a list of slots"),
     ],
 )
 def test_a_plan_that_is_damaged_or_for_something_else_is_not_carried_out(

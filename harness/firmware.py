@@ -119,6 +119,7 @@ def burned_by_itself(
     """What `app` burns when it first runs on a board that has been brought into `profile` and `lock` by then."""
     fuses = state.chip.fuses
     burned = [name for name, value in state.fuses.items() if value]
+    burned += [f"WR_DIS of {name}" for name in state.write_protected]
     by_host = not device_key or state.encrypted
     if profile.encrypts and by_host:
         burned += [name for name, _ in fuses.key_config]

@@ -92,6 +92,20 @@ def test_a_build_that_makes_no_key_is_no_way_to_a_key_of_the_device(lab: Lab) ->
         make_plan(board, Demand(Profile.DEVELOPMENT, device_key=True), lab.home, say=QUIET)
 
 
+def test_the_way_from_development_to_release_stays_open_with_secure_boot(lab: Lab) -> None:
+    """ESP32-C5, where an app that was built otherwise freezes a fuse of release at its first start."""
+    board = lab.throwaway("esp32c5")
+    done = prepared(lab, board, Demand(Profile.DEVELOPMENT_SBV2))
+    assert done.running.encryption == "development"
+    state = make_plan(board, Demand(Profile.DEVELOPMENT_SBV2), lab.home, say=QUIET).state
+    assert "XTS_DPA_PSEUDO_LEVEL" not in state.write_protected
+    done = prepared(lab, board, Demand(Profile.RELEASE_SBV2, Lock.NONE))
+    assert (done.running.encryption, done.running.release_ok) == ("release", True)
+    assert {"SECURE_BOOT_SHA384_EN", "XTS_DPA_PSEUDO_LEVEL"} <= make_plan(
+        board, Demand(Profile.RELEASE_SBV2, Lock.NONE), lab.home, say=QUIET
+    ).state.write_protected
+
+
 @pytest.mark.parametrize("chip", ["esp32c3", "esp32"])
 @pytest.mark.parametrize(
     "profile", [Profile.RELEASE_SBV2, Profile.CIPHERTEXT_ONLY], ids=lambda each: each.value

@@ -166,8 +166,9 @@ def test_what_a_plan_has_frozen_the_app_need_not_burn(signed_build: AppDirectory
         ("esp32c5", Profile.RELEASE_SBV2, False),
     ):
         chip = CHIPS[name]
-        state: Any = SimpleNamespace(chip=chip, fuses={}, encrypted=False)
+        fuse = chip.secure_boot.also_write_protect[0]
         app = replace(signed_build, chip=chip)
-        burns = burned_by_itself(app, state, profile, Lock.NONE).burns
-        frozen = f"WR_DIS of {chip.secure_boot.also_write_protect[0]}"
-        assert any((burn.by, burn.fuse) == (APP, frozen) for burn in burns) is left
+        for protected, burns in ((frozenset(), left), (frozenset({fuse}), False)):
+            state: Any = SimpleNamespace(chip=chip, fuses={}, encrypted=False, write_protected=protected)
+            found = burned_by_itself(app, state, profile, Lock.NONE).burns
+            assert any((burn.by, burn.fuse) == (APP, f"WR_DIS of {fuse}") for burn in found) is burns

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fuse_bench import MAC, Bench, boot_key, burns_of, firmware, signed
+from fuse_bench import MAC, Bench, Killed, boot_key, burns_of, firmware, signed
 
 from harness.chips import CHIPS, ESP32, ESP32C3, ESP32C5, ESP32P4
 from harness.errors import RefusedError, UsageError
@@ -356,6 +356,24 @@ def test_what_somebody_else_left_out_of_secure_boot_is_burned_before_the_lock(
     assert here.plan(Profile.of(first, secure_boot=True), lock, regions=()).empty
     with here.board.quietly():
         assert profile_of(here.board.burner().state()).missing_boot == ()
+
+
+def test_a_completion_that_is_cut_off_anywhere_is_gone_on_with(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.RELEASE, Lock.NONE)
+    turned_on_by_somebody_else(here)
+    for cut in range(2, 60, 3):
+        here.board.plug.reset(cut)
+        try:
+            here.run(Profile.RELEASE_SBV2, Lock.NONE)
+        except Killed:
+            continue
+        break
+    here.board.plug.reset(None)
+    assert cut > 2
+    assert profile_of(here.look()).missing_boot == ()
+    assert here.vault.intent(MAC) is None
+    assert here.plan(Profile.RELEASE_SBV2, Lock.NONE).empty
 
 
 def test_a_board_in_release_is_completed_before_its_firmware_locks_it(bench):

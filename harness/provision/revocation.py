@@ -202,7 +202,7 @@ def _remarks(request: Request, kept: Sequence[Partition]) -> tuple[str, ...]:
     left = ", ".join(f"{_name(request, slot)} in slot {slot.number}" for slot in stay)
     return (
         *(f"slot {number} was revoked by the run that was not finished" for number in already),
-        f"afterwards the board trusts {left}, and no other key can ever be added",
+        f"afterwards the board trusts {left}, and no other key",
         *(
             f"{each.label} may hold an image signed only with the revoked key: it would not boot any more; update it "
             "first"

@@ -72,7 +72,8 @@ def test_what_starts_is_written_and_compared_before_the_one_burn_and_recorded_af
     assert dict(next(step for step in plan.steps if isinstance(step, ConfirmFuses)).fuses)[
         "SECURE_BOOT_KEY_REVOKE0"
     ]
-    assert "boot key boot key 0 in slot 0" in plan.text()
+    assert "boot key boot key 0 in slot 0 is not accepted any more" in plan.text()
+    assert "afterwards the board trusts boot key 1 in slot 1, and no other key" in plan.remarks
     assert StoredPlan.from_json(plan.to_json()) == plan
     here.carry_out(plan)
     after = here.look()

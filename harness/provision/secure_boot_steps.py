@@ -195,7 +195,7 @@ def _place(state: ChipState, digests: Sequence[BootDigest], intent: Intent | Non
         elif secure_boot_is_on(state) and _has_no_place(state, slots[digest.slot]):
             continue  # the plan says that the board does not trust it
         elif slots[digest.slot].revoked:
-            (placed.remarks if _has_been_rotated(state) else placed.problems).append(
+            placed.problems.append(
                 f"{chip.secure_boot.revoke[digest.slot]} is burned: a boot key in slot {digest.slot} is not accepted"
             )
         elif not slots[digest.slot].used or _may_go_on(state, slots[digest.slot], intent):
@@ -247,9 +247,7 @@ def _keep(
         return
     if slot.revoked:
         fuse = state.chip.secure_boot.revoke[slot.number]
-        # A board that was rotated away from this key has another; its entry may still name both.
-        said = placed.remarks if _has_been_rotated(state) else placed.problems
-        said.append(f"{fuse} is burned: boot key {digest.name} in {block.name} is not accepted")
+        placed.problems.append(f"{fuse} is burned: boot key {digest.name} in {block.name} is not accepted")
         return
     if block.coding_errors == -1:
         placed.problems.append(
@@ -267,11 +265,6 @@ def _keep(
             return
         why = "a digest that was left open"
         placed.steps.append(ProtectKey(block.name, False, block.writeable, purpose, why))
-
-
-def _has_been_rotated(state: ChipState) -> bool:
-    """Secure boot is on, and a key that is not revoked is trusted: a revoked one is no obstacle."""
-    return secure_boot_is_on(state) and bool(trusted_slots(state))
 
 
 def _burn(

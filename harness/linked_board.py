@@ -18,7 +18,7 @@ from harness.console.inference import Finding, boots_to_json, find, with_finding
 from harness.console.reader import Console
 from harness.dut import HarnessDut
 from harness.errors import BoardError, NotApplicableError, UsageError
-from harness.formats.flash_encryption import decrypt, encrypt
+from harness.formats.flash_encryption import decrypt, encrypt, pad_to_block
 from harness.formats.otadata import OTADATA_SIZE_BYTES, OtaData
 from harness.formats.partition_table import Partition, PartitionTable
 from harness.links.flash_log import END_OF_FLASH_LOG, FlashChange, merged
@@ -248,11 +248,18 @@ class LinkedBoard:
             return False
         return True
 
-    def overwrite(self, offset: int, data: bytes) -> None:
-        """Writes raw bytes at a flash offset (a multiple of 4096) over the UART, as they are, whatever lies there.
+    def overwrite(self, offset: int, data: bytes, *, enciphered: bool = False) -> None:
+        """Writes bytes at a flash offset (a multiple of 4096) over the UART, whatever lies there.
 
         Works as long as UART download is not off; in Secure Download Mode nothing is read back.
+
+        Args:
+            enciphered: encipher them for their place, so that the board reads `data`; else they lie there as they are,
+                and an encrypting board reads noise.
         """
+        key = self._key() if enciphered else None
+        if key is not None:
+            data = encrypt(self.chip.cipher, key, offset, pad_to_block(data))
         otadata = self._known_table().otadata
         with self.rom(only_otadata=otadata is not None and offset == otadata.offset) as session:
             session.write_flash([(offset, data)], force=True)

@@ -264,7 +264,7 @@ def odd_otadata(b: Bench) -> None:
 
 
 def update_after_a_fall_back_boot(b: Bench) -> None:
-    b.board.overwrite(b.board.slot(b.recorder.trace.running).offset, bytes(4096))
+    b.board.overwrite(b.board.slot(b.recorder.trace.running).offset, bytes(4096), enciphered=True)
     b.restart()
     b.update()
     b.reboot()
@@ -280,8 +280,9 @@ def fall_back_from_damage_in_the_middle(b: Bench) -> None:
 def nothing_boots(b: Bench) -> None:
     running = b.board.slot(b.recorder.trace.running)
     other = b.board.other_slot(running.label)
-    b.board.overwrite(other.offset, bytes(SECTOR_BYTES))
-    b.board.overwrite(running.offset, bytes(SECTOR_BYTES))
+    # One key in 256 makes the first byte of an image of noise.
+    b.board.overwrite(other.offset, bytes(SECTOR_BYTES), enciphered=True)
+    b.board.overwrite(running.offset, bytes(SECTOR_BYTES), enciphered=True)
     with b.recorder.step("no app"):
         assert not b.board.watch_boot().app_started
     b.board.overwrite(running.offset, b.confirmed[:SECTOR_BYTES])
@@ -289,7 +290,7 @@ def nothing_boots(b: Bench) -> None:
 
 
 def repair_after_a_fall_back_boot(b: Bench) -> None:
-    b.board.overwrite(b.board.slot(b.recorder.trace.running).offset, bytes(4096))
+    b.board.overwrite(b.board.slot(b.recorder.trace.running).offset, bytes(4096), enciphered=True)
     b.restart()
     b.repair()
     b.repair()

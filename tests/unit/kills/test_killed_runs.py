@@ -40,6 +40,11 @@ BLOCKS = {"c3": [0x70 + 0x20 * number for number in range(6)], "classic": [0x1C]
 RUN_TIMEOUT_S = 60
 
 
+def at_a_terminal() -> None:
+    """What is started in the background ignores SIGINT and would hand that on; at a terminal nothing does."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class Bench:
     """A folder with a boards.yaml and a HARNESS_HOME; its home starts with what earlier tests built."""
@@ -61,6 +66,7 @@ class Bench:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=at_a_terminal,
         )
 
     def provision(self, board: str) -> subprocess.Popen[str]:

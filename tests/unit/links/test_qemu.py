@@ -279,6 +279,11 @@ def test_a_killed_emulator_is_named_with_the_signal(link: QemuLink) -> None:
         read_until(link.port, b"never")
 
 
+def at_a_terminal() -> None:
+    """What is started in the background ignores SIGINT and would hand that on; at a terminal nothing does."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_emulator_does_not_outlive_the_harness(program: Path, tmp_path: Path, number: int) -> None:
     script = textwrap.dedent(
@@ -294,7 +299,9 @@ def test_the_emulator_does_not_outlive_the_harness(program: Path, tmp_path: Path
         """
     )
     command = [sys.executable, "-c", script, str(tmp_path / "s"), str(program)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as harness:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=at_a_terminal
+    ) as harness:
         assert harness.stdout is not None
         pid = int(harness.stdout.readline())
         harness.send_signal(number)

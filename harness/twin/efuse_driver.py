@@ -105,10 +105,6 @@ class EfuseDriver:
         """Sets the WR_DIS bit of a block, or of a field; OK where nothing protects it."""
         return self._set_protection("WR_DIS", self._row(name).write_disable)
 
-    def protect_reading(self, name: str | int) -> int:
-        """Sets the RD_DIS bit of a block, or of a field; OK where nothing protects it."""
-        return self._set_protection("RD_DIS", self._row(name).read_disable)
-
     def set_protection_bit(self, field: str, bit: int) -> int:
         """Sets one bit of ``WR_DIS`` or ``RD_DIS``, as `set_bit` does."""
         return self._set_protection(field, bit)

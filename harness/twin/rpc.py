@@ -39,7 +39,6 @@ INFO_VERSION = 1
 MAX_DATA_BYTES = 16 << 20
 """More than any flash; a request that announces more is not answered but ends the application."""
 
-ERR_INVALID_STATE = 0x103
 ERR_INVALID_SIZE = 0x104
 ERR_NOT_SUPPORTED = 0x106
 

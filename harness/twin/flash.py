@@ -7,10 +7,10 @@ the process.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from harness.twin.half_done import ERASED, SECTOR_BYTES, Extent, erased, programmed
+from harness.twin.half_done import ERASED, SECTOR_BYTES, Extent, erased, programmed, worn
 from harness.twin.operations import FlashFault, Operation, OperationLog, PowerLost
 
 __all__ = ["ERASED", "SECTOR_BYTES", "Flash", "FlashFault", "PowerLost"]
@@ -33,6 +33,8 @@ class Flash:
         self._data = bytearray(self._file.read())
         self.size_bytes = len(self._data)
         self.generation = 0
+        self.stuck: Mapping[int, int] = {}
+        """Bits that cannot be 1 any more, by address: cells that are worn out."""
         self.on_touch: Callable[[str, int, int], None] | None = None
         """Is told of every ``read``, ``write`` and ``erase``, with address and length, before it happens."""
 
@@ -40,6 +42,11 @@ class Flash:
     def ops(self) -> list[Operation]:
         """All operations kept, oldest first."""
         return list(self.operations.since(0))
+
+    @property
+    def content(self) -> memoryview:
+        """All of it, as it is now: for whoever looks at a stored state from outside."""
+        return memoryview(self._data).toreadonly()
 
     def read(self, addr: int, size: int, *, who: str = "") -> bytes:
         """The raw bytes at `addr`.
@@ -100,6 +107,8 @@ class Flash:
         self._file.close()
 
     def _store(self, addr: int, data: bytes) -> None:
+        if self.stuck:
+            data = worn(data, addr, self.stuck)
         self._data[addr : addr + len(data)] = data
         if hasattr(os, "pwrite"):
             os.pwrite(self._file.fileno(), data, addr)

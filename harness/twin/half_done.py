@@ -8,7 +8,7 @@ no order, so that of the page in progress any of them may be missing. eFuse bits
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 SECTOR_BYTES = 0x1000
@@ -66,6 +66,17 @@ def burned(value: int, extent: Extent, size_bytes: int) -> int:
     if extent.mixture is None or done >= size_bytes:
         return sure
     return sure | value & random.Random(extent.mixture).getrandbits(size_bytes * 8)
+
+
+def worn(content: bytes, addr: int, stuck: Mapping[int, int]) -> bytes:
+    """`content` at `addr` as cells keep it of which some cannot be 1: `stuck` gives their bits by address."""
+    hit = {at - addr: bits for at, bits in stuck.items() if addr <= at < addr + len(content)}
+    if not hit:
+        return content
+    kept = bytearray(content)
+    for at, bits in hit.items():
+        kept[at] &= ~bits
+    return bytes(kept)
 
 
 def half_erased(old: bytes, seed: int) -> bytes:

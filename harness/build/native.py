@@ -8,6 +8,7 @@ Same inputs, same bytes: nothing in the images comes from the clock or from wher
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -84,9 +85,19 @@ _IMAGE_FACTS: Mapping[str, _ImageFacts] = {
 def firmware_dir() -> Path:
     """The firmware's sources: inside an installed wheel, or beside the package in a checkout.
 
+    The environment variable HARNESS_FIRMWARE names another folder of the same shape: a handler that somebody changed.
+
     Raises:
         LabError: they are not there.
     """
+    named = os.environ.get("HARNESS_FIRMWARE")
+    if named:
+        if (Path(named) / "native" / "src").is_dir():
+            return Path(named).resolve()
+        raise LabError(
+            f"HARNESS_FIRMWARE is {named}, which does not hold the companion firmware's sources",
+            todo="name a copy of the folder firmware/, or unset it",
+        )
     package = Path(__file__).resolve().parent.parent
     for candidate in (package / "_firmware", package.parent / "firmware"):
         if (candidate / "native" / "src").is_dir():

@@ -49,6 +49,16 @@ Examples:
     "--every-byte", is_flag=True, help="Cut large writes at every byte, not only at pages and samples."
 )
 @click.option(
+    "--sample", type=click.IntRange(min=1), help="At most so many cuts of a sequence (default: all)."
+)
+@click.option(
+    "--max-violations",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Of one sequence and process; then the rest of it is not tried.",
+)
+@click.option(
     "--chains",
     multiple=True,
     metavar="SIZE:COUNT",
@@ -74,6 +84,8 @@ def explore(
     only_list: bool,
     seed: int,
     every_byte: bool,
+    sample: int | None,
+    max_violations: int,
     chains: tuple[str, ...],
     no_sharing: bool,
     jobs: int | None,
@@ -94,7 +106,14 @@ def explore(
             click.echo(f"{sequence.name:<18} {sequence.about}{where}")
         return 0
     say = Say(quiet=as_json)
-    depth = Depth(seed=seed, every_byte=every_byte, share=not no_sharing, jobs=jobs or cores())
+    depth = Depth(
+        seed=seed,
+        every_byte=every_byte,
+        sample=sample,
+        stop_after=max_violations,
+        share=not no_sharing,
+        jobs=jobs or cores(),
+    )
     if chains:
         depth = depth.with_chains(_pairs(chains, "--chains"))
     target = Target(chip, Profile(profile) if profile else None, Lock(lock) if lock else None)

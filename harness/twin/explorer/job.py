@@ -80,6 +80,10 @@ class Job:
     rollback: bool = True
     seed: int = 1
     every_byte: bool = False
+    sample: int | None = None
+    """How many cuts at most, before they are dealt out to shards; None: all."""
+    stop_after: int | None = None
+    """How many violations are enough; None: none."""
     share: bool = True
     """Whether stored states that agree in all that a recovery depends on share its result."""
     shard: tuple[int, int] = (0, 1)

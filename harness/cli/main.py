@@ -13,6 +13,7 @@ from harness.cli.boards import boards
 from harness.cli.build import build
 from harness.cli.doctor import doctor
 from harness.cli.encrypt import encrypt
+from harness.cli.explore import explore
 from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
@@ -52,6 +53,7 @@ def cli() -> None:
 
 for command in (
     run,
+    explore,
     init,
     doctor,
     boards,

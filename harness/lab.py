@@ -166,6 +166,7 @@ class Lab:
             power=power_of(entry, link, self.home, name),
             declared_mac=entry.mac if isinstance(entry, PhysicalEntry) else None,
             fragments=entry.firmware_fragments,
+            sacrificial=isinstance(entry, PhysicalEntry) and entry.sacrificial,
             boot_keys=KeySources.of_entry(entry, base_folder(self.inventory.path)),
             bauds=FlashBauds(self.home.root / "flash-baud") if isinstance(entry, PhysicalEntry) else None,
         )

@@ -188,6 +188,8 @@ static const entry_t COMMANDS[] = {
 #if CONFIG_RAW_OTA_TEST_HOOKS
     {"crash", command_crash, false},
     {"otadata-raw", command_otadata_raw, false},
+    {"cut-at", command_cut_at, false},
+    {"flash-ops", command_flash_ops, false},
 #endif
 };
 

@@ -185,7 +185,7 @@ def _substituted(bench: Bench) -> Exploration:
     )
     right, body = bench.package(NEXT), bench.body(other)
     # It may lie there whole once it was refused, and must never run.
-    bench.know("another image", bench.other(bench.slot_of(FIRST)), body)
+    bench.know("another image", bench.other(bench.slot_of(FIRST)), other)
     return Exploration(_refused(bench, right[:HEADER_BYTES] + body, "body-hash"))
 
 

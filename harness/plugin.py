@@ -22,6 +22,7 @@ from harness.build.app_dir import read_app_dir
 from harness.chips import CHIPS, TWINS
 from harness.console.boot_record import BootRecord
 from harness.console.log_file import BOARD_SIGN, MARK_SIGN
+from harness.console.sanitizer_report import sanitizer_report
 from harness.consumption import Consumption
 from harness.deadline import Deadline, deadline_in
 from harness.dut import HarnessDut
@@ -262,6 +263,8 @@ class Bench:
     broken: str | None = None
     recover: Callable[[], object] = field(default=lambda: None)
     """Flashes the board again, where its UART still allows it."""
+    judged: int = 0
+    """Lines of its log before this one have been searched for reports of a sanitizer."""
 
 
 def _inventory(config: pytest.Config) -> Inventory:
@@ -518,17 +521,40 @@ def boot_record(board: Board) -> BootRecord:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Iterator[None]:
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """A scenario whose question does not arise for this board's app is skipped, with the reason."""
-    with _skipping_what_does_not_apply():
+    with _failing_on_sanitizer_reports(item), _skipping_what_does_not_apply():
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Iterator[None]:
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     """The same for what fixtures ask of a board."""
-    with _skipping_what_does_not_apply():
+    with _failing_on_sanitizer_reports(item), _skipping_what_does_not_apply():
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """What the firmware did after the test's last word still counts."""
+    with _failing_on_sanitizer_reports(item):
+        return (yield)
+
+
+@contextmanager
+def _failing_on_sanitizer_reports(item: pytest.Item) -> Iterator[None]:
+    """What a sanitizer found in the firmware fails the test, whatever else came of it: also where the test itself made
+    the board crash, or was content with a reset."""
+    try:
+        yield
+    finally:
+        bench = getattr(item, "funcargs", {}).get("_bench")
+        if isinstance(bench, Bench) and bench.board is not None:
+            lines = bench.board.console.lines_since(bench.judged)
+            bench.judged = lines[-1].n + 1 if lines else bench.judged
+            found = sanitizer_report(lines)
+            if found is not None:
+                pytest.fail(f"a sanitizer reports from the firmware:\n{found}", pytrace=False)
 
 
 @contextmanager

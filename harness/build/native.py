@@ -29,6 +29,9 @@ from harness.build.compiler import (
     find_compiler,
     identify,
     run_tool,
+    sanitizer_flags,
+    sanitizer_link_flags,
+    sanitizers,
     warnings_are_errors,
 )
 from harness.build.sdkconfig import native_options, parse_sdkconfig, to_header, to_text
@@ -226,7 +229,7 @@ def _build_program(
         command=command,
         identity=identify(command),
         folder=firmware,
-        flags=_compile_flags(config),
+        flags=_compile_flags(firmware, config),
         link_flags=_link_flags(),
         cache=work,
         log=log,
@@ -292,7 +295,7 @@ def _headers_digest(firmware: Path, header: str) -> str:
     return digest.hexdigest()
 
 
-def _compile_flags(config: Path) -> tuple[str, ...]:
+def _compile_flags(firmware: Path, config: Path) -> tuple[str, ...]:
     return (
         "-std=gnu11",
         "-O1",
@@ -303,14 +306,20 @@ def _compile_flags(config: Path) -> tuple[str, ...]:
         "native/include/native_stdio.h",
         *(f"-I{folder}" for folder in _INCLUDES),
         f"-I{config}",
+        *sanitizer_flags(sanitizers(), firmware),
         *extra_flags(),
     )
 
 
 def _link_flags() -> tuple[str, ...]:
-    # A build id or symbols would make the program depend on where it was compiled.
-    plain = ("-Wl,-dead_strip",) if sys.platform == "darwin" else ("-s", "-Wl,--build-id=none")
-    return ("-pthread", *plain, *extra_flags())
+    named = sanitizers()
+    # A build id or symbols would make the program depend on where it was compiled; without symbols a sanitizer's
+    # report is of no use.
+    if sys.platform == "darwin":
+        plain = ["-Wl,-dead_strip"]
+    else:
+        plain = ["-Wl,--build-id=none", *(() if named else ("-s",))]
+    return ("-pthread", *plain, *sanitizer_link_flags(named), *extra_flags())
 
 
 def _description_unit(description: AppDescription) -> Unit:

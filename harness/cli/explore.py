@@ -8,8 +8,21 @@ from typing import Any
 
 import click
 
-from harness.cli.options import chip_option, json_option, open_lab, out_option
+from harness.cli.options import (
+    boards_option,
+    burn_option,
+    chip_option,
+    consent_of,
+    demand_of,
+    firmware_options,
+    json_option,
+    open_lab,
+    out_option,
+    secret_options,
+)
+from harness.cuts.cut import CutResult
 from harness.errors import UsageError
+from harness.explore.board_walk import DEFAULT_COUNT, passed, walk_on, write_walk
 from harness.explore.explorer import Depth, Target, applies, cores, explore_all, replay
 from harness.explore.report import Report, write_report
 from harness.explore.sequences import SEQUENCES, sequences_named
@@ -25,7 +38,13 @@ Examples:
   harness explore                                            all sequences, ESP32-C3, release mode
   harness explore --sequence update --chip esp32 --chains 2:1000
   harness explore --sequence update --cut 17:inside:2048     one cut again, with the whole log
+  harness explore --board desk-c3 --sample 30                a board: weaker cuts, by what its bench has
 """,
+)
+@click.option(
+    "--board",
+    metavar="NAME",
+    help="Board of boards.yaml: a sample of cuts of the kinds that its bench can make. Default: a throwaway twin.",
 )
 @chip_option
 @click.option(
@@ -49,6 +68,16 @@ Examples:
     "--every-byte", is_flag=True, help="Cut large writes at every byte, not only at pages and samples."
 )
 @click.option(
+    "--sample", type=click.IntRange(min=1), help="At most so many cuts of a sequence (default: all)."
+)
+@click.option(
+    "--max-violations",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Of one sequence and process; then the rest of it is not tried.",
+)
+@click.option(
     "--chains",
     multiple=True,
     metavar="SIZE:COUNT",
@@ -64,9 +93,14 @@ Examples:
     "--cut", metavar="CUT", help="Run one cut of one sequence on the board itself, as a report names it."
 )
 @click.option("--chain", metavar="SIZE:NUMBER", help="Run one chain of one sequence, as a report names it.")
+@firmware_options
+@burn_option
+@boards_option
+@secret_options
 @out_option
 @json_option
 def explore(
+    board: str | None,
     chip: str,
     profile: str | None,
     lock: str | None,
@@ -74,11 +108,22 @@ def explore(
     only_list: bool,
     seed: int,
     every_byte: bool,
+    sample: int | None,
+    max_violations: int,
     chains: tuple[str, ...],
     no_sharing: bool,
     jobs: int | None,
     cut: str | None,
     chain: str | None,
+    apps: tuple[Path, ...],
+    idf: Path | None,
+    write: tuple[str, ...],
+    erase: tuple[str, ...],
+    burn: tuple[str, ...],
+    unknown_burns: tuple[str, ...],
+    boards_file: Path | None,
+    vault_key_file: str | None,
+    vault_passphrase_fd: int | None,
     out: Path | None,
     as_json: bool,
 ) -> int:
@@ -87,6 +132,9 @@ def explore(
     After each cut the board is switched on: it must boot an image that was valid before or is valid now, otadata must
     name a slot that boots, no half image may pass for one, and the next good update must succeed. Then chains of cuts
     in the recovery from the one before. Exit code 1: something does not hold, with the command that repeats it.
+
+    A board of boards.yaml cannot be cut like that: it gets a sample of the kinds of cut that its bench can make, and the
+    report says which.
     """
     if only_list:
         for sequence in SEQUENCES:
@@ -94,12 +142,39 @@ def explore(
             click.echo(f"{sequence.name:<18} {sequence.about}{where}")
         return 0
     say = Say(quiet=as_json)
-    depth = Depth(seed=seed, every_byte=every_byte, share=not no_sharing, jobs=jobs or cores())
+    depth = Depth(
+        seed=seed,
+        every_byte=every_byte,
+        sample=sample,
+        stop_after=max_violations,
+        share=not no_sharing,
+        jobs=jobs or cores(),
+    )
     if chains:
         depth = depth.with_chains(_pairs(chains, "--chains"))
     target = Target(chip, Profile(profile) if profile else None, Lock(lock) if lock else None)
     sequences = sequences_named(names)
-    with open_lab(boards_file=None, out=out, say=say, purpose="harness explore") as lab:
+    with open_lab(
+        boards_file=boards_file,
+        out=out,
+        say=say,
+        purpose="harness explore",
+        vault_key_file=vault_key_file,
+        vault_passphrase_fd=vault_passphrase_fd,
+    ) as lab:
+        if board is not None:
+            if names or cut or chain or every_byte or chains:
+                raise UsageError(
+                    "sequences, single cuts and chains are for throwaway twins, not for a board of boards.yaml",
+                    todo="leave --board out, or give only --sample and --seed with it",
+                )
+            word = profile or Profile.RELEASE.value
+            demand = demand_of(lab.inventory, word, lock, apps=apps, idf=idf, write=write, erase=erase)
+            consent = consent_of(lab.inventory, lab.inventory.named(board), burn, unknown_burns)
+            opened = lab.open(board)
+            count = sample or DEFAULT_COUNT
+            results = walk_on(opened, demand, consent, lab.home, count=count, seed=seed, say=say)
+            return _tell_walk(results, opened.folder, as_json=as_json)
         if cut is not None or chain is not None:
             if len(names) != 1:
                 raise UsageError("one cut belongs to one sequence", todo="name it with --sequence")
@@ -116,6 +191,16 @@ def explore(
             click.echo(line)
         click.echo(f"Artefacts: {folder}")
     return 0 if report.ok else 1
+
+
+def _tell_walk(results: list[CutResult], folder: Path, *, as_json: bool) -> int:
+    summary = write_walk(results, folder)
+    if as_json:
+        click.echo((folder / "explore.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        click.echo(f"{'PASSED' if passed(results) else 'FAILED'}: {summary}")
+        click.echo(f"Artefacts: {folder}")
+    return 0 if passed(results) else 1
 
 
 def _pairs(values: tuple[str, ...], option: str) -> dict[int, int]:

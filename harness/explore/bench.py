@@ -11,6 +11,7 @@ from typing import Any
 from harness.board import Board
 from harness.errors import BoardError
 from harness.formats.partition import Partition
+from harness.formats.signature_block import BLOCK_BYTES, blocks_of, unsigned_length
 from harness.home import Home
 from harness.inventory.entry import TwinEntry
 from harness.lab import Lab
@@ -27,6 +28,7 @@ SAFE = "1.9.0"
 """The good update that a board must take after a cut."""
 
 SECTOR_BYTES = 0x1000
+CIPHER_BLOCK_BYTES = 16
 
 
 @dataclass(slots=True)
@@ -103,10 +105,14 @@ class Bench:
 
     def _know(self, version: str, slot: Partition) -> None:
         if (version, slot.label) not in self._images:
-            self.know(version, slot, self.body(self.release(version), slot))
+            self.know(version, slot, self.release(version))
 
-    def know(self, version: str, slot: Partition, body: bytes) -> None:
-        """An image by that name may lie in `slot`, whole: `body` as raw bytes."""
+    def know(self, version: str, slot: Partition, release: Release) -> None:
+        """The image of `release` may lie in `slot`, whole, by that name."""
+        image = release.image
+        # Behind the signatures a signed image is filled up to its sector, which nobody looks at.
+        signed = unsigned_length(image) + BLOCK_BYTES * len(blocks_of(image))
+        body = self.body(release, slot)[: signed + -signed % CIPHER_BLOCK_BYTES]
         self._images[version, slot.label] = (len(body), hashlib.sha256(body).hexdigest())
 
     # As the explorer takes it
@@ -126,6 +132,8 @@ class Bench:
         shutil.copytree(
             link.state, state, ignore=shutil.ignore_patterns("vault*", "devices", "lock", "running.json")
         )
+        signed = self.board.profile is not None and self.board.profile.secure_boot
+        scheme = self.board.boot_keys.scheme.value if signed else None
         return {
             "chip": self.board.chip.name,
             "state": str(state),
@@ -133,6 +141,7 @@ class Bench:
             "work": str(work),
             "slots": [_place(slot) for slot in self.board.slots],
             "otadata": _place(table.otadata),
+            "secure_boot_scheme": scheme,
             "places": [_place(partition) for partition in table.partitions],
             "images": [
                 {"slot": slot, "version": version, "size_bytes": size, "sha256": digest}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import LabError, UsageError
+from harness.errors import BoardError, LabError, UsageError
 from harness.explore.bench import Bench
 from harness.explore.result import Explored, Finding
 from harness.explore.sequences import Exploration
@@ -32,6 +32,10 @@ class Depth:
 
     seed: int = 1
     every_byte: bool = False
+    sample: int | None = None
+    """How many cuts of a sequence at most; None: all."""
+    stop_after: int | None = 20
+    """How many violations end a sequence; None: none do."""
     share: bool = True
     chains: Mapping[int, int] = field(default_factory=lambda: {2: 200, 3: 100})
     jobs: int = 1
@@ -65,11 +69,14 @@ def explore_all(
     for sequence in sequences:
         demand = demand_of(target, sequence)
         key = (demand.profile, demand.lock, demand.fragments)
-        if key not in benches or benches[key].spoiled:
-            say.step(f"a {target.chip} twin in {demand.profile.value}, updated once")
-            benches[key] = Bench.prepared(
-                lab, target.chip, demand, secure_version=_secure_version(sequence), say=Say(quiet=True)
-            )
+        try:
+            if key not in benches or benches[key].spoiled:
+                say.step(f"a {target.chip} twin in {demand.profile.value}, updated once")
+                benches[key] = _bench_for(lab, target, sequence)
+        except BoardError as error:
+            # What is explored is the firmware, and one that does not even get here has failed.
+            results.append(Explored(sequence.name, sequence.about, clean_problem=str(error)))
+            continue
         say.step(f"{sequence.name}: {sequence.about}")
         with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as work:
             job = job_of(benches[key], sequence, lab, Path(work), depth)
@@ -94,13 +101,7 @@ def replay(
     Raises:
         UsageError: there is no such cut.
     """
-    bench = Bench.prepared(
-        lab,
-        target.chip,
-        demand_of(target, sequence),
-        secure_version=_secure_version(sequence),
-        say=Say(quiet=True),
-    )
+    bench = _bench_for(lab, target, sequence)
     answers: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as work:
         only = {"only": cut, "only_chain": next(iter(chain.items())) if chain else None}
@@ -135,8 +136,10 @@ def applies(target: Target, sequence: Steps) -> bool:
     return target.profile is None or sequence.profile in (None, target.profile.encryption)
 
 
-def _secure_version(sequence: Steps) -> int:
-    return 1 if "rollback.anti" in sequence.fragments else 0
+def _bench_for(lab: Lab, target: Target, sequence: Steps) -> Bench:
+    demand = demand_of(target, sequence)
+    raised = int("rollback.anti" in demand.fragments)
+    return Bench.prepared(lab, target.chip, demand, secure_version=raised, say=Say(quiet=True))
 
 
 def job_of(bench: Bench, sequence: Steps, lab: Lab, work: Path, depth: Depth) -> dict[str, Any]:
@@ -149,13 +152,15 @@ def job_of(bench: Bench, sequence: Steps, lab: Lab, work: Path, depth: Depth) ->
         "stuck": list(made.stuck),
         "seed": depth.seed,
         "every_byte": depth.every_byte,
+        "sample": depth.sample,
+        "stop_after": depth.stop_after,
         "share": depth.share,
         "chains": {str(size): count for size, count in depth.chains.items()},
     }
 
 
 def _run(job: dict[str, Any], sequence: Steps, target: Target, depth: Depth) -> Explored:
-    explored = Explored(sequence.name, sequence.about)
+    explored = Explored(sequence.name, sequence.about, places=job["places"])
     lock = threading.Lock()
 
     def take(row: dict[str, Any]) -> None:
@@ -176,6 +181,7 @@ def _note(explored: Explored, row: dict[str, Any], target: Target, depth: Depth)
     event = row["ev"]
     if event == "clean":
         explored.operations, explored.wear = row["operations"], row["wear"]
+        explored.cut_points = row["cut_points"]
         if row["problems"]:
             explored.clean_problem = "; ".join(row["problems"])
     elif event == "clean-run-failed":
@@ -192,6 +198,7 @@ def _note(explored: Explored, row: dict[str, Any], target: Target, depth: Depth)
         explored.states += row["states"]
         explored.executed += row["executed"]
         explored.seconds += row["seconds"]
+        explored.stopped |= row["stopped"]
         for size, count in row["chains"].items():
             explored.chains[size] += count
 

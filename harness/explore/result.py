@@ -59,10 +59,15 @@ class Explored:
 
     sequence: str
     about: str
+    places: Sequence[Mapping[str, Any]] = ()
+    """label, offset and size of every partition."""
     operations: list[Mapping[str, Any]] = field(default_factory=list)
     wear: list[list[int]] = field(default_factory=list)
     """[sector, erases, bytes written] of the clean run."""
+    cut_points: int = 0
+    """How many cuts there are, at the depth that was asked for."""
     cuts: int = 0
+    """How many of them were tried."""
     chains: Counter[str] = field(default_factory=Counter)
     """How many chains were tried, by the number of cuts in each."""
     states: int = 0
@@ -72,6 +77,8 @@ class Explored:
     seconds: float = 0.0
     """Of one core."""
     booted: Counter[str] = field(default_factory=Counter)
+    stopped: bool = False
+    """There were so many violations that the rest was not tried."""
     findings: list[Finding] = field(default_factory=list)
     windows: dict[str, list[str]] = field(default_factory=dict)
     """Reason to the cuts after which the board starts nothing until it is flashed again: the silicon's own."""
@@ -94,6 +101,12 @@ class Explored:
         tried = self.cuts + sum(self.chains.values())
         return tried / self.seconds if self.seconds else 0.0
 
+    @property
+    def _tried(self) -> str:
+        return (
+            f"{self.cuts} cuts" if self.cuts == self.cut_points else f"{self.cuts} of {self.cut_points} cuts"
+        )
+
     def lines(self) -> list[str]:
         """For a person."""
         if self.clean_problem is not None:
@@ -107,10 +120,12 @@ class Explored:
         lines = [
             f"{'✓' if self.ok else '✗'} {self.sequence}: {self.about}",
             f"    {len(self.operations)} operations ({layers})",
-            f"    {self.cuts} cuts{chains}: {len(self.findings)} violations",
+            f"    {self._tried}{chains}: {len(self.findings)} violations"
+            + (", and no more were looked for" if self.stopped else ""),
             f"    {self.states} different stored states, {self.executed} recoveries run; what came up: {ran}",
             f"    {self.rate:.0f} cuts per second and core",
         ]
+        lines += [f"    wear: {line}" for line in wear_lines(self.wear, self.places)]
         for reason, cuts in self.windows.items():
             lines.append(f"    window: {len(cuts)} cuts, {cuts[0]} to {cuts[-1]}: {reason}")
         for finding in self.findings[:5]:
@@ -125,9 +140,11 @@ class Explored:
             "sequence": self.sequence,
             "about": self.about,
             "ok": self.ok,
+            "cut_points": self.cut_points,
             "cuts": self.cuts,
             "chains": dict(self.chains),
             "violations": len(self.findings),
+            "stopped": self.stopped,
             "states": self.states,
             "executed": self.executed,
             "seconds": round(self.seconds, 3),

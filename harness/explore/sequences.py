@@ -11,6 +11,7 @@ from harness.explore.bench import FIRST, NEXT, SAFE, Bench
 from harness.formats.ota_package import HEADER_BYTES
 from harness.ota.image_variants import patched_image
 from harness.ota.release import parse_release
+from harness.ota.variants import with_image_cut
 from harness.provision.profile import Lock, Profile
 
 Row = dict[str, Any]
@@ -184,8 +185,15 @@ def _substituted(bench: Bench) -> Exploration:
     )
     right, body = bench.package(NEXT), bench.body(other)
     # It may lie there whole once it was refused, and must never run.
-    bench.know("another image", bench.other(bench.slot_of(FIRST)), body)
+    bench.know("another image", bench.other(bench.slot_of(FIRST)), other)
     return Exploration(_refused(bench, right[:HEADER_BYTES] + body, "body-hash"))
+
+
+def _invalid(bench: Bench) -> Exploration:
+    """An honest package of an image that is cut off: only ESP-IDF's own look at the image finds it."""
+    recipe = bench.board.recipe(bench.release(NEXT), bench.other(bench.slot_of(FIRST)))
+    cut = len(recipe.release.image) // 2 // 16 * 16
+    return Exploration(_refused(bench, with_image_cut(recipe, cut), "image-invalid"))
 
 
 def _worn(bench: Bench) -> Exploration:
@@ -236,6 +244,7 @@ SEQUENCES: tuple[Sequence, ...] = (
         "another intact image behind a signed header is refused, whenever the power goes",
         _substituted,
     ),
+    Sequence("invalid", "a package of an image that does not verify is refused", _invalid),
     Sequence("worn", "a flash cell that does not take its 1: the update is refused", _worn),
     Sequence(
         "anti-rollback",

@@ -70,6 +70,27 @@ def cuts_of(changes: Sequence[Change], *, seed: int, every_byte: bool = False) -
         yield Cut(op, CutPoint.AFTER)
 
 
+def sampled(cuts: Sequence[Cut], count: int | None, seed: int) -> list[Cut]:
+    """`count` of `cuts`, in their order, as evenly over the operations as they allow; None: all."""
+    if count is None or count >= len(cuts):
+        return list(cuts)
+    chance = random.Random(seed)
+    by_op: dict[int, list[int]] = {}
+    for at, cut in enumerate(cuts):
+        by_op.setdefault(cut.op, []).append(at)
+    chosen: set[int] = set()
+    groups = [chance.sample(group, len(group)) for group in by_op.values()]
+    for group in groups:
+        # Last in, first out: what lies whole on both sides of an operation comes before what lies inside.
+        group.sort(key=lambda at: cuts[at].where is not CutPoint.INSIDE)
+    # One of each operation in turn, so that long writes do not crowd out short ones.
+    while len(chosen) < count:
+        for group in groups:
+            if group and len(chosen) < count:
+                chosen.add(group.pop())
+    return [cuts[at] for at in sorted(chosen)]
+
+
 def inside(change: Change, chance: random.Random, *, every_byte: bool) -> Iterator[tuple[int, int | None]]:
     """(byte, mixture) of every cut inside one operation."""
     if change.operation.kind == "erase":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.chips import CHIPS
-from harness.twin.explorer.cut_points import Cut, cuts_of, inside, parse_cut
+from harness.twin.explorer.cut_points import Cut, cuts_of, inside, parse_cut, sampled
 from harness.twin.explorer.flash_map import LEGEND, flash_map
 from harness.twin.explorer.job import Job, Step
 from harness.twin.explorer.judge import Judge
@@ -93,6 +93,8 @@ class Explorer:
         states: set[tuple[object, ...]] = set()
         order = _Order()
         for cut, state in self._cut_states():
+            if self._enough(counts):
+                break
             problems, recovery = self._judged(state)
             problems += self._out_of_place(cut, recovery, order)
             states.add((tuple(sorted(state.sectors)), state.key(sorted(state.sectors))))
@@ -108,9 +110,14 @@ class Explorer:
                 "windows": counts["windows"],
                 "states": len(states),
                 "executed": self._executed,
+                "stopped": self._enough(counts),
                 "seconds": time.monotonic() - started,
             }
         )
+
+    def _enough(self, counts: Counter[str]) -> bool:
+        most = self._job.stop_after
+        return most is not None and counts["violations"] >= most
 
     # The clean run
 
@@ -140,6 +147,9 @@ class Explorer:
         self._emit(
             {
                 "ev": "clean",
+                "cut_points": sum(
+                    1 for _ in cuts_of(self._changes, seed=job.seed, every_byte=job.every_byte)
+                ),
                 "steps": [step.name for step in job.steps],
                 "operations": [self._operation(op) for op in range(len(self._changes))],
                 "wear": _wear(self._changes),
@@ -189,7 +199,8 @@ class Explorer:
         """Every cut of this shard, with what it leaves."""
         k, n = self._job.shard
         state, reached = self._start, 0
-        cuts = cuts_of(self._changes, seed=self._job.seed, every_byte=self._job.every_byte)
+        every = list(cuts_of(self._changes, seed=self._job.seed, every_byte=self._job.every_byte))
+        cuts = sampled(every, self._job.sample, self._job.seed)
         for number, cut in enumerate(cuts):
             while reached < cut.op:
                 state = self._walker.after_all(state, [self._changes[reached]])
@@ -311,6 +322,8 @@ class Explorer:
         if not self._changes:
             return
         for number in range(k, count, n):
+            if self._enough(counts):
+                break
             chain = self._chain_of(size, number)
             counts[f"chains of {size}"] += 1
             if not chain.problems or self._in_window(chain.cuts[0], chain.recovery):

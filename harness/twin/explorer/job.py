@@ -22,7 +22,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """An application that may lie in a slot, as a whole: its raw bytes by length and SHA-256 (hexadecimal)."""
+    """An application that may lie in a slot, as a whole: its raw bytes by length and SHA-256 (hexadecimal).
+
+    Of a signed image up to the end of its signatures.
+    """
 
     slot: str
     version: str
@@ -77,9 +80,15 @@ class Job:
     """The whole partition table, for flash maps."""
     stuck: Mapping[int, int] = field(default_factory=dict)
     """Bits of flash that cannot be 1 any more, by address."""
+    secure_boot_scheme: str | None = None
+    """What signatures the bootloader verifies; None: none."""
     rollback: bool = True
     seed: int = 1
     every_byte: bool = False
+    sample: int | None = None
+    """How many cuts at most, before they are dealt out to shards; None: all."""
+    stop_after: int | None = None
+    """How many violations are enough; None: none."""
     share: bool = True
     """Whether stored states that agree in all that a recovery depends on share its result."""
     shard: tuple[int, int] = (0, 1)

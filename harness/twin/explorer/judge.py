@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from harness.chips import Chip
+from harness.chips import Chip, SigningScheme
 from harness.formats.otadata import OtaData, OtaRecord, OtaState, Selection
 from harness.twin.cipher import FlashCipher
 from harness.twin.efuses import Efuses
 from harness.twin.explorer.job import Job, Place
 from harness.twin.explorer.stored import Key, StoredState
+from harness.twin.image_signature import BootloaderSignature
 from harness.twin.image_verify import ImageCheck, ImageRejected
 from harness.twin.operations import FlashFault
 from harness.twin.rpc import CollectedLog
@@ -52,6 +53,9 @@ class Judge:
         self._flash = _Overlay()
         self._efuses = Efuses(chip, scratch)
         self._cipher = FlashCipher(chip, self._flash, self._efuses)
+        self._signature: BootloaderSignature | None = None
+        if job.secure_boot_scheme is not None:
+            self._signature = BootloaderSignature(self._efuses, SigningScheme(job.secure_boot_scheme))
         self._bootable: dict[tuple[str, tuple[int, ...], Key], bool] = {}
 
     @property
@@ -92,6 +96,7 @@ class Judge:
                 flash_size_bytes=state.size_bytes,
                 log=CollectedLog(),
                 load=False,
+                signature=self._signature,
             )
             try:
                 check.verify(slot.offset, slot.size)

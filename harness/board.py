@@ -115,6 +115,7 @@ class Board(LinkedBoard):
         fragments: tuple[str, ...] = (),
         bench_vault: Callable[[], Vault] | None = None,
         boot_keys: KeySources | None = None,
+        claim: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -127,6 +128,7 @@ class Board(LinkedBoard):
             declared_mac=declared_mac,
             bauds=bauds,
             bench_vault=bench_vault,
+            claim=claim,
         )
         self.firmware: FirmwareSource | None = None
         self.network = network

@@ -187,6 +187,7 @@ def test_a_cut_takes_the_power_at_an_operation(twin, line, where, kept):
     [
         (b"no json\n", "not JSON"),
         (b"\xff\xfe\n", "not JSON"),
+        (b"[" * 60_000 + b"\n", "not JSON"),
         (b"[1]\n", "a request is a JSON object"),
         (b"{}\n", "unknown op"),
         (b'{"op": ["reset"]}\n', "unknown op"),
@@ -195,6 +196,10 @@ def test_a_cut_takes_the_power_at_an_operation(twin, line, where, kept):
         (b'{"op": "power"}\n', "on is true or false"),
         (b'{"op": "fault", "kind": "fire"}\n', "fault kind 'fire' is unknown"),
         (b'{"op": "fault", "kind": "erase"}\n', "error is a number"),
+        (
+            b'{"op": "fault", "kind": "erase", "error": 4294967296}\n',
+            "error is a number from 0 to 2147483647",
+        ),
         (b'{"op": "cut", "at_op": 1, "where": "aside"}\n', "where is before, inside or after"),
         (b'{"op": "cut", "at_op": true}\n', "at_op is a number"),
         (b'{"op": "flash-log", "since": -1}\n', "since is a number from 0"),

@@ -94,7 +94,7 @@ class Control:
     def _reset(self, request: dict[str, Any]) -> Answer:
         word = request.get("boot", Boot.RUN.value)
         if word not in (Boot.RUN.value, Boot.DOWNLOAD.value):
-            raise UsageError(f"boot is 'run' or 'download', not '{word}'")
+            raise UsageError(f"boot is 'run' or 'download', not {_shown(word)}")
         self._machine.reset(Boot(word), power_cycle=_flag(request, "power", default=False))
         return {}
 
@@ -108,8 +108,10 @@ class Control:
         if kind == "clear":
             operations.clear_faults()
             return {}
-        if kind not in FAULT_KINDS:
-            raise UsageError(f"fault kind '{kind}' is unknown; known: {', '.join((*FAULT_KINDS, 'clear'))}")
+        if not isinstance(kind, str) or kind not in FAULT_KINDS:
+            raise UsageError(
+                f"fault kind {_shown(kind)} is unknown; known: {', '.join((*FAULT_KINDS, 'clear'))}"
+            )
         who = request.get("who")
         if who is not None and not isinstance(who, str):
             raise UsageError("who is a word: rom, stub, host, bootloader or app")
@@ -129,7 +131,7 @@ class Control:
             return {}
         where = request.get("where", CutPoint.BEFORE.value)
         if where not in [point.value for point in CutPoint]:
-            raise UsageError(f"where is before, inside or after, not '{where}'")
+            raise UsageError(f"where is before, inside or after, not {_shown(where)}")
         at_op = _number(request, "at_op")
         mixture = _number(request, "mixture") if request.get("mixture") is not None else None
         operations.set_cut(PowerCut(at_op, CutPoint(where), _number(request, "byte", default=0), mixture))

@@ -227,6 +227,7 @@ _CONTROL_SEEDS = (
     {"op": "fault", "kind": "erase", "error": 262, "after": 1, "count": 2, "who": "rom"},
     {"op": "fault", "kind": "read", "error": 1 << 40},
     {"op": "cut", "at_op": 3, "where": "inside", "byte": 7},
+    {"op": "cut", "at_op": 0, "where": "inside", "byte": 7, "mixture": 5},
     {"op": "flash-log", "since": 1},
     {"op": "account"},
     {"op": "stop"},
@@ -246,7 +247,7 @@ def _machine(folder: Path, failures: list[str]) -> Machine:
 
 
 def check_control(data: bytes) -> str:
-    """Records of kind, length and content: a line of the control channel, or bytes on the UART, at a living board."""
+    """Lines of the control channel at a living board; what follows a ``#`` goes to its UART."""
     folder = scratch_folder() / "machine"
     failures: list[str] = []
     machine = _machine(folder, failures)
@@ -255,15 +256,11 @@ def check_control(data: bytes) -> str:
         machine.start(Boot.RUN)
         with mock.patch("threading.Timer"):
             control = Control(machine, lambda: None, lambda: None)
-            cut = Cutter(data)
-            for _ in range(24):
-                if cut.is_empty:
-                    break
-                kind, size = cut.byte(), cut.number(2)
-                if kind & 1:
-                    machine.uart.feed(cut.bytes(size % 512))
+            for each in data.split(b"\n")[:24]:
+                if each.startswith(b"#"):
+                    machine.uart.feed(each[1:])
                     continue
-                answer = control.answer(cut.bytes(size))
+                answer = control.answer(each)
                 line = json.dumps(answer)
                 require(isinstance(answer.get("ok"), bool) and "\n" not in line, "no answer of the protocol")
                 require(len(line) < 200_000, f"an answer of {len(line)} characters")
@@ -282,15 +279,12 @@ def check_control(data: bytes) -> str:
 
 
 def controls() -> Iterator[bytes]:
-    def record(kind: int, content: bytes) -> bytes:
-        return bytes((kind,)) + struct.pack("<H", len(content)) + content
-
-    lines = [record(0, json.dumps(each).encode()) for each in _CONTROL_SEEDS]
+    lines = [json.dumps(each).encode() for each in _CONTROL_SEEDS]
     yield from lines
-    yield b"".join(lines)
-    yield lines[1] + record(1, SYNC) + lines[4] + record(1, request(0x0A, words(0x60008850))) + lines[0]
-    yield record(0, b"[" * 3000)
-    yield record(0, b'{"op":' + b"[" * 900 + b"]" * 900 + b"}")
+    yield b"\n".join(lines)
+    yield b"\n".join((lines[1], b"#" + SYNC, lines[4], b"#" + request(0x0A, words(0x60008850)), lines[0]))
+    yield b"[" * 3000
+    yield b'{"op":' + b"[" * 900 + b"]" * 900 + b"}"
 
 
 # --- RFC 2217 ---

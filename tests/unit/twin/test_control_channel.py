@@ -194,7 +194,9 @@ def test_a_cut_takes_the_power_at_an_operation(twin, line, where, kept):
         (b'{"op": "reset", "boot": "sideways"}\n', "boot is 'run' or 'download'"),
         (b'{"op": "reset", "power": "yes"}\n', "power is true or false"),
         (b'{"op": "power"}\n', "on is true or false"),
-        (b'{"op": "fault", "kind": "fire"}\n', "fault kind 'fire' is unknown"),
+        (b'{"op": "fault", "kind": "fire"}\n', 'fault kind "fire" is unknown'),
+        (b'{"op": "fault", "kind": []}\n', "fault kind [] is unknown"),
+        (b'{"op": "fault", "kind": {}}\n', "fault kind {} is unknown"),
         (b'{"op": "fault", "kind": "erase"}\n', "error is a number"),
         (
             b'{"op": "fault", "kind": "erase", "error": 4294967296}\n',

@@ -107,6 +107,11 @@ class Lab:
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         return self._open_virtual(name or f"twin-{chip}", entry or TwinEntry(chip=chip), folder)
 
+    def note_interrupted(self, error: Interrupted) -> None:
+        """The next run on each of the boards is told that a signal ended this one, and where."""
+        for note in self._notes:
+            note.interrupted(error)
+
     def close(self) -> None:
         """Closes every board."""
         self._stack.close()
@@ -117,10 +122,10 @@ class Lab:
     def __exit__(self, kind: object, error: object, _: object) -> None:
         if isinstance(error, HarnessError):
             self._blame_twin(error)
-        for note in self._notes:
-            if isinstance(error, Interrupted):
-                note.interrupted(error)
-            elif error is None or isinstance(error, Exception):
+        if isinstance(error, Interrupted):
+            self.note_interrupted(error)
+        elif error is None or isinstance(error, Exception):
+            for note in self._notes:
                 note.done()
         with unbroken("the boards are being closed", deliver=not isinstance(error, KeyboardInterrupt)):
             self.close()

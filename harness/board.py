@@ -116,6 +116,7 @@ class Board(LinkedBoard):
         bench_vault: Callable[[], Vault] | None = None,
         boot_keys: KeySources | None = None,
         sacrificial: bool = False,
+        claim: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -128,6 +129,7 @@ class Board(LinkedBoard):
             declared_mac=declared_mac,
             bauds=bauds,
             bench_vault=bench_vault,
+            claim=claim,
         )
         self.firmware: FirmwareSource | None = None
         self.network = network
@@ -262,9 +264,9 @@ class Board(LinkedBoard):
         return told_state(self.chip, self.status().fields)
 
     def set_release_mode(self, *, planned: bool = False) -> Answer:
-        """Has the firmware go from development to release by ``esp_flash_encryption_set_release_mode()``.
+        """Has the firmware go from development to release, fuse by fuse, as its ``release_mode.h`` has it.
 
-        That function always locks UART download, too: Secure Download Mode, and on ESP32 all of it, which is FINAL. With
+        That always locks UART download, too: Secure Download Mode, and on ESP32 all of it, which is FINAL. With
         encryption off it aborts, and so does this board's firmware.
 
         Args:

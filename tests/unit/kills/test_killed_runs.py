@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +22,6 @@ from harness.home import Home
 from harness.inventory.inventory import read_inventory
 from harness.lab import Lab, own_vault, secret_from
 from harness.links.twin import TwinLink
-from harness.locks import BoardLock
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
 
@@ -236,14 +234,6 @@ def test_a_twin_starts_as_soon_as_the_one_before_it_has_let_go(tmp_path: Path) -
     TwinLink("esp32c3", tmp_path, tmp_path / "store", board="b").close()
 
 
-def test_a_note_of_a_killed_holder_names_nobody(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    note = {"user": "u", "host": socket.gethostname(), "pid": gone.pid, "purpose": "p", "since": "then"}
-    (tmp_path / "k.holder").write_text(json.dumps(note))
-    assert BoardLock(tmp_path, "k", board="b", purpose="q").holder() == "another process"
-
-
 def test_leftovers_of_killed_runs_go_with_the_next_one(bench: Bench) -> None:
     """What a kill leaves at the worst moment, planted: half-made builds, a half-written file."""
     making = [bench.home / "builds" / folder / ".making-x" for folder in ("objects", "artefacts")]
@@ -264,10 +254,17 @@ def test_throwaway_twins_of_killed_runs_go_with_the_next_one(
     abandoned, held, young = (tmp_path / f"harness-twin-{name}" for name in ("abandoned", "held", "young"))
     for folder in (abandoned, held, young):
         folder.mkdir()
+    # Anybody may plant a link in the folder of temporary files.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "lock").write_text("somebody's own")
+    planted = tmp_path / "harness-twin-planted"
+    planted.symlink_to(tmp_path / "elsewhere")
+    os.utime(planted, (0, 0), follow_symlinks=False)
     with FileLock(held / "lock"):
         for folder in (abandoned, held):
             os.utime(folder, (0, 0))
         lab = Lab(Home(tmp_path / "home"), read_inventory(None), tmp_path / "out", secret_from(None))
         with lab, lab.throwaway("esp32c3"):
             assert not abandoned.exists()
-    assert sorted(tmp_path.glob("harness-twin-*")) == [held, young]
+    assert sorted(tmp_path.glob("harness-twin-*")) == [held, planted, young]
+    assert (tmp_path / "elsewhere" / "lock").read_text() == "somebody's own"

@@ -43,7 +43,7 @@ Way = Literal["network", "uart"]
 """How the bytes of an update reach the device."""
 
 
-READING_COMMANDS = frozenset({"status", "reboot", "otadata", "hash", "probe", "net", "crash"})
+READING_COMMANDS = frozenset({"status", "reboot", "otadata", "hash", "probe", "net", "crash", "flash-ops"})
 """Commands of the firmware that leave its flash and eFuses alone."""
 
 
@@ -115,6 +115,8 @@ class Board(LinkedBoard):
         fragments: tuple[str, ...] = (),
         bench_vault: Callable[[], Vault] | None = None,
         boot_keys: KeySources | None = None,
+        sacrificial: bool = False,
+        claim: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -127,6 +129,7 @@ class Board(LinkedBoard):
             declared_mac=declared_mac,
             bauds=bauds,
             bench_vault=bench_vault,
+            claim=claim,
         )
         self.firmware: FirmwareSource | None = None
         self.network = network
@@ -134,6 +137,8 @@ class Board(LinkedBoard):
         """sdkconfig fragments that a companion firmware built for the chip needs on this board."""
         self.boot_keys = boot_keys or KeySources(chip.secure_boot.schemes[0])
         """Where the keys come from that sign for its secure boot."""
+        self.sacrificial = sacrificial
+        """Its entry says that it may be lost: cuts may be placed where they can destroy a device."""
         self._serve = serve
         self._server: OtaServer | None = None
         self._device = DeviceClient(self.console, name)
@@ -259,9 +264,9 @@ class Board(LinkedBoard):
         return told_state(self.chip, self.status().fields)
 
     def set_release_mode(self, *, planned: bool = False) -> Answer:
-        """Has the firmware go from development to release by ``esp_flash_encryption_set_release_mode()``.
+        """Has the firmware go from development to release, fuse by fuse, as its ``release_mode.h`` has it.
 
-        That function always locks UART download, too: Secure Download Mode, and on ESP32 all of it, which is FINAL. With
+        That always locks UART download, too: Secure Download Mode, and on ESP32 all of it, which is FINAL. With
         encryption off it aborts, and so does this board's firmware.
 
         Args:

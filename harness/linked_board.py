@@ -31,6 +31,8 @@ from harness.provision.flash_baud import FlashBauds
 from harness.provision.identity import Identity
 from harness.provision.profile import Lock, Profile
 from harness.provision.rom import RomSession
+from harness.provision.time_needed import TimeLeft
+from harness.run_note import RunNote
 from harness.vault.key_ref import KeyState
 from harness.vault.vault import Vault
 
@@ -68,8 +70,9 @@ class LinkedBoard:
         declared_mac: str | None = None,
         bauds: FlashBauds | None = None,
         bench_vault: Callable[[], Vault] | None = None,
+        claim: Callable[[str], None] | None = None,
     ) -> None:
-        """Reads nothing yet: whoever is complete starts `console`."""
+        """Reads nothing yet: whoever is complete starts `console`. `claim` is called with every MAC that it tells."""
         self.name = name
         self.chip = chip
         self.link = link
@@ -81,7 +84,7 @@ class LinkedBoard:
         """What is left of its UART download; None as `profile`."""
         self.table: PartitionTable | None = None
         self.mac: str | None = None
-        self.identity = Identity(name, physical=link.physical, declared=declared_mac)
+        self.identity = Identity(name, physical=link.physical, declared=declared_mac, claim=claim)
         """Guards every way of writing to it."""
         self.app: AppDirectory | None = None
         """What is flashed over the UART first; None before it was planned for."""
@@ -95,6 +98,10 @@ class LinkedBoard:
         self._dut: HarnessDut | None = None
         self._opened_vault: Vault | None = None
         self.on_rom_output: Callable[[str], None] | None = None
+        self.run_note = RunNote(None, "")
+        """What is being done to it, for the next run, should this one be killed."""
+        self.time_left = TimeLeft.on(link.kind, None)
+        """When this run may be ended from outside, and what burns need on this link."""
 
     # --- what it is ---------------------------------------------------------------------------------------------
 

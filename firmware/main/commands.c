@@ -8,7 +8,6 @@
 #include "console_port.h"
 #include "device_state.h"
 #include "esp_efuse.h"
-#include "esp_flash_encrypt.h"
 #include "esp_log.h"
 #include "esp_system.h"
 #include "esp_timer.h"
@@ -17,6 +16,7 @@
 #include "freertos/semphr.h"
 #include "freertos/task.h"
 #include "network.h"
+#include "release_mode.h"
 #include "sdkconfig.h"
 #include "soc/soc_caps.h"
 #include "uart_source.h"
@@ -159,8 +159,7 @@ static void command_lock(const command_line_t *command, command_outcome_t *outco
                         "esp_efuse_enable_rom_secure_download_mode");
 #endif
     } else if (mode != NULL && strcmp(mode, "release") == 0) {
-        /* Aborts, as ESP-IDF has it, when flash encryption is off. */
-        esp_flash_encryption_set_release_mode();
+        command_end_esp(outcome, release_mode_set(), "going to release mode");
     } else {
         command_fail(outcome, "bad-argument", ESP_OK, "this chip has no such lock");
     }
@@ -188,6 +187,8 @@ static const entry_t COMMANDS[] = {
 #if CONFIG_RAW_OTA_TEST_HOOKS
     {"crash", command_crash, false},
     {"otadata-raw", command_otadata_raw, false},
+    {"cut-at", command_cut_at, false},
+    {"flash-ops", command_flash_ops, false},
 #endif
 };
 

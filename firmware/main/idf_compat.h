@@ -8,6 +8,8 @@
 #include "esp_idf_version.h"
 #include "esp_ota_ops.h"
 #include "esp_system.h"
+#include "sdkconfig.h"
+#include "soc/soc_caps.h"
 
 /**
  * The half of a rollback that can fail: marks the running version invalid. Before v5.5 marking restarts at
@@ -30,6 +32,19 @@ static inline void idf_compat_finish_rollback(void)
 #endif
     esp_restart();
 }
+
+/* How often the flash cipher of some chips computes for show; before v5.4 ESP-IDF did not know of it. */
+#if SOC_FLASH_ENCRYPTION_XTS_AES_SUPPORT_PSEUDO_ROUND && !CONFIG_ESP32P4_SELECTS_REV_LESS_V3 &&              \
+    __has_include("hal/spi_flash_encrypted_ll.h")
+#include "hal/spi_flash_encrypted_ll.h"
+#define IDF_COMPAT_PSEUDO_ROUNDS 1
+
+/** Whether this chip has the fuse; early revisions do not. */
+static inline bool idf_compat_has_pseudo_rounds(void)
+{
+    return spi_flash_encrypt_ll_is_pseudo_rounds_function_supported();
+}
+#endif
 
 #if CONFIG_ETH_USE_OPENETH
 #include "esp_eth_phy.h"

@@ -9,29 +9,11 @@
 
 #include "bootloader_common.h"
 #include "commands.h"
+#include "crash.h"
 #include "esp_log.h"
 #include "esp_ota_ops.h"
-#include "esp_task_wdt.h"
-#include "freertos/FreeRTOS.h"
-#include "freertos/task.h"
 
 static const char *TAG = "test";
-
-/* A task that the watchdog watches and that never feeds it. */
-static void starve_watchdog(void)
-{
-    (void)esp_task_wdt_add(NULL);
-    for (;;) {
-        vTaskDelay(pdMS_TO_TICKS(1000));
-    }
-}
-
-/* On purpose: UndefinedBehaviorSanitizer is not to stop it before the processor does. */
-__attribute__((no_sanitize("undefined"))) static void store_to_null(void)
-{
-    volatile uint32_t *volatile nowhere = NULL;
-    *nowhere = 1;
-}
 
 void command_crash(const command_line_t *command, command_outcome_t *outcome)
 {
@@ -40,9 +22,9 @@ void command_crash(const command_line_t *command, command_outcome_t *outcome)
     if (kind == NULL || strcmp(kind, "abort") == 0) {
         outcome->last_call = abort;
     } else if (strcmp(kind, "wdt") == 0) {
-        outcome->last_call = starve_watchdog;
+        outcome->last_call = crash_by_watchdog;
     } else if (strcmp(kind, "null") == 0) {
-        outcome->last_call = store_to_null;
+        outcome->last_call = crash_by_null;
     } else {
         command_fail(outcome, "bad-argument", ESP_OK, "kind= is abort, wdt or null");
     }

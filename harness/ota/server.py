@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -25,16 +26,19 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from harness.errors import LabError, UsageError
+from harness.ota.answer import Answer
 from harness.ota.byte_range import RangeUnsatisfiable, parse_range
-from harness.ota.faults import ArmedFault, FaultKind, Faults
+from harness.ota.faults import ArmedFault, Fault, FaultKind, Faults
 from harness.ota.journal import Journal, OpenRequest, Request, RequestEnd
 from harness.ota.listening import bind_first_free, is_wildcard, outward_address
 from harness.ota.publications import File, Offer, Publications, sibling_path
-from harness.ota.transmission import Answer, ShapedResponse, send, shape_head
+from harness.ota.transmission import ShapedResponse, send, shape_head
 
 _SHOWN_PATH, _SHOWN_RANGE, _SHOWN_METHOD = 200, 100, 20
 _LIMITS = {"max_line_size": 4096, "max_field_size": 4096}
 _MAX_HEADERS = 64
+_MAX_CONNECTIONS = 256
+"""At a time; the next ones are turned away. Descriptors are what the rest of the process lives on, too."""
 _KEEPALIVE_S = 60.0
 _LINGER_S = 1.0
 """How long an unwanted request body is read away before the connection is closed."""
@@ -231,7 +235,7 @@ class OtaServer:
         )
         try:
             await runner.setup()
-            await web.SockSite(runner, sock).start()
+            listener = await self._loop.create_server(_door(runner.server), sock=sock)
         except (OSError, RuntimeError) as error:
             ready.set_exception(error)
             await runner.cleanup()
@@ -243,8 +247,7 @@ class OtaServer:
         with contextlib.suppress(NotImplementedError):  # Windows' event loop accepts in another way
             asyncio.get_running_loop().remove_reader(sock)
         await _turns(_TURNS_TO_CONNECT)
-        for site in list(runner.sites):
-            await site.stop()
+        listener.close()
         for transport in list(self._answering):
             transport.abort()  # which cancels the answer
         await runner.cleanup()
@@ -319,8 +322,9 @@ class OtaServer:
                 location = self._location(request, armed.fault.target)
                 return await send(request, Answer(302, {**_HEADERS, "Location": location}), record, armed)
             if armed.fault.kind is FaultKind.CHANGED_ON_RESUME:
-                file = _changed(file, armed.fault.content)
+                file = _changed(file, armed.fault)
                 span = _span(asked, len(file.data))
+            span = _misplaced(span, armed.fault, len(file.data))
         return await send(request, _part_of(file, span), record, armed)
 
     def _armed(self, offer: Offer, span: _Span, method: str) -> ArmedFault | None:
@@ -383,8 +387,19 @@ def _span(asked: str | None, size_bytes: int) -> _Span:
     return _Span(200, 0, size_bytes) if wanted is None else _Span(206, wanted.start, wanted.stop)
 
 
-def _changed(file: File, content: bytes | None) -> File:
-    return File.of(content if content is not None else file.data.translate(_INVERTED))
+def _changed(file: File, fault: Fault) -> File:
+    other = File.of(fault.content if fault.content is not None else file.data.translate(_INVERTED))
+    return replace(other, etag=file.etag) if fault.etag == "kept" else other
+
+
+def _misplaced(span: _Span, fault: Fault, size_bytes: int) -> _Span:
+    """The part of the file that a fault serves in place of the one that was asked for."""
+    if fault.kind is FaultKind.NO_RANGES:
+        return _Span(200, 0, size_bytes)
+    if fault.kind is FaultKind.WRONG_RANGE:
+        start = min(max(0, span.start + (fault.delta or 0)), size_bytes - 1)
+        return span._replace(start=start)
+    return span
 
 
 def _part_of(file: File, span: _Span) -> Answer:
@@ -400,6 +415,24 @@ def _part_of(file: File, span: _Span) -> Answer:
     if span.status == 206:
         headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size_bytes}"
     return Answer(span.status, headers, file.data[span.start : span.stop], span.start, size_bytes)
+
+
+class _TurnedAway(asyncio.Protocol):
+    """One connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def _door(server: web.Server | None) -> Callable[[], asyncio.Protocol]:
+    """Who takes the next connection: aiohttp, as long as there are not too many."""
+    assert server is not None
+
+    def take() -> asyncio.Protocol:
+        return server() if len(server.connections) < _MAX_CONNECTIONS else _TurnedAway()
+
+    return take
 
 
 def _plain(status: int, **headers: str) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.chips import Chip
+from harness.chips.idf_burns import idf_burns
 from harness.errors import RefusedError, UsageError
 from harness.provision.chip_state import ChipState
 from harness.provision.profile import Lock, Profile
@@ -10,22 +11,17 @@ from harness.provision.request import Request
 from harness.provision.steps import BurnFuses, FirmwareCommand, Step
 
 SET_RELEASE_MODE = "esp_flash_encryption_set_release_mode()"
+BURNED_ONE_BY_ONE = f"one fuse after another, then {SET_RELEASE_MODE} to check them"
+"""What the firmware does: ESP-IDF's function burns all of them at once, which a supply that fails may leave half done
+(``firmware/main/release_mode.h``)."""
 LOCK_COMMAND = "lock"
 
-_BURNED_BY_RELEASE = frozenset(
-    {
-        "DISABLE_DL_CACHE",
-        "DISABLE_DL_ENCRYPT",
-        "DISABLE_DL_DECRYPT",
-        "DIS_DOWNLOAD_MANUAL_ENCRYPT",
-        "SPI_DOWNLOAD_MSPI_DIS",
-        "DIS_DOWNLOAD_MSPI",
-        "DIS_DOWNLOAD_ICACHE",
-        "DIS_DOWNLOAD_DCACHE",
-        "XTS_DPA_PSEUDO_LEVEL",
-    }
-)
-"""Of the fuses of release, what `SET_RELEASE_MODE` burns itself (``flash_encrypt.c`` of ESP-IDF v5.5.5)."""
+
+def _burned_by_release(chip: Chip) -> tuple[str, ...]:
+    """Of the fuses of release, what `SET_RELEASE_MODE` burns on this chip."""
+    burns = idf_burns(chip.name)
+    by_function = {*burns.release_mode, burns.release_pseudo_rounds}
+    return tuple(fuse for fuse in chip.fuses.release if fuse in by_function)
 
 
 def lock_of_release(chip: Chip) -> Lock:
@@ -71,7 +67,7 @@ def before_release_by_firmware(state: ChipState) -> tuple[Step, ...]:
     rest = tuple(
         (fuse, 1)
         for fuse in state.chip.fuses.release
-        if fuse not in _BURNED_BY_RELEASE and not state.is_set(fuse)
+        if fuse not in _burned_by_release(state.chip) and not state.is_set(fuse)
     )
     return (BurnFuses(rest, "of release, what the firmware's own step leaves out"),) if rest else ()
 
@@ -80,16 +76,17 @@ def release_by_firmware(chip: Chip) -> FirmwareCommand:
     """The firmware's step from development to release."""
     fuses = chip.fuses
     lock = lock_of_release(chip)
-    guard = (f"WR_DIS of {fuses.release_write_protect}",) if fuses.release_write_protect else ()
+    guard = fuses.release_write_protect
+    # One bit, and the counter is as final as with all of its own: these pass through an even number of ones.
+    last = (f"WR_DIS of {fuses.counter}", _lock_fuse(chip, lock))
     return FirmwareCommand(
         LOCK_COMMAND,
         (("mode", "release"),),
-        SET_RELEASE_MODE,
+        BURNED_ONE_BY_ONE,
         (
-            f"{fuses.counter} = {fuses.counter_release:#x}",
-            *(fuse for fuse in fuses.release if fuse in _BURNED_BY_RELEASE),
-            *guard,
-            _lock_fuse(chip, lock),
+            *_burned_by_release(chip),
+            *((f"WR_DIS of {guard}",) if guard not in (None, fuses.counter) else ()),
+            *(last if lock is not Lock.DOWNLOAD_OFF else reversed(last)),
         ),
         lock,
         final=lock is Lock.DOWNLOAD_OFF,

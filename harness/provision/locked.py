@@ -5,11 +5,11 @@ from __future__ import annotations
 from harness.errors import RefusedError, UsageError
 from harness.provision.chip_state import Download
 from harness.provision.draft import made
-from harness.provision.firmware_steps import lock_by_firmware
+from harness.provision.firmware_steps import lock_by_firmware, release_by_firmware
 from harness.provision.flash_steps import check_signed, flash_steps
 from harness.provision.obstacles import lock_fuse
 from harness.provision.plan import Plan
-from harness.provision.profile import Lock
+from harness.provision.profile import Lock, Profile
 from harness.provision.recognition import disagreements, lock_of, profile_of
 from harness.provision.request import Request
 from harness.provision.steps import Step
@@ -32,11 +32,15 @@ def plan_behind_lock(request: Request) -> Plan:
         )
     now = profile_of(state, record)
     digests = intent.digests if intent is not None else {}
-    here = lock_of(state) is lock and not disagreements(state, profile, mac, digests)
+    # The counter is final here with any odd value: the lock came after its write protection, which nobody can see now.
+    counter = {state.chip.fuses.counter: state.crypt_count} if state.encrypted else None
+    here = lock_of(state) is lock and not disagreements(state, profile, mac, digests, counter)
     asked = intent is not None and intent.profile == profile.value and intent.lock == lock.value
     if intent is not None and asked and here and not intent.behind_lock and not request.reflash:
-        # The lock is the last burn of a plan: whoever finds it burned finds everything before it done.
-        return made(request, (), now=now, mac=mac)
+        # The lock is the last burn of a plan: whoever finds it burned finds everything before it done. Only a firmware
+        # on ESP32 has one more to do; asked again it burns what it has not.
+        by_firmware = request.by_firmware and profile.encryption is Profile.RELEASE
+        return made(request, (release_by_firmware(state.chip),) if by_firmware else (), now=now, mac=mac)
     if now.profile is profile and now.lock is lock:
         if not (request.reflash or (intent is not None and intent.writes_flash)):
             return made(request, (), now=now, goes_on=False, mac=mac)

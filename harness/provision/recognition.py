@@ -157,24 +157,30 @@ def _behind_lock(state: ChipState, record: DeviceRecord | None) -> Recognition:
     where = f"UART download is {LOCK_WORDS[lock]}"
     if record is None:
         return Recognition(None, lock, (f"{where} and there is no device record: it cannot be told",))
-    objections = disagreements(state, record.profile, record.mac, record.digests)
+    objections = disagreements(state, record.profile, record.mac, record.digests, record.fuses)
     if objections:
         return Recognition(None, lock, ("the chip and its device record disagree", *objections))
     return Recognition(record.profile, lock, (f"{where}; its device record says {record.profile.value}",))
 
 
 def disagreements(
-    state: ChipState, profile: Profile, mac: str, digests: Mapping[str, str] | None = None
+    state: ChipState,
+    profile: Profile,
+    mac: str,
+    digests: Mapping[str, str] | None = None,
+    fuses: Mapping[str, int] | None = None,
 ) -> tuple[str, ...]:
-    """What a locked chip still shows that does not go with `profile`, `mac` and boot keys; empty when nothing does."""
+    """What a locked chip still shows that does not go with `profile`, `mac`, boot keys and recorded fuses."""
     found = []
     if state.mac is not None and state.mac != mac:
         found.append(f"the chip is {state.mac}, the record that of {mac}")
     info = state.security_info
     if info is None:
         return tuple(found)
-    release = state.chip.fuses.counter_release
-    if profile.encryption is Profile.RELEASE and info.crypt_count != release:
+    names = state.chip.fuses
+    # A counter that is write-protected is final with any odd value, and the ROM does not show that it is.
+    final = {names.counter_release, (fuses or {}).get(names.counter, names.counter_release)}
+    if profile.encryption is Profile.RELEASE and info.crypt_count not in final:
         found.append(f"the flash encryption counter is {info.crypt_count:#x}")
     if state.encrypted != profile.encrypts:
         found.append(f"flash encryption is {'on' if state.encrypted else 'off'} in the chip")

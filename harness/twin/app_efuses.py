@@ -79,6 +79,10 @@ class AppEfuses:
         driver.commit()
         return OK if encryption_mode(efuses) is EncryptionMode.RELEASE else _ERR_INVALID_STATE
 
+    def set_bit(self, block: int, bit: int) -> int:
+        """``esp_efuse_write_field_bit`` of a bit that is still 0, which the caller has seen."""
+        return self._driver.write_bit(block, bit)
+
     def raise_secure_version(self, wanted: int, bits: int) -> int:
         """``esp_efuse_update_secure_version``."""
         return raise_secure_version(self._efuses, self._driver, self._log, wanted, bits)

@@ -74,6 +74,10 @@ class EfuseDriver:
         """``esp_efuse_write_field_bit`` of a one-bit field: nothing to do when it is set already."""
         return OK if self._efuses.field(name) else self.write(name, 1)
 
+    def write_bit(self, block: int, bit: int) -> int:
+        """One bit of a block, whatever field it belongs to; refused when it is set already."""
+        return self._note(block, 1 << bit)
+
     def write(self, name: str, value: int) -> int:
         """``esp_efuse_write_field_blob`` of a field; bits that are set already are refused."""
         row = self._efuses.geometry.field(name)

@@ -88,6 +88,7 @@ class EfuseAction(IntEnum):
     VERIFY_SECURE_BOOT = 6
     CHECK_SECURE_BOOT = 7
     START_UP_WRITE_PROTECT = 8
+    SET_BIT = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +357,8 @@ class RpcServer:
             status = efuses.check_secure_boot(allow_unused_slots=request.arg1 != 0)
         elif action == EfuseAction.START_UP_WRITE_PROTECT:
             status = efuses.write_protect_at_start()
+        elif action == EfuseAction.SET_BIT and request.arg1 >> 16 < len(self._ctx.efuses.geometry.blocks):
+            status = efuses.set_bit(request.arg1 >> 16, request.arg1 & 0xFFFF)
         elif action == EfuseAction.VERIFY_SECURE_BOOT:
             value = int(efuses.verify_secure_boot(aggressive=bool(request.arg1)))
         else:

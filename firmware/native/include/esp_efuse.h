@@ -35,6 +35,7 @@ typedef struct {
 int esp_efuse_get_field_size(const esp_efuse_desc_t *field[]);
 esp_err_t esp_efuse_read_field_blob(const esp_efuse_desc_t *field[], void *dst, size_t dst_size_bits);
 esp_err_t esp_efuse_read_field_cnt(const esp_efuse_desc_t *field[], size_t *out_cnt);
+esp_err_t esp_efuse_write_field_bit(const esp_efuse_desc_t *field[]);
 esp_err_t esp_efuse_read_block(esp_efuse_block_t blk, void *dst_key, size_t offset_in_bits, size_t size_bits);
 esp_err_t esp_efuse_disable_rom_download_mode(void);
 #if SOC_SUPPORTS_SECURE_DL_MODE

@@ -28,6 +28,43 @@
 static const esp_efuse_desc_t SECURE_VERSION = {NATIVE_EFUSE_SECURE_VERSION};
 const esp_efuse_desc_t *ESP_EFUSE_SECURE_VERSION[] = {&SECURE_VERSION, NULL};
 
+/* The fields of this chip that release mode is about. */
+#define FIELD(name)                                                                                          \
+    static const esp_efuse_desc_t DESC_##name = {NATIVE_EFUSE_##name};                                       \
+    const esp_efuse_desc_t *ESP_EFUSE_##name[] = {&DESC_##name, NULL}
+
+#ifdef NATIVE_EFUSE_DISABLE_DL_CACHE
+FIELD(DISABLE_DL_CACHE);
+#endif
+#ifdef NATIVE_EFUSE_DISABLE_DL_DECRYPT
+FIELD(DISABLE_DL_DECRYPT);
+#endif
+#ifdef NATIVE_EFUSE_DISABLE_DL_ENCRYPT
+FIELD(DISABLE_DL_ENCRYPT);
+#endif
+#ifdef NATIVE_EFUSE_DIS_DOWNLOAD_DCACHE
+FIELD(DIS_DOWNLOAD_DCACHE);
+#endif
+#ifdef NATIVE_EFUSE_DIS_DOWNLOAD_ICACHE
+FIELD(DIS_DOWNLOAD_ICACHE);
+#endif
+#ifdef NATIVE_EFUSE_DIS_DOWNLOAD_MANUAL_ENCRYPT
+FIELD(DIS_DOWNLOAD_MANUAL_ENCRYPT);
+#endif
+#ifdef NATIVE_EFUSE_SPI_DOWNLOAD_MSPI_DIS
+FIELD(SPI_DOWNLOAD_MSPI_DIS);
+#endif
+#ifdef NATIVE_EFUSE_WR_DIS_DIS_CACHE
+FIELD(WR_DIS_DIS_CACHE);
+#endif
+#ifdef NATIVE_EFUSE_WR_DIS_DIS_ICACHE
+FIELD(WR_DIS_DIS_ICACHE);
+#endif
+#ifdef NATIVE_EFUSE_XTS_DPA_PSEUDO_LEVEL
+FIELD(XTS_DPA_PSEUDO_LEVEL);
+#endif
+static const esp_efuse_desc_t WR_DIS_CRYPT_CNT = {NATIVE_EFUSE_WR_DIS_CRYPT_CNT};
+
 /* One action of the twin on its fuses; prints what ESP-IDF's code would have logged. */
 static esp_err_t act(twin_efuse_t what, uint32_t argument, const void *data, size_t size, uint32_t *value)
 {
@@ -107,6 +144,26 @@ esp_err_t esp_efuse_read_field_cnt(const esp_efuse_desc_t *field[], size_t *out_
         *out_cnt += (size_t)__builtin_popcount(bytes[i]);
     }
     return err;
+}
+
+esp_err_t esp_efuse_write_field_bit(const esp_efuse_desc_t *field[])
+{
+    uint8_t set = 0;
+    if (field == NULL || field[0]->bit_count != 1) {
+        return ESP_ERR_INVALID_ARG;
+    }
+    const esp_err_t err = esp_efuse_read_field_blob(field, &set, 1);
+    if (err != ESP_OK || set != 0) {
+        return err;
+    }
+    return burn(TWIN_EFUSE_SET_BIT, (uint32_t)field[0]->efuse_block << 16 | field[0]->bit_start, NULL, 0);
+}
+
+void esp_flash_write_protect_crypt_cnt(void)
+{
+    const esp_efuse_desc_t *field[] = {&WR_DIS_CRYPT_CNT, NULL};
+    /* As in ESP-IDF, nobody looks at what became of it. */
+    (void)esp_efuse_write_field_bit(field);
 }
 
 esp_err_t esp_efuse_disable_rom_download_mode(void)

@@ -57,6 +57,7 @@ typedef enum {
     TWIN_EFUSE_CHECK_SECURE_BOOT =
         7, /**< mends at the start; second argument: whether unused slots may stay open */
     TWIN_EFUSE_START_UP_WRITE_PROTECT = 8, /**< what an app with secure boot freezes at its start */
+    TWIN_EFUSE_SET_BIT = 9,                /**< one bit; second argument: block << 16 | bit */
 } twin_efuse_t;
 
 /** Reply to TWIN_INFO. */

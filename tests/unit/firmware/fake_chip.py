@@ -33,6 +33,7 @@ EFUSE_READ = 20
 DOWNLOAD_OFF, SECURE_DOWNLOAD, RELEASE_MODE, SECURE_VERSION, VERIFY_ENCRYPTION, VERIFY_SECURE_BOOT = range(
     1, 7
 )
+SET_BIT = 9
 """What EFUSE is asked for."""
 
 
@@ -74,6 +75,8 @@ class FakeChip:
     """Action, argument and data of each."""
     efuse_answers: dict[int, tuple[int, str]] = field(default_factory=dict)
     """Value and log lines by action."""
+    efuse_status: dict[int, int] = field(default_factory=dict)
+    """``esp_err_t`` by action; 0 where there is none."""
     on_request: Callable[[int], None] = lambda _: None
     checks: list[tuple[int, int, int, bytes]] = field(default_factory=list)
     """Image checks and eFuse actions that were asked for: request, its two arguments, its data."""
@@ -161,7 +164,7 @@ class FakeChip:
             if arg0 == RELEASE_MODE:
                 self.mode = self.mode_after_release
             value, lines = self.efuse_answers.get(arg0, (0, ""))
-            return 0, value, lines.encode()
+            return self.efuse_status.get(arg0, 0), value, lines.encode()
         if op == EFUSE_READ:
             return 0, 0, self._fuse_block(arg0)
         return self._hash(op, arg0, data)

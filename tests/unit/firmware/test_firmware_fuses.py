@@ -11,6 +11,7 @@ from fake_chip import (
     RELEASE_MODE,
     SECURE_DOWNLOAD,
     SECURE_VERSION,
+    SET_BIT,
     VERIFY_ENCRYPTION,
     VERIFY_SECURE_BOOT,
 )
@@ -19,6 +20,8 @@ from firmware_builds import TEST_FRAGMENTS, Builds
 from sample_packages import package_for
 
 from harness.chips import chip_named
+from harness.chips.efuses import efuse_geometry
+from harness.chips.idf_burns import idf_burns
 from harness.formats.otadata import OtaData, OtaRecord, OtaState
 
 ANTI = (*TEST_FRAGMENTS, "rollback.anti")
@@ -84,6 +87,38 @@ def test_release_is_reached_from_development(make_board: Callable[..., FakeBoard
     assert any("efuse: BURN BLOCK0" in line for line in board.lines)
     assert any("flash_encrypt: Flash encryption mode is RELEASE" in line for line in board.lines)
     assert board.command("status")["fe"] == "release"
+
+
+@pytest.mark.parametrize(("chip", "last"), [("esp32c3", SECURE_DOWNLOAD), ("esp32", SET_BIT)])
+def test_release_is_burned_bit_by_bit_and_what_freezes_others_comes_after_them(
+    make_board: Callable[..., FakeBoard], builds: Builds, chip: str, last: int
+) -> None:
+    row = chip_named(chip)
+    board = make_board(builds("1.0.0", chip=row, fragments=DEVELOPMENT), mode=1)
+    board.boot()
+    board.chip.efuse_requests.clear()
+    assert board.command("lock", mode="release")["ok"]
+    *requests, check = board.chip.efuse_requests
+    # The fake chip keeps no fuses: to ESP-IDF's function it is still in development.
+    assert check[0] == RELEASE_MODE
+    assert requests[-1][0] == last
+    bits = [request[1] for request in requests if request[0] == SET_BIT]
+    geometry, burns = efuse_geometry(chip), idf_burns(chip)
+    closing = [geometry.field(str(name)).write_disable for name in (burns.write_protect, row.fuses.counter)]
+    assert bits == [*(geometry.field(name).bit for name in burns.release_mode), *closing]
+
+
+def test_a_fuse_that_does_not_take_ends_release_before_anything_is_frozen(
+    make_board: Callable[..., FakeBoard], builds: Builds
+) -> None:
+    board = make_board(builds("1.0.0", fragments=DEVELOPMENT), mode=1)
+    board.boot()
+    board.chip.efuse_requests.clear()
+    board.chip.efuse_status[SET_BIT] = -1
+    done = board.command("lock", mode="release")
+    assert not done["ok"]
+    assert "going to release mode" in done["msg"]
+    assert [request[0] for request in board.chip.efuse_requests] == [SET_BIT]
 
 
 def test_release_that_did_not_take_ends_in_an_abort(

@@ -30,19 +30,12 @@ def obeying(here: Bench) -> Callable[[FirmwareCommand], None]:
     """A firmware that burns what `FirmwareCommand` says, with the chip's own eFuse driver."""
 
     def burn(step: FirmwareCommand) -> None:
-        fuses = here.chip.fuses
-        lock = fuses.download_off if step.lock is Lock.DOWNLOAD_OFF else fuses.secure_download
-        values, protections = {}, []
         for words in step.fuses:
-            name, _, value = words.removeprefix("WR_DIS of ").partition(" = ")
-            if words.startswith("WR_DIS of "):
-                protections.append(name)
-            elif name != lock:
-                values[name] = int(value, 0) if value else 1
-        if values:
-            here.board.set_fuses(**values)
-        here.board.protect(*protections)
-        here.board.set_fuses(**{str(lock): 1})
+            name = words.removeprefix("WR_DIS of ")
+            if name != words:
+                here.board.protect(name)
+            else:
+                here.board.set_fuses(**{name: 1})
 
     return burn
 

@@ -80,7 +80,8 @@ REFUSED = [
     (Op.HASH_FINISH, 7, 0, b"", -137),
     (Op.VERIFY_HASH, 0, 0, b"short", -135),
     (Op.VERIFY_HASH, 0, 0, bytes(161), -135),
-    (Op.EFUSE, 9, 0, b"", 0x102),
+    (Op.EFUSE, 99, 0, b"", 0x102),
+    (Op.EFUSE, EfuseAction.SET_BIT, 99 << 16, b"", rpc.ERR_INVALID_ARG),
     (0, 0, 0, b"", 0x106),
     (99, 0, 0, b"", 0x106),
 ]

@@ -1,0 +1,102 @@
+"""A pytest session that is told to end, or killed, with boards in its hands: workers of pytest-xdist included."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+
+STRANGERS_TEST = """
+    import os, signal, time
+    from pathlib import Path
+
+    def test_it(board, request):
+        pids = [board.link.pid, os.getpid(), os.getppid()]
+        Path("pids.new").write_text(" ".join(map(str, pids)))
+        os.rename("pids.new", "pids")
+        time.sleep(60)
+"""
+BOARDS = "version: 1\nboards:\n  c3: {chip: esp32c3, link: twin}\n"
+ARGUMENTS = ("--profile", "open", "--board", "c3", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+
+
+class Began:
+    """A session that is in its test."""
+
+    def __init__(self, folder: Path, *more: str) -> None:
+        (folder / "pids").unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *ARGUMENTS, *more],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while not (folder / "pids").exists():
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline, "the test never began"
+            time.sleep(0.02)
+        told = (folder / "pids").read_text().split()
+        self.twin, self.runner, self.runners_parent = map(int, told)
+
+    def __enter__(self) -> Began:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def end(self) -> tuple[int, str]:
+        """Exit status, and everything that it printed; whoever else holds its output open has ended, too."""
+        said = self.process.communicate(timeout=30)[0]
+        return self.process.returncode, said
+
+
+def ends_within(timeout_s: float, pid: int) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+        if not shown.strip() or shown.lstrip().startswith("Z"):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+    pytester.makefile(".yaml", boards=BOARDS)
+    pytester.makepyfile(STRANGERS_TEST)
+    return pytester.path
+
+
+def test_workers_and_twins_end_with_their_controller_and_the_next_session_says_what_it_found(
+    folder: Path,
+) -> None:
+    with Began(folder, "-n", "1") as session:
+        session.process.send_signal(signal.SIGTERM)
+        # Sooner than by execnet, which lets five seconds go by before it interrupts a worker.
+        assert ends_within(4.5, session.twin)
+        status, said = session.end()
+        assert status == 143, said
+        assert "Interrupted: SIGTERM: stopped; the next run goes on from here" in said
+        assert ends_within(4.5, session.runner)
+    with Began(folder, "-n", "1", "--harness-out", "out") as killed:
+        assert killed.runners_parent == killed.process.pid
+        killed.process.kill()
+        assert ends_within(4.5, killed.twin)
+        # Nothing of it is left, pytest-embedded's own server process neither: that holds the output open.
+        killed.end()
+        assert ends_within(4.5, killed.runner)
+    log = (folder / "out" / "c3" / "serial.log").read_text()
+    earlier = rf"the run before this one \(pytest, process {session.runner}, .*\) was stopped by SIGTERM in test test_it"
+    assert re.search(earlier, log), log[:500]

@@ -116,6 +116,7 @@ class Board(LinkedBoard):
         bench_vault: Callable[[], Vault] | None = None,
         boot_keys: KeySources | None = None,
         sacrificial: bool = False,
+        claim: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -128,6 +129,7 @@ class Board(LinkedBoard):
             declared_mac=declared_mac,
             bauds=bauds,
             bench_vault=bench_vault,
+            claim=claim,
         )
         self.firmware: FirmwareSource | None = None
         self.network = network

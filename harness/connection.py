@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from harness.inventory.entry import (
     VirtualEntry,
 )
 from harness.inventory.inventory import Inventory
+from harness.links.device_names import device_names, mac_name
 from harness.links.environment import child_environment
 from harness.links.espemu import EspEmu, EspEmuLink
 from harness.links.find_port import (
@@ -37,7 +37,7 @@ from harness.links.rfc2217 import Rfc2217Link
 from harness.links.serial_port import SerialLink
 from harness.links.twin import TwinLink
 from harness.links.usb_serial_jtag import UsbSerialJtagLink, place_of
-from harness.locks import BoardLock
+from harness.locks import BoardLock, lock_files
 from harness.network.credentials import WifiNetwork
 from harness.network.update_path import UpdatePath
 from harness.power import Power
@@ -65,25 +65,24 @@ def virtual_link(name: str, entry: VirtualEntry, state: Path, home: Home) -> Lin
     return EspEmuLink(entry.chip, state, espemu, mac=entry.mac, flash_bytes=size, baud=entry.baud, board=name)
 
 
-def physical_key(name: str, entry: SerialEntry | Rfc2217Entry, inventory: Inventory, home: Home) -> str:
-    """What tells this device from others: the URL, or the port's real path, whatever link names it."""
-    if isinstance(entry, Rfc2217Entry):
-        return entry.url
-    port = port_of(name, entry, inventory, home)
-    place = place_of(port)
-    if _on_own_usb(entry, place):
-        # The name of its device node goes from board to board.
-        return place.key
-    return port if re.match(r"[a-z0-9+]+://", port) else str(Path(port).resolve())
+def physical_port(name: str, entry: SerialEntry | Rfc2217Entry, inventory: Inventory) -> str:
+    """Where the board is: the URL, or the port that its entry names, by path or in another way.
+
+    Raises:
+        LabError: nothing of that description is plugged in.
+    """
+    return entry.url if isinstance(entry, Rfc2217Entry) else port_of(name, entry, inventory)
 
 
-def physical_link(
-    name: str, entry: SerialEntry | Rfc2217Entry, key: str, inventory: Inventory, home: Home
-) -> Link:
-    """The link to the device that `physical_key` found; its port is opened when first used."""
+def names_of(entry: SerialEntry | Rfc2217Entry, port: str) -> tuple[str, ...]:
+    """What tells the board at `port` from all others of this machine."""
+    return (*device_names(port), *((mac_name(entry.mac),) if entry.mac is not None else ()))
+
+
+def physical_link(name: str, entry: SerialEntry | Rfc2217Entry, port: str) -> Link:
+    """The link to the device at `port`, as `physical_port` gave it; it is opened when first used."""
     if isinstance(entry, Rfc2217Entry):
-        return Rfc2217Link(entry.url, baud=entry.baud, console_baud=entry.console_baud, board=name)
-    port = entry.port or (port_of(name, entry, inventory, home) if key.startswith("usb ") else key)
+        return Rfc2217Link(port, baud=entry.baud, console_baud=entry.console_baud, board=name)
     place = place_of(port)
     if _on_own_usb(entry, place):
         return UsbSerialJtagLink(place, name=port, baud=entry.baud, board=name)
@@ -97,7 +96,7 @@ def _on_own_usb(entry: SerialEntry, place: LastingPort) -> bool:
     return entry.console == "usb-serial-jtag" or place.mac is not None
 
 
-def port_of(name: str, entry: SerialEntry, inventory: Inventory, home: Home) -> str:
+def port_of(name: str, entry: SerialEntry, inventory: Inventory) -> str:
     """The port of a serial board, by path, USB serial number, USB location, or the MAC of its chip.
 
     Raises:
@@ -118,9 +117,7 @@ def port_of(name: str, entry: SerialEntry, inventory: Inventory, home: Home) -> 
         ports,
         claimed=claimed,
         board=name,
-        guard=lambda device: BoardLock(
-            home.locks, str(Path(device).resolve()), board=name, purpose="search by MAC"
-        ),
+        guard=lambda device: BoardLock(lock_files(device_names(device)), board=name, purpose="search by MAC"),
         probe=lambda device: _mac_at(device, entry),
     ).device
 
@@ -183,7 +180,7 @@ def key_source_of(entry: AnyEntry, folder: Path) -> KeySource | None:
     return CommandSource(tuple(named.command), environment, folder.absolute(), named.timeout_s)
 
 
-def power_of(entry: AnyEntry, link: Link, home: Home, name: str) -> Power | None:
+def power_of(entry: AnyEntry, link: Link, name: str) -> Power | None:
     """What switches the board's supply; None when nothing does."""
     if isinstance(link, TwinLink):
         return TwinPower(link)
@@ -196,14 +193,14 @@ def power_of(entry: AnyEntry, link: Link, home: Home, name: str) -> Power | None
         )
     if isinstance(power, UhubctlEntry):
         hub, port = (power.hub, power.port) if power.hub and power.port else _plugged_in(link, name)
-        return UhubctlPower(hub, port, HubGuard(home.locks / "hubs"), program=power.program, board=name)
+        return UhubctlPower(hub, port, HubGuard(), program=power.program, board=name)
     return None
 
 
-def burn_guard(link: Link, home: Home, name: str) -> AbstractContextManager[None]:
+def burn_guard(link: Link, name: str) -> AbstractContextManager[None]:
     """Held while eFuses of a board are burned: nobody on this machine cuts the USB hub that it hangs on."""
     found = _hub_of(link) if link.physical else None
-    return HubGuard(home.locks / "hubs").burning(found[0], name) if found is not None else nullcontext()
+    return HubGuard().burning(found[0], name) if found is not None else nullcontext()
 
 
 def _hub_of(link: Link) -> tuple[str, int] | None:

@@ -17,6 +17,8 @@ from harness.errors import UsageError
 
 VARIABLE = "HARNESS_DEADLINE"
 
+TODO = "give the seconds after which this run may be killed: --time-left 3000"
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -41,7 +43,7 @@ def deadline_in(time_left_s: float | None, environment: Mapping[str, str] = os.e
     found = []
     if time_left_s is not None:
         if not math.isfinite(time_left_s) or time_left_s < 0:
-            raise UsageError(f"--time-left is {time_left_s}, not a number of seconds")
+            raise UsageError(f"--time-left is {time_left_s}, not a number of seconds", todo=TODO)
         found.append(Deadline(time.time() + time_left_s, f"--time-left {time_left_s:g}"))
     told = environment.get(VARIABLE)
     if told:

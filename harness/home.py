@@ -67,11 +67,6 @@ class Home:
         return self.folder("plans")
 
     @property
-    def locks(self) -> Path:
-        """One lock file per device in use."""
-        return self.folder("locks")
-
-    @property
     def devices(self) -> Path:
         """Device records of physical boards, by MAC."""
         return self.folder("devices")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,17 @@ from filelock import FileLock, Timeout
 from harness.board import Board
 from harness.build.board_keys import KeySources
 from harness.chips import chip_named
-from harness.connection import key_source_of, network_of, physical_key, physical_link, power_of, virtual_link
+from harness.connection import (
+    key_source_of,
+    names_of,
+    network_of,
+    physical_link,
+    physical_port,
+    power_of,
+    virtual_link,
+)
 from harness.deadline import Deadline, deadline_in
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, LabError, UsageError
 from harness.home import Home
 from harness.interruption import Interrupted, unbroken
 from harness.inventory.entry import (
@@ -30,10 +39,11 @@ from harness.inventory.entry import (
     VirtualEntry,
 )
 from harness.inventory.inventory import Inventory
+from harness.links.device_names import mac_name
 from harness.links.emulator_port import EMULATOR_GONE
 from harness.links.link import Link
 from harness.links.twin import TwinLink
-from harness.locks import BoardLock
+from harness.locks import STATE_LOCK, BoardLock, lock_files
 from harness.provision.device_record import DeviceRecords
 from harness.provision.flash_baud import FlashBauds
 from harness.provision.profile import Profile
@@ -84,7 +94,8 @@ class Lab:
         if isinstance(entry, PhysicalEntry):
             return self._open_physical(name, entry)
         state = state_folder(self.home, self.inventory.path, name, entry)
-        self._lock(name, str(state.absolute()))
+        _make_state_folder(name, state)
+        self._lock(name, [state / STATE_LOCK])
         for folder in (state, state / "devices"):
             remove_leftovers(folder)
         return self._open_virtual(name, entry, state)
@@ -96,6 +107,11 @@ class Lab:
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         return self._open_virtual(name or f"twin-{chip}", entry or TwinEntry(chip=chip), folder)
 
+    def note_interrupted(self, error: Interrupted) -> None:
+        """The next run on each of the boards is told that a signal ended this one, and where."""
+        for note in self._notes:
+            note.interrupted(error)
+
     def close(self) -> None:
         """Closes every board."""
         self._stack.close()
@@ -106,10 +122,10 @@ class Lab:
     def __exit__(self, kind: object, error: object, _: object) -> None:
         if isinstance(error, HarnessError):
             self._blame_twin(error)
-        for note in self._notes:
-            if isinstance(error, Interrupted):
-                note.interrupted(error)
-            elif error is None or isinstance(error, Exception):
+        if isinstance(error, Interrupted):
+            self.note_interrupted(error)
+        elif error is None or isinstance(error, Exception):
+            for note in self._notes:
                 note.done()
         with unbroken("the boards are being closed", deliver=not isinstance(error, KeyboardInterrupt)):
             self.close()
@@ -134,16 +150,18 @@ class Lab:
 
     def _open_physical(self, name: str, entry: PhysicalEntry) -> Board:
         assert isinstance(entry, (SerialEntry, Rfc2217Entry))
-        key = physical_key(name, entry, self.inventory, self.home)
-        self._lock(name, key)
+        port = physical_port(name, entry, self.inventory)
+        lock = self._lock(name, lock_files(names_of(entry, port)))
         place = self.home.vault
         board = self._opened(
             name,
             entry,
-            physical_link(name, entry, key, self.inventory, self.home),
+            physical_link(name, entry, port),
             lambda: Vault.open(place, self.secret(place)),
             self.home.devices,
             bench_vault=lambda: own_vault(self.home.folder(BENCH)),
+            # Its MAC tells that it is the board of another wire, which somebody else may hold.
+            claim=lambda mac: lock.extend(lock_files([mac_name(mac)])),
         )
         return self._noted(board, self.home.folder("runs") / f"{name}.json")
 
@@ -157,8 +175,8 @@ class Lab:
             board.console.note(note.earlier.text())
         return board
 
-    def _lock(self, name: str, key: str) -> None:
-        self._stack.enter_context(BoardLock(self.home.locks, key, board=name, purpose=self.purpose))
+    def _lock(self, name: str, files: Iterable[Path]) -> BoardLock:
+        return self._stack.enter_context(BoardLock(files, board=name, purpose=self.purpose))
 
     def _opened(
         self,
@@ -169,6 +187,7 @@ class Lab:
         records: Path,
         *,
         bench_vault: Callable[[], Vault] | None = None,
+        claim: Callable[[str], None] | None = None,
     ) -> Board:
         self._stack.callback(link.close)
         folder = self.out / name
@@ -191,8 +210,9 @@ class Lab:
             records=DeviceRecords(records),
             serve=lambda: network.serve(journal),
             network=network,
-            power=power_of(entry, link, self.home, name),
+            power=power_of(entry, link, name),
             declared_mac=entry.mac if isinstance(entry, PhysicalEntry) else None,
+            claim=claim,
             fragments=entry.firmware_fragments,
             sacrificial=isinstance(entry, PhysicalEntry) and entry.sacrificial,
             boot_keys=KeySources.of_entry(entry, base_folder(self.inventory.path)),
@@ -202,17 +222,34 @@ class Lab:
         return board
 
 
+def _make_state_folder(name: str, state: Path) -> None:
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(
+            f"the state folder {state} cannot be made: {error.strerror}",
+            board=name,
+            todo="choose a folder that you may write to",
+        ) from error
+
+
 def _remove_abandoned() -> None:
     """Throwaway twins go with their lab; this removes those whose harness was killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_THROWAWAY_PREFIX}*"):
         try:
-            if time.time() - folder.lstat().st_mtime < _THROWAWAY_AGE_S:
+            status = folder.lstat()
+            if time.time() - status.st_mtime < _THROWAWAY_AGE_S or not _is_own_folder(status):
                 continue
             with FileLock(folder / "lock", timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
         except (OSError, Timeout):
-            # Another user's, or a long job's.
+            # A long job's.
             continue
+
+
+def _is_own_folder(status: os.stat_result) -> bool:
+    """In a folder that all write to, a link of this name may lead anywhere, and another's folder is not ours to open."""
+    return stat.S_ISDIR(status.st_mode) and (os.name != "posix" or status.st_uid == os.getuid())
 
 
 def base_folder(inventory: Path | None) -> Path:

@@ -70,8 +70,9 @@ class LinkedBoard:
         declared_mac: str | None = None,
         bauds: FlashBauds | None = None,
         bench_vault: Callable[[], Vault] | None = None,
+        claim: Callable[[str], None] | None = None,
     ) -> None:
-        """Reads nothing yet: whoever is complete starts `console`."""
+        """Reads nothing yet: whoever is complete starts `console`. `claim` is called with every MAC that it tells."""
         self.name = name
         self.chip = chip
         self.link = link
@@ -83,7 +84,7 @@ class LinkedBoard:
         """What is left of its UART download; None as `profile`."""
         self.table: PartitionTable | None = None
         self.mac: str | None = None
-        self.identity = Identity(name, physical=link.physical, declared=declared_mac)
+        self.identity = Identity(name, physical=link.physical, declared=declared_mac, claim=claim)
         """Guards every way of writing to it."""
         self.app: AppDirectory | None = None
         """What is flashed over the UART first; None before it was planned for."""

@@ -1,37 +1,79 @@
-"""One board, one user: a lock that dies with its holder and says who holds it."""
+"""One board, one user: a lock that dies with its holder and says who holds it.
+
+It is tied to the device and not to whoever wants it. A physical board is locked under each of its names (`harness.links.
+device_names`) in a folder that all users of the machine share; a virtual one in its own state folder, whatever path leads
+there. Two boards.yaml, two HARNESS_HOMEs or two users that mean one board get one lock.
+"""
 
 from __future__ import annotations
 
-import getpass
-import json
+import hashlib
 import os
 import re
-import socket
-import time
+import stat
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from harness.errors import LabError
+from harness.lock_file import LockFile, LockHeldError, Note
 
-NOTE_TIMEOUT_S = 1.0
-"""The holder writes its note right after it has the lock; until then the note is that of an earlier, dead one."""
+STATE_LOCK = "board.lock"
+"""In the state folder of a virtual board, held for the whole run; its twin or emulator holds ``lock`` while it lives."""
+
+PREFIX = "esp32-harness"
+"""What the names of our files begin with, in folders that are not ours alone."""
+
+_SHARED_FOLDERS = ("/run/lock", "/var/lock", "/tmp", "/var/tmp")  # noqa: S108 - checked below, and files are never trusted
+"""Where every user may make files and nobody may take away another's. Not TMPDIR: it differs from user to user."""
+
+_NAME_LENGTH = 100
+
+
+def shared_folder() -> Path:
+    """The folder for what all users of this machine must see alike, whoever asks.
+
+    Raises:
+        LabError: none of the usual ones is owned by root, sticky and writable for all.
+    """
+    if os.name == "nt":
+        return Path(tempfile.gettempdir())
+    for name in _SHARED_FOLDERS:
+        folder = Path(os.path.realpath(name))
+        try:
+            status, read_only = folder.stat(), os.statvfs(folder).f_flag & os.ST_RDONLY
+        except OSError:
+            continue
+        if status.st_uid == 0 and stat.S_IMODE(status.st_mode) == 0o1777 and not read_only:
+            return folder
+    raise LabError(
+        "there is no folder for locks that all users of this machine share",
+        todo=f"make one of {', '.join(_SHARED_FOLDERS)} owned by root with mode 1777",
+    )
+
+
+def lock_files(names: Iterable[str], folder: Path | None = None) -> tuple[Path, ...]:
+    """The lock files of a device with these names, one each, in `folder` (default: the shared one)."""
+    where = folder or shared_folder()
+    return tuple(where / f"{PREFIX}.{_file_name(name)}.lock" for name in sorted(set(names)))
+
+
+def _file_name(name: str) -> str:
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+    if safe == name and len(safe) <= _NAME_LENGTH:
+        return safe
+    # What was cut off or replaced must still tell two names apart.
+    return f"{safe[-_NAME_LENGTH:]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 class BoardLock:
-    """An exclusive lock on one device, held by an open file: the operating system frees it at death.
+    """An exclusive lock on one device, on all `files` or none."""
 
-    The lock's key is the device (its port or state folder), not the name somebody gave it.
-    """
-
-    def __init__(self, folder: Path, key: str, *, board: str, purpose: str) -> None:
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", key).strip("_")[-120:]
-        self._path = folder / f"{safe}.lock"
-        self._holder = folder / f"{safe}.holder"
-        self._lock = FileLock(self._path)
+    def __init__(self, files: Iterable[Path], *, board: str, purpose: str) -> None:
+        self._files = tuple(files)
         self._board = board
         self._purpose = purpose
+        self._held: list[LockFile] = []
 
     def acquire(self) -> BoardLock:
         """Takes the lock at once or not at all.
@@ -40,57 +82,55 @@ class BoardLock:
             LabError: somebody else has it; the message names holder, process and since when.
         """
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise LabError(
-                f"in use by {self.holder()}", board=self._board, todo="wait for that job to end, or end it"
-            ) from error
-        except OSError as error:
-            raise LabError(f"the lock {self._path} cannot be taken: {error}", board=self._board) from error
-        note = {
-            "user": getpass.getuser(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "purpose": self._purpose,
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-        self._holder.write_text(json.dumps(note), encoding="utf-8")
+            self.extend(self._files)
+        except LabError:
+            self.release()
+            raise
         return self
 
-    def holder(self) -> str:
-        """Who holds the lock, in words."""
-        deadline = time.monotonic() + NOTE_TIMEOUT_S
-        while time.monotonic() < deadline:
-            try:
-                note = json.loads(self._holder.read_text(encoding="utf-8"))
-                if _may_live(note):
-                    return f"{note['user']} (process {note['pid']}, {note['purpose']}, since {note['since']})"
-            except (OSError, ValueError, KeyError, TypeError):
-                pass
-            time.sleep(0.02)
-        return "another process"
+    def extend(self, files: Iterable[Path]) -> None:
+        """Also locks `files`: the device has told another name of itself. What is held already stays so.
+
+        Raises:
+            LabError: as `acquire`; nothing is let go.
+        """
+        mine = {lock.path for lock in self._held}
+        for path in files:
+            if path not in mine:
+                lock = LockFile(path)
+                self._take(lock)
+                self._held.append(lock)
+
+    def _take(self, lock: LockFile) -> None:
+        try:
+            lock.acquire(Note.of_this_process(self._board, self._purpose))
+        except LockHeldError as held:
+            raise self._refusal(held) from None
+        except OSError as error:
+            raise LabError(
+                f"the lock {lock.path} cannot be taken: {error.strerror or error}",
+                board=self._board,
+                todo="remove that file if no job of yours or another user's runs",
+            ) from error
+
+    def _refusal(self, held: LockHeldError) -> LabError:
+        if held.note is not None and held.note.pid == os.getpid() and held.note.board != self._board:
+            return LabError(
+                f"this run has the device open already, as board {held.note.board}",
+                board=self._board,
+                todo="name it once: both entries of boards.yaml mean the same device",
+            )
+        return LabError(
+            f"in use by {held.holder}", board=self._board, todo="wait for that job to end, or end it"
+        )
 
     def release(self) -> None:
         """Lets go; may be called twice."""
-        if self._lock.is_locked:
-            self._holder.unlink(missing_ok=True)
-            self._lock.release()
+        while self._held:
+            self._held.pop().release()
 
     def __enter__(self) -> BoardLock:
         return self.acquire()
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-def _may_live(note: dict[str, Any]) -> bool:
-    """Whether the process of `note` can still be there; a killed one leaves its note behind."""
-    if os.name != "posix" or note["host"] != socket.gethostname():
-        return True
-    try:
-        os.kill(note["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # another user's
-    return True

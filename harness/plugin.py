@@ -24,7 +24,7 @@ from harness.console.boot_record import BootRecord
 from harness.console.log_file import BOARD_SIGN, MARK_SIGN
 from harness.console.sanitizer_report import sanitizer_report
 from harness.consumption import Consumption
-from harness.deadline import Deadline, deadline_in
+from harness.deadline import TODO, Deadline, deadline_in
 from harness.dut import HarnessDut
 from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
@@ -45,6 +45,7 @@ DEFAULT_CHIP = "esp32c3"
 SUBSET = pytest.StashKey[Subset]()
 CONSUMPTION = pytest.StashKey[Consumption]()
 DEADLINE = pytest.StashKey[Deadline | None]()
+ENDING = pytest.StashKey[SessionEnding]()
 EARLIER_RUNS = pytest.StashKey[list[str]]()
 """What runs before this one left on the boards of this one, a sentence each."""
 WORKER_OUTPUT = "harness"
@@ -179,7 +180,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for warning in FOREIGN_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
     _check_options(config)
-    config.pluginmanager.register(SessionEnding(config), "harness-session-ending")
+    config.stash[ENDING] = SessionEnding(config)
+    config.pluginmanager.register(config.stash[ENDING], "harness-session-ending")
     config.stash[EARLIER_RUNS] = []
     config.stash[SUBSET] = Subset.of(config)
     config.stash[CONSUMPTION] = Consumption(frozenset(config.getoption("--consume")))
@@ -216,7 +218,7 @@ def _deadline(config: pytest.Config) -> Deadline | None:
     try:
         found = deadline_in(float(option) if option is not None else None)
     except ValueError as error:
-        raise UsageError(f"--time-left is '{option}', not a number of seconds") from error
+        raise UsageError(f"--time-left is '{option}', not a number of seconds", todo=TODO) from error
     config.option.harness_deadline = found.at_s if found is not None else None
     return found
 
@@ -436,6 +438,9 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         if bench.board is not None and bench.broken is None and bench.refused is None:
             config.stash[CONSUMPTION].look(bench.board, _target.entry)
         yield bench
+        interrupted = config.stash[ENDING].interrupted
+        if interrupted is not None:
+            lab.note_interrupted(interrupted)
 
 
 def _opened(lab: Lab, target: Target) -> Board:

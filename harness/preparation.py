@@ -468,7 +468,7 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
         ConsumptionLedger(board.records.folder).note(
             plan.mac, f"harness provision{what}", {Resource.REVOCATIONS: len(revoked)}
         )
-    guard = burn_guard(board.link, home, board.name) if plan.burns else nullcontext()
+    guard = burn_guard(board.link, board.name) if plan.burns else nullcontext()
     with say.phase("provision", lambda: board.uart_bytes), _called_by_name(board), guard:
         outcome = carry_out(
             plan,

@@ -54,6 +54,7 @@ class RunNote:
         self._purpose = purpose
         self._since = _now()
         self._doing: str | None = None
+        self._interrupted = False
         self.earlier = _read(path) if path is not None else None
         """What the run before this one left; None: it came to its end."""
 
@@ -64,14 +65,15 @@ class RunNote:
 
     def interrupted(self, error: Interrupted) -> None:
         """The run ends here because of a signal; the note stays."""
-        if self._doing is not None:
+        if self._doing is not None and not self._interrupted:
+            self._interrupted = True
             error.where = error.where or self._doing
             self._doing = error.where
             self._write(name_of(error.number))
 
     def done(self) -> None:
         """The run has come to its end, good or bad, and has said so itself."""
-        if self._path is not None and self._doing is not None:
+        if self._path is not None and self._doing is not None and not self._interrupted:
             # A folder that is gone or full: the note is then the least of it.
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)

@@ -23,7 +23,8 @@ class SessionEnding:
 
     def __init__(self, config: pytest.Config) -> None:
         """From now on SIGTERM interrupts, and a worker of pytest-xdist ends with its controller."""
-        self._interrupted: Interrupted | None = None
+        self.interrupted: Interrupted | None = None
+        """The signal that ends the session."""
         self._workers: list[int] = []
         _tie_queue_server()
         if threading.current_thread() is not threading.main_thread():
@@ -35,8 +36,10 @@ class SessionEnding:
             end_with_parent(signal.SIGTERM)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Keeps the signal, for the exit status."""
-        self._interrupted = excinfo.value if isinstance(excinfo.value, Interrupted) else None
+        """Keeps the signal, for the exit status and for what is noted beside the boards."""
+        told = excinfo.value
+        if isinstance(told, KeyboardInterrupt):
+            self.interrupted = told if isinstance(told, Interrupted) else Interrupted(signal.SIGINT)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_newgateway(self, gateway: Any) -> None:
@@ -46,9 +49,10 @@ class SessionEnding:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """A controller hands the signal on to its workers, each of which has boards, before they are waited for."""
-        if self._interrupted is None or hasattr(session.config, "workerinput"):
+        if self.interrupted is None or hasattr(session.config, "workerinput"):
             return
-        session.exitstatus = self._interrupted.exit_status
+        if self.interrupted.number != signal.SIGINT:
+            session.exitstatus = self.interrupted.exit_status
         for pid in self._workers:
             with suppress(OSError):
                 os.kill(pid, signal.SIGTERM)

@@ -20,12 +20,19 @@ enum {
 /* Everything that a parser has told, as one hash. */
 typedef struct {
     sha256_t told;
-    uint64_t body; /* bytes */
+    const http_response_t *response;
+    uint64_t body;   /* bytes of the answer under way */
+    uint64_t length; /* what its headers say of them; UINT64_MAX: nothing */
 } listener_t;
 
 static void tell(listener_t *listener, const char *bytes, size_t size)
 {
     sha256_update(&listener->told, (const uint8_t *)bytes, size);
+}
+
+static void on_begin(void *context)
+{
+    tell(context, "(", 1);
 }
 
 static void on_header(void *context, char *key, char *value)
@@ -36,7 +43,12 @@ static void on_header(void *context, char *key, char *value)
 
 static void on_headers_complete(void *context)
 {
-    tell(context, "\n", 1);
+    listener_t *listener = context;
+    const http_response_t *response = listener->response;
+    RULE(response->status_code >= 0 && response->status_code <= 999, "status %d", response->status_code);
+    listener->body = 0;
+    listener->length = response->is_chunked ? UINT64_MAX : response->length;
+    tell(listener, "\n", 1);
 }
 
 static void on_body(void *context, const char *bytes, size_t size)
@@ -44,43 +56,51 @@ static void on_body(void *context, const char *bytes, size_t size)
     listener_t *listener = context;
     RULE(size > 0, "an empty piece of a body");
     listener->body += size;
+    RULE(listener->body <= listener->length, "a body of more than %llu bytes",
+         (unsigned long long)listener->length);
     tell(listener, bytes, size);
 }
 
-static void parse(const uint8_t *data, size_t size, size_t piece, uint8_t digest[32],
-                  http_response_t *response)
+static void on_complete(void *context)
 {
-    static const http_response_calls_t CALLS = {
-        .on_header = on_header, .on_headers_complete = on_headers_complete, .on_body = on_body};
-    listener_t listener = {.body = 0};
+    listener_t *listener = context;
+    RULE(listener->length == UINT64_MAX || listener->body == listener->length,
+         "complete after %llu bytes of %llu", (unsigned long long)listener->body,
+         (unsigned long long)listener->length);
+    tell(listener, ")", 1);
+}
+
+static void parse(const uint8_t *data, size_t size, size_t piece, uint8_t digest[32])
+{
+    static const http_response_calls_t CALLS = {.on_begin = on_begin,
+                                                .on_header = on_header,
+                                                .on_headers_complete = on_headers_complete,
+                                                .on_body = on_body,
+                                                .on_complete = on_complete};
+    static http_response_t s_response;
+    listener_t listener = {.response = &s_response, .length = UINT64_MAX};
     sha256_start(&listener.told);
-    http_response_start(response, &CALLS, &listener);
+    http_response_start(&s_response, &CALLS, &listener);
     for (size_t at = 0; at < size; at += piece) {
-        http_response_feed(response, (const char *)data + at, piece < size - at ? piece : size - at);
+        http_response_feed(&s_response, (const char *)data + at, piece < size - at ? piece : size - at);
     }
-    http_response_end(response);
-    RULE(response->line_length < HTTP_LINE_SIZE, "a line of %zu bytes", response->line_length);
-    RULE(response->chunked || response->content_length < 0 ||
-             listener.body <= (uint64_t)response->content_length,
-         "a body of %llu bytes of %lld", (unsigned long long)listener.body,
-         (long long)response->content_length);
-    tell(&listener, (const char *)&response->state, sizeof(response->state));
-    tell(&listener, (const char *)&response->status_code, sizeof(response->status_code));
+    http_response_end(&s_response);
+    tell(&listener, (const char *)&s_response.state, sizeof(s_response.state));
+    tell(&listener, (const char *)&s_response.status_code, sizeof(s_response.status_code));
     sha256_finish(&listener.told, digest);
 }
 
 /* In pieces of any size an answer is the same answer. */
 static void judge_parser(const uint8_t *data, size_t size)
 {
-    static http_response_t s_response;
     uint8_t whole[32];
     uint8_t pieces[32];
     if (size == 0) {
         return;
     }
-    parse(data, size, size, whole, &s_response);
+    parse(data, size, size, whole);
     for (size_t piece = 1; piece <= 64; piece *= 8) {
-        parse(data, size, piece, pieces, &s_response);
+        parse(data, size, piece, pieces);
         RULE(memcmp(whole, pieces, sizeof(whole)) == 0, "in pieces of %zu it is another answer", piece);
     }
 }

@@ -5,6 +5,7 @@
 #include "esp_app_desc.h"
 #include "esp_app_format.h"
 #include "esp_ota_ops.h"
+#include "memory_timer.h"
 #include "psa/crypto.h"
 #include "rule.h"
 #include "sha256.h"
@@ -91,6 +92,7 @@ void nothing_is_held(void)
     RULE(raw_ota_lock(), "the lock is still held");
     raw_ota_unlock();
     RULE(s_open_handles == 0, "%d OTA handles are still open", s_open_handles);
+    RULE(timers_left() == 0, "%d timers are still there", timers_left());
     RULE(s_keys == 0, "%d keys are still in the key store", s_keys);
     RULE(chip_record()->open_hashes == 0 || chip_record()->failed, "%u hashes are still open",
          chip_record()->open_hashes);

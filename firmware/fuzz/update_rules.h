@@ -16,7 +16,7 @@ void update_progress(void *context, raw_ota_phase_t phase, uint32_t bytes, uint3
  */
 void update_ends(raw_ota_err_t returned, const raw_ota_result_t *result, bool bare);
 
-/** Nothing is held any more: the lock, OTA handles, hashes, keys. Also for what is no update. */
+/** Nothing is held any more: the lock, OTA handles, hashes, keys, timers. Also for what is no update. */
 void nothing_is_held(void);
 
 /** For a person who wants to know whether a target reaches what it is there for: how many updates were judged

@@ -54,6 +54,10 @@ def kconfig_defaults(text: str) -> dict[str, str]:
         words = line.split()
         if not words:
             continue
+        if words[0] in ("config", "default") and len(words) == 1:
+            raise FormatError(
+                f"Kconfig: '{words[0]}' without anything behind it", todo="complete the line, or remove it"
+            )
         if words[0] == "config":
             current = f"CONFIG_{words[1]}"
             options[current] = "y" if current == chosen else "n"

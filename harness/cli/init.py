@@ -12,7 +12,6 @@ import click
 from harness.cli.options import json_option
 from harness.doctor.identification import identify_at
 from harness.errors import LabError, UsageError
-from harness.home import Home
 from harness.inventory.discover import Attached, boards_yaml, look_around
 from harness.inventory.inventory import DEFAULT_FILE
 from harness.links.find_port import port_holder, serial_ports
@@ -37,11 +36,10 @@ def init(boards_file: Path, probe: bool, only_print: bool, as_json: bool) -> Non
     """
     if not only_print:
         _require_absent(boards_file)
-    home = Home.of_user()
     attached = look_around(
         serial_ports(),
         holder=port_holder,
-        identify=(lambda device: identify_at(device, home)) if probe else None,
+        identify=identify_at if probe else None,
     )
     text = boards_yaml(attached)
     if only_print:

@@ -24,6 +24,10 @@ from harness.errors import BoardError, UsageError
 MAX_LINE_BYTES = 767
 """CONFIG_COMPANION_LINE_SIZE of the firmware, less the NUL."""
 COMMAND = re.compile(r"[a-z][a-z0-9-]*")
+MAX_WANTED_BYTES = 1 << 16
+"""What a device may ask for at once: the firmware asks for less than a flash sector, and sends it piece by piece."""
+MIN_PIECE_BYTES = 16
+_SHOWN_CHARACTERS = 120
 ACK_TIMEOUT_S = 3.0
 ACK_ATTEMPTS = 3
 """A lost line is repeated twice; three losses in a row are a broken link."""
@@ -76,6 +80,18 @@ def command_line(command: str, identifier: int, arguments: Mapping[str, object])
     return SecretBytes(line)
 
 
+def _number(event: Mapping[str, Any], name: str) -> int:
+    """A number of 32 bits in an event of the device; -1 where it says something else."""
+    value = event.get(name)
+    return value if type(value) is int and 0 <= value <= 0xFFFFFFFF else -1
+
+
+def _code_of(event: Mapping[str, Any]) -> int:
+    """``esp_err_t`` of an answer; 0 where the device says none, or something that is none."""
+    value = event.get("code", 0)
+    return value if type(value) is int and -0x80000000 <= value <= 0x7FFFFFFF else 0
+
+
 def _encoded(value: object) -> str:
     """Percent-encoded; a hidden value altogether, so that nothing in it can be taken for the end of it."""
     if isinstance(value, Hidden):
@@ -110,7 +126,7 @@ class DeviceClient:
         line = command_line(command, identifier, arguments)
         ack = self._acknowledged(line, identifier, mark, command)
         if not ack.get("ok"):
-            return Answer(command, False, str(ack.get("err", "refused")), int(ack.get("code", 0)), ack)
+            return Answer(command, False, str(ack.get("err", "refused")), _code_of(ack), ack)
         events: list[Mapping[str, Any]] = []
 
         def finished(event: DeviceEvent) -> bool:
@@ -132,7 +148,7 @@ class DeviceClient:
             raise BoardError(f"restarted while it worked on '{command}'", board=self._board)
         ok = bool(done.get("ok"))
         error = None if ok else str(done.get("err", "unknown"))
-        return Answer(command, ok, error, int(done.get("code", 0)), done, tuple(events))
+        return Answer(command, ok, error, _code_of(done), done, tuple(events))
 
     def send_with_data(
         self, command: str, arguments: Mapping[str, object], data: bytes, *, timeout_s: float
@@ -151,10 +167,13 @@ class DeviceClient:
 
     def _send_wanted(self, event: Mapping[str, Any], data: bytes) -> None:
         """Answers one ``want``; a question about bytes that there are not ends the transfer."""
-        identifier, at, length = int(event["id"]), int(event["at"]), int(event["len"])
-        piece, end = int(event["piece"]), at + length
-        if at < 0 or length <= 0 or piece <= 0 or end > len(data):
-            self._console.note(f"the device asks for bytes {at} to {end} of {len(data)}: giving up")
+        identifier = int(event["id"])
+        at, length, piece = (_number(event, name) for name in ("at", "len", "piece"))
+        end = at + length
+        answerable = 0 < length <= MAX_WANTED_BYTES and piece >= MIN_PIECE_BYTES and at >= 0
+        if not answerable or end > len(data):
+            asked = f"bytes {at} to {end} of {len(data)} in pieces of {piece}"
+            self._console.note(f"the device asks for {asked[:_SHOWN_CHARACTERS]}: giving up")
             self._console.write(command_line("data", identifier, {"end": 1}))
             return
         lines = []

@@ -16,6 +16,8 @@ from harness.console.log_line import STAMPED
 
 MARKER = "@evt"
 _CRC_KEY = ',"crc":'
+_LARGEST_COUNT = 0xFFFFFFFF
+"""The firmware counts in 32 bits."""
 _KEPT_CHARS = 160
 """How much of a damaged event a `BadEvent` shows."""
 
@@ -83,7 +85,8 @@ def _event_at(text: str, start: int, line_n: int) -> tuple[DeviceEvent | BadEven
     if stated.lower() != actual:
         return bad(f"crc is {stated[:16]}, the text gives {actual}", _end_of_damage(text, brace, end))
     number, name = data.get("n"), data.get("ev")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0 or not isinstance(name, str):
+    counts = isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= _LARGEST_COUNT
+    if not counts or not isinstance(name, str):
         return bad("no number 'n' or no name 'ev'", end)
     return DeviceEvent(number, name, data, line_n), end
 

@@ -92,9 +92,11 @@ class LineSplitter:
             self._half = bytearray(rest)
             for line in whole:
                 self._take(line, b"\n", pieces, now_s)
-            while len(self._half) > MAX_LINE_BYTES:
-                cut, self._half = bytes(self._half[:MAX_LINE_BYTES]), self._half[MAX_LINE_BYTES:]
-                self._take(cut, b"", pieces, now_s)
+            start = 0
+            while len(self._half) - start > MAX_LINE_BYTES:
+                self._take(bytes(self._half[start : start + MAX_LINE_BYTES]), b"", pieces, now_s)
+                start += MAX_LINE_BYTES
+            del self._half[:start]
         return pieces
 
     def flush(self, now_s: float) -> list[Piece]:

@@ -17,7 +17,7 @@ from typing import Final
 from harness.console.boot_tracker import BootTracker
 from harness.console.events import BadEvent, DeviceEvent
 from harness.console.expect_feed import ExpectFeed
-from harness.console.line_splitter import LineSplitter, Piece
+from harness.console.line_splitter import QUIET_S, LineSplitter, Piece
 from harness.console.log_file import LineLog, RawLog, stamp
 from harness.console.log_line import Line, LineKind, printable_text
 from harness.console.mark import mark_text, repeated_text
@@ -66,6 +66,7 @@ class Recording:
         self._splitter = LineSplitter()
         self._redactor = Redactor()
         self._unsent = b""
+        self._came_s = 0.0
         self._flushed_s = 0.0
         self._log: LineLog | None = None
         self._raw: RawLog | None = None
@@ -104,7 +105,10 @@ class Recording:
         with self.changed:
             if data:
                 self.received_bytes += len(data)
-                self._emit(self._splitter.feed(data, now_s))
+                self._came_s = now_s
+            self._split(self._redactor.take(data), now_s)
+            if now_s - self._came_s >= QUIET_S:
+                self._split(self._redactor.settle(), self._came_s)
             self._emit(self._splitter.overdue(now_s))
             self._look_ahead(now_s)
             if now_s - self._flushed_s >= FLUSH_S or not data:
@@ -114,14 +118,14 @@ class Recording:
     def break_off(self) -> None:
         """The stream ends or is interrupted here: a half line becomes a line."""
         with self.changed:
-            self._emit(self._splitter.flush(time.monotonic()))
+            self._end_line()
             self.flush()
 
     def add_mark(self, kind: str, text: str) -> None:
         """A line of the harness's own."""
         with self.changed:
             if kind == "gap":
-                self._emit(self._splitter.flush(time.monotonic()))
+                self._end_line()
             shown = printable_text(mark_text(kind, text).encode("utf-8", errors="backslashreplace"))
             self._append(self._line(LineKind.MARK, shown, b"", time.monotonic()))
             self.flush()
@@ -191,14 +195,14 @@ class Recording:
             unseen = self._splitter.show()
             if unseen:
                 self._keep(unseen)
-                raw = self._redactor.received(self._splitter.half)
-                half = self._line(LineKind.BOARD, printable_text(raw), raw, self._splitter.half_at_s)
+                raw = self._splitter.half
+                half = self._line(LineKind.BOARD, self._text(raw), raw, self._splitter.half_at_s)
                 half = replace(half, complete=False)
                 if self._log is not None:
                     self._log.write(half)
                 self._show(half)
         elif repeated is not None and (self.preview is None or self.preview.raw != repeated):
-            self._show(self._line(LineKind.BOARD, printable_text(repeated), repeated, now_s))
+            self._show(self._line(LineKind.BOARD, self._text(repeated), repeated, now_s))
 
     def _show(self, line: Line) -> None:
         self.preview = line
@@ -206,22 +210,34 @@ class Recording:
 
     def _emit(self, pieces: list[Piece]) -> None:
         for piece in pieces:
-            raw = self._redactor.received(piece.raw)
-            text = printable_text(raw)
+            text = self._text(piece.raw)
             if piece.repeats:
                 if self._raw is not None:
                     self._raw.note_repeats(piece.repeats, len(piece.raw))
                 self._append(self._line(LineKind.MARK, repeated_text(piece.repeats, text), b"", piece.at_s))
             else:
                 self._keep(piece.wire)
-                self._append(self._line(LineKind.BOARD, text, raw, piece.at_s))
+                self._append(self._line(LineKind.BOARD, text, piece.raw, piece.at_s))
         if pieces:
             self.preview = None
             self.changed.notify_all()
 
+    def _split(self, data: bytes, now_s: float) -> None:
+        if data:
+            self._emit(self._splitter.feed(data, now_s))
+
+    def _end_line(self) -> None:
+        """The stream goes on elsewhere: what is kept back and the half line come out now."""
+        now_s = time.monotonic()
+        self._split(self._redactor.end(), now_s)
+        self._emit(self._splitter.flush(now_s))
+
+    def _text(self, raw: bytes) -> str:
+        """`raw` for people. A secret that colours were printed into is whole only now."""
+        return self._redactor.shown(printable_text(raw))
+
     def _keep(self, wire: bytes) -> None:
         """To the raw file and to the feeds."""
-        wire = self._redactor.received(wire)
         if self._raw is not None:
             self._raw.write(wire)
         for feed in self.feeds:

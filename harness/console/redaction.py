@@ -21,12 +21,9 @@ _WORD = re.compile(
     rf"(?P<key>(?<!\S)[\w.-]*?(?:{'|'.join(SECRET_KEYS)})=)(?P<value>{_QUOTED}|\S+)", re.IGNORECASE
 )
 """``key=value`` as a word of its own, as in a command: the value goes on to the next space, whatever is in it."""
-_PAIR = re.compile(
-    rf"(?P<key>(?<![A-Za-z0-9])[\w.-]*?(?:{'|'.join(SECRET_KEYS)})[\"']?\s*[=:]\s*)(?P<value>{_VALUE})",
-    re.IGNORECASE,
-)
-"""``key=value``, ``"key": "value"``, also with a prefix (``wifi_password=``, ``flash-key=``)."""
-_USERINFO = re.compile(r"(?P<key>[a-z][a-z0-9+.-]*://[^\s/@:]*:)(?P<value>[^\s/@]+)(?=@)", re.IGNORECASE)
+_PAIR = re.compile(rf"(?P<key>(?:{'|'.join(SECRET_KEYS)})[\"']?\s*[=:]\s*)(?P<value>{_VALUE})", re.IGNORECASE)
+"""``key=value``, ``"key": "value"``, whatever stands before it (``wifi_password=``, ``flash-key=``)."""
+_USERINFO = re.compile(r"(?P<key>[a-z0-9+.-]://[^\s/@:]*:)(?P<value>[^\s/@]+)(?=@)", re.IGNORECASE)
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
@@ -72,6 +69,10 @@ class Redactor:
 
     def __init__(self) -> None:
         self._secrets: dict[bytes, bytes] = {}
+        self._tail = b""
+        """The last bytes of the stream, which may be the beginning of a secret."""
+        self._given = 0
+        """How many of them were given already."""
 
     def sent(self, text: str) -> str:
         """`text` as it may be logged; its secrets are remembered (in memory, for this console's life)."""
@@ -89,6 +90,38 @@ class Redactor:
             if secret in data:
                 data = data.replace(secret, stars)
         return data
+
+    def take(self, data: bytes) -> bytes:
+        """The next bytes of the stream as `received`, wherever it was cut: what may begin a secret is kept back."""
+        if not self._secrets:
+            return data
+        stream = self.received(self._tail + data)
+        end = len(stream) - self._beginning_at_end(stream)
+        ready = stream[self._given : end]
+        self._given, self._tail = max(0, self._given - end), stream[end:]
+        return ready
+
+    def settle(self) -> bytes:
+        """What was kept back and is too short to tell much, after a silence: a prompt may end with it."""
+        return self._rest() if len(self._tail) < MIN_ECHO_CHARS else b""
+
+    def end(self) -> bytes:
+        """What was kept back, at the end of the stream; a good part of a secret as asterisks."""
+        rest = self._rest()
+        known = len(self._tail) >= MIN_ECHO_CHARS
+        self._tail, self._given = b"", 0
+        return b"*" * len(rest) if known else rest
+
+    def _rest(self) -> bytes:
+        rest, self._given = self._tail[self._given :], len(self._tail)
+        return rest
+
+    def _beginning_at_end(self, data: bytes) -> int:
+        """How many bytes at the end of `data` are the beginning of a secret, and not all of it."""
+        return max(
+            next((size for size in range(len(secret) - 1, 0, -1) if data.endswith(secret[:size])), 0)
+            for secret in self._secrets
+        )
 
     def shown(self, text: str) -> str:
         """`text`, of whatever origin, without the remembered secrets: tracebacks, reports."""

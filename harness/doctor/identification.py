@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 
 from harness.chips import CHIPS, Chip
@@ -10,10 +9,10 @@ from harness.chips.esp32 import ESP32
 from harness.chips.esp32c3 import ESP32C3
 from harness.connection import link_at
 from harness.errors import BoardError, LabError
-from harness.home import Home
 from harness.inventory.discover import Identified
+from harness.links.device_names import device_names
 from harness.links.link import BootMode, Link
-from harness.locks import BoardLock
+from harness.locks import BoardLock, lock_files
 from harness.provision.rom import OtherChipError, RomSession
 
 _ASKED_AS = (ESP32C3, ESP32)
@@ -27,13 +26,14 @@ _ROM_TIMEOUT_S = 3.0
 """esptool's default for one answer."""
 
 
-def identify_at(device: str, home: Home) -> Identified:
+def identify_at(device: str) -> Identified:
     """The chip at `device`.
 
     Raises:
         LabError: the port is missing, forbidden, or held; the message says by whom, if that is known.
     """
-    with BoardLock(home.locks, os.path.realpath(device), board=device, purpose="looking what is plugged in"):
+    names = device_names(device)
+    with BoardLock(lock_files(names), board=device, purpose="looking what is plugged in"):
         link = link_at(device)
         try:
             return identify_on(link)

@@ -256,7 +256,8 @@ class BootloaderConfig:
         Raises:
             FormatError: names the option that is missing or has no usable value.
         """
-        options = dict(re.findall(r"^(CONFIG_[A-Za-z0-9_]+)=(.*?)\s*$", text, re.MULTILINE))
+        lines = re.findall(r"^(CONFIG_[A-Za-z0-9_]+)=(.*)$", text, re.MULTILINE)
+        options = {name: value.rstrip() for name, value in lines}
         heading = re.search(r"\(ESP-IDF\) (\d\S*) Project Configuration", text)
         version = heading.group(1) if heading else options.get("CONFIG_IDF_INIT_VERSION", "").strip('"')
         encryption = "off"

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import (
@@ -37,6 +37,9 @@ _RSA_KEY = struct.Struct("<384sI384sI")
 _RSA_BITS = 3072
 _PSS_SALT_BYTES = 32
 _CRC_AT = 1196
+
+_NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError)
+"""What the library raises at a PEM that holds no key it knows."""
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -338,7 +341,7 @@ def read_public_key(pem: bytes, *, name: str = "the key") -> PublicKey:
         return read_private_key(pem, name=name).public_key()
     try:
         key = serialization.load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm):
+    except _NO_KEY:
         raise _no_pem(name) from None
     if not isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
         raise _wrong_kind(key, name)
@@ -363,7 +366,7 @@ def read_private_key(pem: bytes, *, name: str = "the key") -> PrivateKey:
             f"{name} is enciphered with a passphrase",
             todo="decipher it, and bring it into the vault, which enciphers it again: harness vault boot-key import",
         ) from None
-    except (ValueError, UnsupportedAlgorithm):
+    except _NO_KEY:
         raise _no_pem(name) from None
     if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
         raise _wrong_kind(key, name)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
 from harness.errors import UsageError
 from harness.inventory.entry import (
@@ -28,6 +29,15 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """Board names become folder names and test ids."""
 
 DEFAULT_FILE = "boards.yaml"
+
+MAX_FILE_BYTES = 1 << 20
+"""Some thousand boards."""
+MAX_DEPTH = 32
+MAX_VALUES = 100_000
+MAX_COMPLAINTS = 20
+MAX_COMPLAINT = 500
+"""Characters of one."""
+_HARMLESS_TAGS = ("tag:yaml.org,2002:str", "!!str")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,9 @@ def read_inventory(path: Path | None, *, folder: Path | None = None) -> Inventor
         if not path.exists():
             return Inventory(None, {})
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            # One byte more than is allowed, whatever the file is: a device never ends.
+            text = file.read(MAX_FILE_BYTES + 1).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(
@@ -114,16 +126,21 @@ def parse_inventory(text: str, path: Path) -> Inventory:
     Raises:
         UsageError: with ``file:line: field: what is wrong``.
     """
+    if len(text) > MAX_FILE_BYTES:
+        raise UsageError(
+            f"{path}:1: the file has more than {MAX_FILE_BYTES >> 10} KiB", todo="split it by --boards FILE"
+        )
     try:
+        _check_events(text, path)
         tree = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(
-            f"{path}:{line}: not valid YAML: {error.problem}", todo="mend the syntax there"
+            f"{path}:{line}: not valid YAML: {_short(str(error.problem))}", todo="mend the syntax there"
         ) from error
     except (YAMLError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path}:1: not valid YAML: {first}", todo="mend the syntax") from error
+        raise UsageError(f"{path}:1: not valid YAML: {_short(first)}", todo="mend the syntax") from error
     if not isinstance(tree, dict):
         raise UsageError(
             f"{path}:1: the file must be a mapping",
@@ -131,38 +148,81 @@ def parse_inventory(text: str, path: Path) -> Inventory:
         )
     version = tree.get("version")
     if isinstance(version, int) and version > FORMAT_VERSION:
+        written = str(int(version)) if version < 1 << 64 else "a huge number"
         raise UsageError(
-            f"{path}:{_line(tree, ('version',))}: version: {version} is newer than this harness knows ({FORMAT_VERSION})",
+            f"{path}:{_line(tree, ('version',))}: version: {written} is newer than this harness knows ({FORMAT_VERSION})",
             todo="use a newer harness; nothing was touched",
         )
     try:
-        parsed = InventoryFile.model_validate(_plain(tree))
+        parsed = InventoryFile.model_validate(_Plain(path).of(tree))
     except ValidationError as error:
-        complaints = [_complaint(path, tree, dict(item)) for item in error.errors()]
+        errors = error.errors()
+        complaints = [_complaint(path, tree, dict(item)) for item in errors[:MAX_COMPLAINTS]]
+        if len(errors) > MAX_COMPLAINTS:
+            complaints.append(f"{path}: and {len(errors) - MAX_COMPLAINTS} more")
         raise UsageError(
             "\n".join(complaints), todo="mend boards.yaml and run again; nothing was touched"
         ) from error
     for name in parsed.boards:
         if not NAME_PATTERN.fullmatch(name):
             raise UsageError(
-                f"{path}:{_line(tree, ('boards', name))}: boards.{name}: not a usable name",
+                f"{path}:{_line(tree, ('boards', name))}: boards.{_short(name)}: not a usable name",
                 todo="use letters, digits, dots, dashes and underscores, at most 63",
             )
     named = None if parsed.esp_idf is None else (path.parent / Path(parsed.esp_idf).expanduser()).absolute()
     return Inventory(path, parsed.boards, named)
 
 
-def _plain(node: Any) -> Any:
-    """The tree without ruamel's types, which pydantic's strict unions do not know."""
-    if isinstance(node, dict):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    if isinstance(node, str):
-        return str(node)
-    if isinstance(node, bool) or node is None:
-        return node
-    return int(node) if isinstance(node, int) else node
+def _check_events(text: str, path: Path) -> None:
+    """That the file's form is one that needs no more of the reader than its length says.
+
+    Raises:
+        UsageError: nested too deeply, or with a tag, which could make anything of a value. YAMLError.
+    """
+    depth = 0
+    for event in YAML(typ="rt").parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        line = event.start_mark.line + 1
+        if depth > MAX_DEPTH:
+            raise UsageError(
+                f"{path}:{line}: values are nested more than {MAX_DEPTH} deep", todo="mend the brackets there"
+            )
+        tag = getattr(event, "tag", None)
+        if tag is not None and str(tag) not in _HARMLESS_TAGS:
+            raise UsageError(
+                f"{path}:{line}: the tag {str(tag)[:60]} has no place in this file",
+                todo="write the value without it",
+            )
+
+
+class _Plain:
+    """A tree without ruamel's types, which pydantic's strict unions do not know, and without aliases."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._values = 0
+
+    def of(self, node: Any) -> Any:
+        """The plain form of `node`.
+
+        Raises:
+            UsageError: aliases make it larger than any file that a person would write, or endless.
+        """
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise UsageError(
+                f"{self._path}:1: its aliases (*name) make more than {MAX_VALUES} values of it",
+                todo="write out what they stand for",
+            )
+        if isinstance(node, dict):
+            return {str(key): self.of(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [self.of(value) for value in node]
+        if isinstance(node, str):
+            return str(node)
+        if isinstance(node, bool) or node is None:
+            return node
+        return int(node) if isinstance(node, int) else node
 
 
 def _line(tree: Any, location: Sequence[int | str]) -> int:
@@ -170,12 +230,14 @@ def _line(tree: Any, location: Sequence[int | str]) -> int:
     line = 0
     node = tree
     for part in location:
-        if isinstance(node, dict) and part in node and hasattr(node, "lc"):
-            line = node.lc.key(part)[0]
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node) and hasattr(node, "lc"):
-            line = node.lc.item(part)[0]
-            node = node[part]
+        in_mapping = isinstance(node, dict) and part in node
+        in_list = isinstance(node, list) and isinstance(part, int) and part < len(node)
+        if not (in_mapping or in_list):
+            continue
+        # What came out of an alias by `<<` has no place of its own.
+        places = getattr(getattr(node, "lc", None), "data", None) or {}
+        line = places[part][0] if part in places else line
+        node = node[part]
     return line + 1
 
 
@@ -232,7 +294,12 @@ def _complaint(path: Path, tree: Any, item: dict[str, Any]) -> str:
         if "expected_tags" in context:
             context = {key: value.replace("'", "") for key, value in context.items()}
         message = _WANTED[kind].format_map(context)
-    return f"{path}:{_line(tree, location)}: {field}: {message}"
+    return f"{path}:{_line(tree, location)}: {_short(field)}: {_short(message)}"
+
+
+def _short(text: str) -> str:
+    """`text`, of which a value that somebody wrote is not to fill the screen."""
+    return text if len(text) <= MAX_COMPLAINT else f"{text[:MAX_COMPLAINT]}…"
 
 
 def _written(tree: Any, location: Sequence[int | str]) -> list[int | str]:

@@ -103,12 +103,6 @@ class LastingPort:
         self.mac = _mac_in_usb(port) if port is not None else None
         """The chip's base MAC, which its own USB has as serial number; None behind a bridge."""
 
-    @property
-    def key(self) -> str:
-        """What tells it from other ports, whatever its node is called at the moment."""
-        known = self.usb_serial or self.usb_location
-        return f"usb {known}" if known else _real(self._name)
-
     def device(self, ports: Callable[[], Sequence[SerialPort]] = serial_ports) -> str | None:
         """Its device node now; None while there is none."""
         if self.usb_serial is None and self.usb_location is None:

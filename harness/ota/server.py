@@ -37,6 +37,8 @@ from harness.ota.transmission import ShapedResponse, send, shape_head
 _SHOWN_PATH, _SHOWN_RANGE, _SHOWN_METHOD = 200, 100, 20
 _LIMITS = {"max_line_size": 4096, "max_field_size": 4096}
 _MAX_HEADERS = 64
+_MAX_CONNECTIONS = 256
+"""At a time; the next ones are turned away. Descriptors are what the rest of the process lives on, too."""
 _KEEPALIVE_S = 60.0
 _LINGER_S = 1.0
 """How long an unwanted request body is read away before the connection is closed."""
@@ -233,7 +235,7 @@ class OtaServer:
         )
         try:
             await runner.setup()
-            await web.SockSite(runner, sock).start()
+            listener = await self._loop.create_server(_door(runner.server), sock=sock)
         except (OSError, RuntimeError) as error:
             ready.set_exception(error)
             await runner.cleanup()
@@ -245,8 +247,7 @@ class OtaServer:
         with contextlib.suppress(NotImplementedError):  # Windows' event loop accepts in another way
             asyncio.get_running_loop().remove_reader(sock)
         await _turns(_TURNS_TO_CONNECT)
-        for site in list(runner.sites):
-            await site.stop()
+        listener.close()
         for transport in list(self._answering):
             transport.abort()  # which cancels the answer
         await runner.cleanup()
@@ -414,6 +415,24 @@ def _part_of(file: File, span: _Span) -> Answer:
     if span.status == 206:
         headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size_bytes}"
     return Answer(span.status, headers, file.data[span.start : span.stop], span.start, size_bytes)
+
+
+class _TurnedAway(asyncio.Protocol):
+    """One connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def _door(server: web.Server | None) -> Callable[[], asyncio.Protocol]:
+    """Who takes the next connection: aiohttp, as long as there are not too many."""
+    assert server is not None
+
+    def take() -> asyncio.Protocol:
+        return server() if len(server.connections) < _MAX_CONNECTIONS else _TurnedAway()
+
+    return take
 
 
 def _plain(status: int, **headers: str) -> Answer:

@@ -1,7 +1,7 @@
 """One answer of the OTA server going out on its connection, byte for byte as a fault wants it.
 
-All lies are told here. The rest of the server knows what the right answer is; this file sends it, or what a
-`Fault` makes of it, and fills in the journal's record while it does.
+All lies about how a body travels are told here; those in status, headers and bytes come from `harness.ota.answer`. The
+rest of the server knows what the right answer is, but for the part of a file that a fault puts in place of another.
 """
 
 from __future__ import annotations

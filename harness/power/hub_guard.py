@@ -1,25 +1,30 @@
 """No port of a USB hub is cut while a board on it burns eFuses.
 
 Whoever burns holds a lock file with the hub's location in its name; whoever cuts makes sure that nobody holds one
-at or below its hub. Both are held by open files, so they die with their holder.
+at or below its hub. Both are held by open files, so they die with their holder, and lie where all users of the machine
+see them: a hub is nobody's own.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from harness.errors import LabError
+from harness.lock_file import LockFile, LockHeldError, Note
+from harness.locks import PREFIX, shared_folder
 
 WAIT_S = 60.0
 """A burn takes seconds. Whoever wants to cut waits that long for it, and no longer."""
 
 _POLL_S = 0.1
+
+_BURNING = f"{PREFIX}.burning."
+"""What the name of a lock file begins with whose holder burns; hub, board and user follow."""
 
 
 def hub_and_port(usb_location: str) -> tuple[str, int] | None:
@@ -42,10 +47,10 @@ def is_at_or_below(hub: str, other: str) -> bool:
 
 
 class HubGuard:
-    """The lock files of all hubs of this machine, in one folder that all runs share."""
+    """The lock files of all hubs of this machine, in one folder that all its users share."""
 
-    def __init__(self, folder: Path, *, wait_s: float = WAIT_S) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None = None, *, wait_s: float = WAIT_S) -> None:
+        self._folder = folder or shared_folder()
         self._wait_s = wait_s
 
     @contextmanager
@@ -55,8 +60,8 @@ class HubGuard:
         Raises:
             LabError: a port of it is being cut, and that does not end.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mine = FileLock(self._folder / f"{hub}.{_file_name(board)}.burning")
+        # Two users may call their boards alike.
+        mine = LockFile(self._folder / f"{_BURNING}{hub}.{_file_name(board)}-{_user_id()}")
         # Those who cut hold this one from their look at the others until the cut is done.
         with self._held(self._cut_lock, f"a port of a hub is being cut (wanted: eFuses on hub {hub})", board):
             self._take(mine, f"this board already burns eFuses on hub {hub}", board)
@@ -72,7 +77,6 @@ class HubGuard:
         Raises:
             LabError: a burn does not end in time; names the board.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         deadline = time.monotonic() + self._wait_s
         while True:
             with self._held(self._cut_lock, "a port of another hub is being cut", board):
@@ -89,47 +93,63 @@ class HubGuard:
             time.sleep(_POLL_S)
 
     @property
-    def _cut_lock(self) -> FileLock:
-        return FileLock(self._folder / "hubs.cutting")
+    def _cut_lock(self) -> LockFile:
+        return LockFile(self._folder / f"{PREFIX}.hubs.cutting")
 
     def _boards_burning(self, hub: str) -> list[str]:
         boards = []
-        for path in sorted(self._folder.glob("*.burning")):
-            where, name = _parts(path)
-            if is_at_or_below(hub, where) and _is_held(path):
-                boards.append(name)
+        for path in sorted(self._folder.glob(f"{_BURNING}*")):
+            where, _, name = path.name.removeprefix(_BURNING).rpartition(".")
+            if is_at_or_below(hub, where) and (holder := _holder(path)) is not None:
+                boards.append(holder.note.board if holder.note else name)
         return boards
 
     @contextmanager
-    def _held(self, lock: FileLock, otherwise: str, board: str | None) -> Iterator[None]:
+    def _held(self, lock: LockFile, otherwise: str, board: str | None) -> Iterator[None]:
         self._take(lock, otherwise, board)
         try:
             yield
         finally:
             lock.release()
 
-    def _take(self, lock: FileLock, otherwise: str, board: str | None) -> None:
-        try:
-            lock.acquire(timeout=self._wait_s, poll_interval=_POLL_S)
-        except Timeout as error:
-            raise LabError(otherwise, board=board, todo="wait for the other run to end") from error
+    def _take(self, lock: LockFile, otherwise: str, board: str | None) -> None:
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            try:
+                lock.acquire(Note.of_this_process(board or "", "a USB hub"))
+            except LockHeldError as held:
+                if time.monotonic() >= deadline:
+                    raise LabError(
+                        f"{otherwise}; by {held.holder}", board=board, todo="wait for the other run to end"
+                    ) from None
+                time.sleep(_POLL_S)
+            except OSError as error:
+                raise LabError(
+                    f"the lock {lock.path} cannot be taken: {error.strerror or error}",
+                    board=board,
+                    todo="remove that file if no job of yours or another user's runs",
+                ) from error
+            else:
+                return
 
 
 def _file_name(board: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", board)
 
 
-def _parts(path: Path) -> tuple[str, str]:
-    """(hub, board) of ``HUB.BOARD.burning``; a hub's name may contain dots, a board's in a file name may not."""
-    hub, _, board = path.name.removesuffix(".burning").rpartition(".")
-    return hub, board
+def _user_id() -> int:
+    return os.getuid() if os.name == "posix" else 0
 
 
-def _is_held(path: Path) -> bool:
-    lock = FileLock(path)
+def _holder(path: Path) -> LockHeldError | None:
+    """Who burns there; None: nobody, whoever left this file."""
+    lock = LockFile(path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
+        lock.acquire(Note.of_this_process("", "a look at a USB hub"))
+    except LockHeldError as held:
+        return held
+    except OSError:
+        # Planted, or gone: no lock of ours.
+        return None
     lock.release()
-    return False
+    return None

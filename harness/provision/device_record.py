@@ -145,7 +145,7 @@ class DeviceRecords:
                 ),
                 differences=tuple(str(each) for each in fields.get("differences", ())),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise DamagedError(
                 f"the device record {file} is damaged: {type(error).__name__} {error}"
             ) from error

@@ -7,6 +7,8 @@ serial number, or through its firmware where the ROM no longer tells.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.errors import RefusedError
 from harness.vault.key_ref import plain_mac
 
@@ -16,17 +18,31 @@ HOW_TO_NAME = "'harness doctor --probe --board {}' shows its MAC"
 class Identity:
     """What is known of one board in this run. Virtual boards are what their state folder holds: nothing is asked."""
 
-    def __init__(self, board: str, *, physical: bool, declared: str | None) -> None:
+    def __init__(
+        self,
+        board: str,
+        *,
+        physical: bool,
+        declared: str | None,
+        claim: Callable[[str], None] | None = None,
+    ) -> None:
         self.board = board
         self.physical = physical
         self.declared = plain_mac(declared) if declared is not None else None
         """``mac:`` of its entry."""
         self.found: str | None = None
         """What the chip told last."""
+        self._claim = claim
 
     def told(self, mac: str) -> None:
-        """The chip says that it is `mac`."""
+        """The chip says that it is `mac`.
+
+        Raises:
+            LabError: another run has that chip, by another wire.
+        """
         self.found = plain_mac(mac)
+        if self._claim is not None:
+            self._claim(self.found)
 
     def vouched_for(self, mac: str) -> None:
         """A person has typed the MAC of a chip that cannot tell its own; it counts until the chip tells another."""

@@ -78,11 +78,12 @@ class FlashCipher:
         if addr % BLOCK_BYTES or len(data) % BLOCK_BYTES:
             raise ValueError(f"encrypted write of {len(data)} bytes at {addr:#x} is not in units of 16 bytes")
         if data:
-            ciphertext = self.encipher(addr, data)
-            self._flash.program(addr, ciphertext, who=who, kind="write-encrypted")
+            self._flash.program(addr, self.encipher(addr, data), who=who, kind="write-encrypted")
 
     def encipher(self, addr: int, data: bytes) -> bytes:
         """The ciphertext of `data` (a multiple of 16 bytes) at flash address `addr`."""
+        if not data:
+            return b""
         key = self._key()
         out = BytesIO()
         _espsecure().encrypt_flash_data(

@@ -21,6 +21,12 @@ from harness.twin.server import listen, port_of
 VERSION = 1
 MAX_LINE_BYTES = 1 << 16
 
+_LARGEST_ERROR = 0x7FFFFFFF
+"""``esp_err_t`` is a signed number of 32 bits."""
+_LARGEST_NUMBER = (1 << 63) - 1
+_SHOWN_CHARACTERS = 80
+"""Of what was sent in a refusal."""
+
 Answer = dict[str, Any]
 
 
@@ -49,13 +55,13 @@ class Control:
         """Carry out the request in `line`; errors become an answer."""
         try:
             request = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _refusal(f"not JSON: {error}")
         if not isinstance(request, dict):
             return _refusal("a request is a JSON object")
         handler = self._ops.get(str(request.get("op")))
         if handler is None:
-            return _refusal(f"unknown op '{request.get('op')}'; known: {', '.join(self._ops)}")
+            return _refusal(f"unknown op {_shown(request.get('op'))}; known: {', '.join(self._ops)}")
         self._settle()
         try:
             return {"ok": True, **handler(request)}
@@ -88,7 +94,7 @@ class Control:
     def _reset(self, request: dict[str, Any]) -> Answer:
         word = request.get("boot", Boot.RUN.value)
         if word not in (Boot.RUN.value, Boot.DOWNLOAD.value):
-            raise UsageError(f"boot is 'run' or 'download', not '{word}'")
+            raise UsageError(f"boot is 'run' or 'download', not {_shown(word)}")
         self._machine.reset(Boot(word), power_cycle=_flag(request, "power", default=False))
         return {}
 
@@ -102,14 +108,16 @@ class Control:
         if kind == "clear":
             operations.clear_faults()
             return {}
-        if kind not in FAULT_KINDS:
-            raise UsageError(f"fault kind '{kind}' is unknown; known: {', '.join((*FAULT_KINDS, 'clear'))}")
+        if not isinstance(kind, str) or kind not in FAULT_KINDS:
+            raise UsageError(
+                f"fault kind {_shown(kind)} is unknown; known: {', '.join((*FAULT_KINDS, 'clear'))}"
+            )
         who = request.get("who")
         if who is not None and not isinstance(who, str):
             raise UsageError("who is a word: rom, stub, host, bootloader or app")
         operations.add_fault(
             kind,
-            _number(request, "error"),
+            _number(request, "error", most=_LARGEST_ERROR),
             after=_number(request, "after", default=0),
             count=_number(request, "count", default=1),
             who=who,
@@ -123,7 +131,7 @@ class Control:
             return {}
         where = request.get("where", CutPoint.BEFORE.value)
         if where not in [point.value for point in CutPoint]:
-            raise UsageError(f"where is before, inside or after, not '{where}'")
+            raise UsageError(f"where is before, inside or after, not {_shown(where)}")
         at_op = _number(request, "at_op")
         mixture = _number(request, "mixture") if request.get("mixture") is not None else None
         operations.set_cut(PowerCut(at_op, CutPoint(where), _number(request, "byte", default=0), mixture))
@@ -197,15 +205,22 @@ def _refusal(error: str) -> Answer:
     return {"ok": False, "error": error}
 
 
-def _number(request: dict[str, Any], name: str, *, default: int | None = None) -> int:
+def _number(
+    request: dict[str, Any], name: str, *, default: int | None = None, most: int = _LARGEST_NUMBER
+) -> int:
     value = request.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UsageError(f"{name} is a number from 0, not {json.dumps(value)}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise UsageError(f"{name} is a number from 0 to {most}, not {_shown(value)}")
     return value
 
 
 def _flag(request: dict[str, Any], name: str, *, default: bool | None = None) -> bool:
     value = request.get(name, default)
     if not isinstance(value, bool):
-        raise UsageError(f"{name} is true or false, not {json.dumps(value)}")
+        raise UsageError(f"{name} is true or false, not {_shown(value)}")
     return value
+
+
+def _shown(value: object) -> str:
+    """As it was sent, but not at any length."""
+    return json.dumps(value)[:_SHOWN_CHARACTERS]

@@ -9,17 +9,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import serial.rfc2217
 
+from harness.errors import LabError
 from harness.twin.machine import Boot, Machine
 from harness.twin.server import LineWriter, listen, port_of
 
 _POLL_S = 1.0
 _READ_BYTES = 1 << 14
+_LONGEST_OPTION_BYTES = 1024
+"""Of a subnegotiation that does not end; RFC 2217's longest has some ten."""
+_NO_TELNET = (struct.error, IndexError, KeyError, TypeError, ValueError)
+"""What PortManager raises at negotiations that no client sends: it takes them apart without looking."""
 
 
 class ModemLines:
@@ -151,9 +157,11 @@ class Rfc2217Server:
         writer = LineWriter(client, uart)
         client.settimeout(_POLL_S)
         lock = threading.Lock()
-        lines = ModemLines(self._machine.hold, lambda boot: self._machine.reset(boot))
+        lines = ModemLines(self._machine.hold, self._release)
         settings = _LineSettings(lines)
+        # What a client says wrongly is no news to whoever started the twin.
         quiet = logging.getLogger("harness.twin.rfc2217")
+        quiet.setLevel(logging.CRITICAL)
         # PortManager asks of both no more than what these two have; it wants no pyserial port.
         port: Any = settings
         connection: Any = _Connection(writer, lock)
@@ -176,8 +184,18 @@ class Rfc2217Server:
                     return
                 if not data:
                     return
-                plain = b"".join(manager.filter(data))
+                try:
+                    plain = b"".join(manager.filter(data))
+                except _NO_TELNET:
+                    return
                 if plain:
                     uart.feed(plain)
+                if manager.suboption is not None and len(manager.suboption) > _LONGEST_OPTION_BYTES:
+                    return
         finally:
             uart.detach(to_client)
+
+    def _release(self, boot: Boot) -> None:
+        # Without power a board does not mind its lines.
+        with contextlib.suppress(LabError):
+            self._machine.reset(boot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from enum import Enum
 
@@ -15,6 +16,9 @@ def encode(packet: bytes) -> bytes:
     """One frame: END, the escaped packet, END."""
     escaped = packet.replace(b"\xdb", b"\xdb\xdd").replace(b"\xc0", b"\xdb\xdc")
     return b"\xc0" + escaped + b"\xc0"
+
+
+_SPECIAL = re.compile(b"[\xc0\xdb]")
 
 
 class Strictness(Enum):
@@ -45,7 +49,13 @@ class SlipReceiver:
         """Take bytes from the wire."""
         at = 0
         while at < len(data):
-            if self._open and not self._escaping and data[at] not in (END, ESCAPE):
+            if not self._open and not self._escaping:
+                # What lies between frames is dropped.
+                start = data.find(END, at)
+                if start < 0:
+                    return
+                at = start
+            elif self._open and not self._escaping and data[at] not in (END, ESCAPE):
                 at = self._take_run(data, at)
                 continue
             self._take(data[at])
@@ -57,8 +67,8 @@ class SlipReceiver:
 
     def _take_run(self, data: bytes, at: int) -> int:
         """Take all bytes up to the next special one in one go; returns the index behind them."""
-        stops = [found for found in (data.find(END, at), data.find(ESCAPE, at)) if found >= 0]
-        end = min(stops) if stops else len(data)
+        stop = _SPECIAL.search(data, at)
+        end = stop.start() if stop is not None else len(data)
         self._append(data[at:end])
         return end
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 DEFAULT_BAUD = 115200
 BITS_PER_BYTE = 10
+MAX_WAITING_BYTES = 8 << 20
+"""Many times what a FIFO and a driver hold, since here nothing takes time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ class Uart:
     def feed(self, data: bytes) -> None:
         """Bytes from the client."""
         with self._ready:
-            self._rx += data
+            # What runs on the board may never read; then the newest bytes are lost, as in a full FIFO.
+            self._rx += data[: MAX_WAITING_BYTES - len(self._rx)]
             self._rx_bytes += len(data)
             self._seconds += len(data) * BITS_PER_BYTE / self._baud
             self._ready.notify_all()

@@ -98,7 +98,7 @@ def read_challenge(file: Path) -> tuple[Chip, Challenge, str]:
         chip, key_id = chip_named(str(fields["chip"])), str(fields["key_id"])
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}", todo=todo) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{file} is no challenge: {type(error).__name__}", todo=todo) from error
     return chip, challenge, key_id
 

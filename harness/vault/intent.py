@@ -85,5 +85,5 @@ class Intent:
                 blocks=tuple(str(block) for block in fields.get("blocks", ())),
                 digests={str(slot): str(digest) for slot, digest in fields.get("digests", {}).items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise DamagedError(f"an intent file is damaged: {type(error).__name__} {error}") from error

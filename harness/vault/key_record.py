@@ -169,7 +169,7 @@ class KeyRecord:
                 ),
                 part_ids=tuple(str(each) for each in fields.get("part_ids", ())),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UsageError) as error:
             raise DamagedError(f"a key record is damaged: {type(error).__name__} {error}") from error
         if not record.history:
             raise DamagedError("a key record is damaged: it has no history")

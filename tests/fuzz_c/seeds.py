@@ -115,7 +115,7 @@ def handler_input(
     return head + struct.pack("<HBBII", pieces, ends, 0, cut_at, number) + content
 
 
-def http_input(*steps: bytes, control: bytes = b"\x00\x01\x01\x00\x00\x00\x00\x00") -> bytes:
+def http_input(*steps: bytes, control: bytes = b"\x00\x01\x01\x00\x00\x04\x00\x00") -> bytes:
     """An input of the target `http`."""
     return control + b"".join(steps)
 
@@ -219,12 +219,28 @@ def _http_seeds() -> dict[str, bytes]:
     chunks = (
         b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (whole[:100], whole[100:])) + b"0\r\n\r\n"
     )
+    tagged = answer("200 OK", whole[:half], Content_Length=len(whole), ETag='"a"')
+    interim = answer("103 Early Hints", Link="x")
     moved = answer("302 Found", b"moved", Location="http://elsewhere:8080/x?y=1", Content_Length=5)
     return {
         "right": http_input(said(ok), CLOSED),
         "in-pieces": http_input(said(ok[:20]), SILENT, said(ok[20:300]), said(ok[300:]), CLOSED),
         "resumed": http_input(said(first), BROKEN, said(rest), CLOSED),
         "resumed-with-other": http_input(said(first), BROKEN, said(ok), CLOSED),
+        "resumed-from-the-beginning": http_input(said(tagged), BROKEN, REFUSED, said(interim + ok), CLOSED),
+        "resumed-by-tag": http_input(
+            said(tagged), BROKEN, said(rest.replace(b"\r\n", b'\r\nETag: "a"\r\n', 1)), CLOSED
+        ),
+        "resumed-with-another-tag": http_input(
+            said(tagged), BROKEN, said(rest.replace(b"\r\n", b'\r\nETag: "b"\r\n', 1))
+        ),
+        "not-satisfiable": http_input(
+            said(tagged), BROKEN, said(answer("416 x", Content_Length=0)), CLOSED, said(ok)
+        ),
+        "packed": http_input(
+            said(answer("200 OK", whole, Content_Length=len(whole), Content_Encoding="gzip")), CLOSED
+        ),
+        "busy": http_input(said(answer("503 x", b"wait", Content_Length=4)), CLOSED, said(ok), CLOSED),
         "redirected": http_input(said(moved), CLOSED, said(ok), CLOSED),
         "chunked": http_input(said(answer("200 OK", chunks, Transfer_Encoding="chunked")), CLOSED),
         "to-the-end": http_input(said(answer("200 OK", whole)), CLOSED),
@@ -254,6 +270,8 @@ def _command_line_seeds() -> dict[str, bytes]:
         "otadata-raw id=13 kind=erase",
         "otadata-raw id=14 kind=plaintext slot=ota_1",
         "lock id=15 mode=release",
+        "cut-at id=17 kind=panic op=write n=2 where=inside byte=100",
+        "flash-ops id=18",
         "ota-uart id=16 size=300 bare=1 noerase=1 reboot=1",
     )
     plain = image()

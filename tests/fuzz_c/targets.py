@@ -29,6 +29,7 @@ _PORT_REPLACED = {
     "freertos.c",
     "console_port.c",
     "tcp.c",
+    "esp_timer.c",
 }
 """Of the port: what starts a program, and what waits for somebody outside of it."""
 _COMMON = (
@@ -38,6 +39,7 @@ _COMMON = (
     "public_keys.c",
     "cooperative_tasks.c",
     "memory_tcp.c",
+    "memory_timer.c",
 )
 _WRAPPED = ("esp_ota_begin", "esp_ota_abort", "esp_ota_end", "psa_import_key", "psa_destroy_key")
 
@@ -99,8 +101,11 @@ TARGETS = {
                 "command_line.c",
                 "commands.c",
                 "console.c",
+                "crash.c",
+                "cut_commands.c",
                 "device_state.c",
                 "events.c",
+                "release_mode.c",
                 "stock_ota.c",
                 "test_commands.c",
                 "uart_source.c",

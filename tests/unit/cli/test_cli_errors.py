@@ -13,6 +13,7 @@ import pytest
 
 from harness.cli.encrypt import _table
 from harness.errors import FormatError, UsageError
+from harness.locks import STATE_LOCK
 
 BOARDS = """\
 version: 1
@@ -161,14 +162,12 @@ def test_a_board_that_another_process_holds_is_refused_and_the_holder_named(tmp_
     (tmp_path / "boards.yaml").write_text(BOARDS)
     script = (
         "import sys, time; from pathlib import Path; from harness.locks import BoardLock;"
-        "lock = BoardLock(Path(sys.argv[1]), sys.argv[2], board='b', purpose='a long job').acquire();"
+        "lock = BoardLock([Path(sys.argv[1])], board='b', purpose='a long job').acquire();"
         "print('held', flush=True); time.sleep(60)"
     )
-    (tmp_path / "home" / "locks").mkdir(parents=True)
     state = tmp_path / "home" / "twins" / "virtual"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "home" / "locks"), str(state)], stdout=subprocess.PIPE
-    )
+    state.mkdir(parents=True)
+    holder = subprocess.Popen([sys.executable, "-c", script, str(state / STATE_LOCK)], stdout=subprocess.PIPE)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"

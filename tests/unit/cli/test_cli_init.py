@@ -10,7 +10,6 @@ from click.testing import CliRunner, Result
 
 from harness.cli.init import init
 from harness.errors import LabError, UsageError
-from harness.home import Home
 from harness.inventory.discover import Identified
 from harness.inventory.inventory import read_inventory
 from harness.links.find_port import SerialPort
@@ -26,7 +25,7 @@ class Bench:
         self.ports: tuple[SerialPort, ...] = ()
         self.asked: list[str] = []
 
-    def identify(self, device: str, _home: Home) -> Identified:
+    def identify(self, device: str) -> Identified:
         self.asked.append(device)
         return Identified("esp32c3", MAC)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.console.device import command_line
 from harness.console.redaction import Hidden, Redactor, redact
@@ -69,3 +71,44 @@ def test_a_remembered_secret_is_taken_out_of_any_text_also_as_python_shows_it():
     for text in ('E  x = "it\'s\\\\here"', "it's\\here", "it%27s%5Chere"):
         assert "here" not in redactor.shown(text)
     assert redactor.shown("<redacted> stays") == "<redacted> stays"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    pieces=st.lists(
+        st.sampled_from([b"hunter22", b"hunt", b"er22", b"h", b"hunter2", b"\r\n", b"hh", b"esp> "]),
+        max_size=12,
+    ),
+    cuts=st.lists(st.integers(1, 5), min_size=1, max_size=40),
+    pauses=st.booleans(),
+)
+def test_a_secret_is_blotted_out_of_a_stream_however_that_is_cut(pieces, cuts, pauses):
+    redactor = Redactor()
+    redactor.sent("wifi password=hunter22")
+    stream, shown, at, turn = b"".join(pieces), b"", 0, 0
+    while at < len(stream):
+        size = cuts[turn % len(cuts)]
+        shown += redactor.take(stream[at : at + size])
+        if pauses:
+            shown += redactor.settle()
+        at, turn = at + size, turn + 1
+    shown += redactor.end()
+    assert len(shown) == len(stream)
+    assert b"hunter22" not in shown
+    assert all(a == b or a == ord("*") for a, b in zip(shown, stream, strict=True))
+    # Only secrets are blotted out, and what the stream ends with when that is a good part of one.
+    expected = stream.replace(b"hunter22", b"*" * 8)
+    tail = next((n for n in range(7, 3, -1) if expected.endswith(b"hunter22"[:n])), 0)
+    if not pauses:
+        assert shown == expected[: len(expected) - tail] + b"*" * tail
+
+
+def test_what_may_begin_a_secret_comes_out_after_a_silence_when_it_is_short():
+    redactor = Redactor()
+    redactor.sent("wifi password=>secret")
+    assert redactor.take(b"esp>") == b"esp"
+    assert redactor.settle() == b">"
+    assert redactor.take(b"secret and on") == b"****** and on"
+    assert redactor.take(b"esp>secr") == b"esp"
+    assert redactor.settle() == b""
+    assert redactor.take(b"ond") == b">secrond"

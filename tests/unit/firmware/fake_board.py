@@ -10,6 +10,7 @@ import queue
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class FakeBoard:
     events: list[dict[str, Any]] = field(default_factory=list)
     running: Partition | None = None
     process: subprocess.Popen[bytes] | None = None
+    _stderr: Any = None
     _queue: queue.Queue[dict[str, Any]] = field(default_factory=queue.Queue)
     _next_id: int = 100
     _ended: Any = None
@@ -116,11 +118,13 @@ class FakeBoard:
         assert program is not None
         path = self.store / hashlib.sha256(program).hexdigest()
         ours, theirs = socket.socketpair()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         with theirs:
             self.process = subprocess.Popen(
                 [str(path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=self._stderr,
                 pass_fds=(theirs.fileno(),),
                 env={"ESP_TWIN_FD": str(theirs.fileno()), "PATH": os.defpath},
             )
@@ -163,6 +167,10 @@ class FakeBoard:
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process = None
+        with self._stderr:
+            self._stderr.seek(0)
+            said = self._stderr.read().decode(errors="replace")
+        assert not said, f"the program says what no firmware says (a sanitizer?): {said}"
 
     def wait_restart(self) -> int:
         """Waits until the firmware has asked for a reset; the reason it gave."""

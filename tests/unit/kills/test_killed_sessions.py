@@ -71,45 +71,32 @@ def ends_within(timeout_s: float, pid: int) -> bool:
     return False
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all, so that only the first one compiles."""
-    return tmp_path_factory.mktemp("sessions") / "home"
-
-
 @pytest.fixture
-def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, home: Path) -> Path:
-    monkeypatch.setenv("HARNESS_HOME", str(home))
+def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
     pytester.makefile(".yaml", boards=BOARDS)
     pytester.makepyfile(STRANGERS_TEST)
     return pytester.path
 
 
-def test_sigterm_ends_a_session_in_order_and_a_killed_one_is_named_by_the_next(folder: Path) -> None:
-    with Began(folder) as killed:
-        killed.process.kill()
-        # Nothing of it is left, pytest-embedded's own server process neither: that holds the output open.
-        killed.end()
-        assert ends_within(3.0, killed.twin)
-    with Began(folder) as session:
+def test_workers_and_twins_end_with_their_controller_and_the_next_session_says_what_it_found(
+    folder: Path,
+) -> None:
+    with Began(folder, "-n", "1") as session:
         session.process.send_signal(signal.SIGTERM)
+        # Sooner than by execnet, which lets five seconds go by before it interrupts a worker.
+        assert ends_within(4.5, session.twin)
         status, said = session.end()
         assert status == 143, said
         assert "Interrupted: SIGTERM: stopped; the next run goes on from here" in said
-        earlier = rf"board c3: the run before this one \(pytest, process {killed.runner}, .* was killed in test test_it"
-        assert re.search(earlier, said), said
-        assert ends_within(0.5, session.twin)
-
-
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=["sigterm", "sigkill"]
-)
-def test_workers_and_their_twins_end_with_their_controller(folder: Path, number: int, status: int) -> None:
-    with Began(folder, "-n", "1") as session:
-        assert session.runners_parent == session.process.pid
-        session.process.send_signal(number)
-        # Sooner than by execnet, which lets five seconds go by before it interrupts a worker.
-        assert ends_within(4.5, session.twin)
-        code, said = session.end()
-        assert code == status, said
         assert ends_within(4.5, session.runner)
+    with Began(folder, "-n", "1", "--harness-out", "out") as killed:
+        assert killed.runners_parent == killed.process.pid
+        killed.process.kill()
+        assert ends_within(4.5, killed.twin)
+        # Nothing of it is left, pytest-embedded's own server process neither: that holds the output open.
+        killed.end()
+        assert ends_within(4.5, killed.runner)
+    log = (folder / "out" / "c3" / "serial.log").read_text()
+    earlier = rf"the run before this one \(pytest, process {session.runner}, .*\) was stopped by SIGTERM in test test_it"
+    assert re.search(earlier, log), log[:500]

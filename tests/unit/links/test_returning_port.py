@@ -179,7 +179,6 @@ ACM = SerialPort("/dev/ttyACM0", "7C:DF:A1:00:00:01", "1-1.2:1.0", 0x303A)
 def test_a_port_is_found_again_by_its_usb_serial_number(now: list[SerialPort], expected: str | None):
     place = LastingPort("/dev/ttyACM0", [ACM])
     assert place.mac == "7c:df:a1:00:00:01"
-    assert place.key == "usb 7C:DF:A1:00:00:01"
     assert place.device(lambda: now) == expected
 
 

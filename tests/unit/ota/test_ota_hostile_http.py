@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import threading
@@ -199,3 +200,22 @@ def test_stopping_while_clients_come_and_go_never_hangs_nor_leaks_nor_complains(
         assert time.monotonic() - started_s < 3
     gc.collect()  # what leaked warns now, and warnings are errors
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_more_connections_than_any_rack_makes_are_turned_away_and_the_next_client_is_served() -> None:
+    with OtaServer() as server, contextlib.ExitStack() as many:
+        own = server.publish(MAC, "a", DATA)
+        clients = [many.enter_context(connect(server)) for _ in range(300)]
+        for client in clients[-20:]:
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+        for client in clients:
+            client.close()
+        deadline_s = time.monotonic() + 5
+        while time.monotonic() < deadline_s:
+            with contextlib.suppress(ConnectionError, IndexError):
+                if get(server, own).body == DATA:
+                    break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("nobody is served any more")

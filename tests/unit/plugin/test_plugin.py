@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,7 @@ def test_a_wrong_boards_file_is_one_usage_error(folder: pytest.Pytester) -> None
     [
         ("--profile", "paranoid", "ERROR: there is no profile 'paranoid'"),
         ("--chip", "esp99", "ERROR: chip 'esp99' is not supported"),
+        ("--time-left", "soon", "ERROR: --time-left is 'soon', not a number of seconds"),
         ("--board", "nobody", "ERROR: there is no board 'nobody'*"),
         ("--boards", "nowhere.yaml", "ERROR: nowhere.yaml: cannot be read: No such file or directory"),
     ],
@@ -217,7 +219,7 @@ def test_a_folder_that_holds_no_build_is_one_usage_error(folder: pytest.Pytester
 
 
 def test_of_a_board_that_stays_the_nearer_profile_comes_first(folder: pytest.Pytester) -> None:
-    folder.makefile(".yaml", boards="version: 1\nboards:\n  a: {chip: esp32c3, link: twin}\n")
+    folder.makefile(".yaml", boards="version: 1\nboards:\n  a: {chip: esp32c3, link: twin, state: state}\n")
     folder.makepyfile(
         """
         import pytest
@@ -227,6 +229,15 @@ def test_of_a_board_that_stays_the_nearer_profile_comes_first(folder: pytest.Pyt
             assert board.status().encryption == board.profile.value
         """
     )
+    earlier = {"purpose": "pytest", "pid": 7, "host": "bench", "since": "then", "doing": "in test test_it"}
+    state = folder.path / "state"
+    state.mkdir()
+    (state / "run.json").write_text(json.dumps(earlier | {"ended_by": None}))
     result = folder.runpytest_subprocess("--board", "a", "-v", "-p", "no:cacheprovider")
+    result.stdout.fnmatch_lines(
+        [
+            "board a: the run before this one (pytest, process 7 on bench, begun then) was killed in test test_it; *"
+        ]
+    )
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*test_it?a-development? PASSED*", "*test_it?a-release? PASSED*"])

@@ -36,7 +36,7 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def guard(tmp_path: Path) -> HubGuard:
-    return HubGuard(tmp_path / "locks", wait_s=0.3)
+    return HubGuard(tmp_path, wait_s=0.3)
 
 
 def _power(program: Path, guard: HubGuard, hub: str = "1-1", port: int = 2) -> UhubctlPower:
@@ -100,7 +100,7 @@ def test_no_port_is_cut_while_another_board_of_the_hub_burns(program: Path, guar
 
 
 def test_a_cut_waits_for_a_burn_that_ends(program: Path, tmp_path: Path) -> None:
-    guard = HubGuard(tmp_path / "locks", wait_s=20)
+    guard = HubGuard(tmp_path, wait_s=20)
     burning, done = threading.Event(), threading.Event()
 
     def burn() -> None:

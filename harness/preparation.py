@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -430,8 +430,16 @@ def _told_otherwise(board: Board) -> str:
     return board.identity.found
 
 
-def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home, *, say: Say) -> None:
-    """Does what the plan says, after consent; an empty plan does nothing.
+def carry_out_plan(
+    board: Board,
+    planned: Planned,
+    consent: Consent,
+    home: Home,
+    *,
+    say: Say,
+    on_step: Callable[[StepEvent], None] = lambda _: None,
+) -> None:
+    """Does what the plan says, after consent; an empty plan does nothing. `on_step` is told of every step, too.
 
     Raises:
         RefusedError: the board is not identified, or consent is missing; the plan is printed with the refusal.
@@ -457,6 +465,7 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
         board.link.keep_sdkconfig(planned.app.sdkconfig_text if planned.app.kind == "target" else None)
 
     def told(event: StepEvent) -> None:
+        on_step(event)
         if not event.done:
             # The plan has been printed in full: here is only where it is.
             board.run_note.doing(f"in step {event.number}/{event.total} ({event.step.headline})")

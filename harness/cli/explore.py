@@ -228,28 +228,23 @@ def _tell_replay(answer: dict[str, Any], *, as_json: bool) -> int:
 
 
 def _replay_lines(answer: dict[str, Any]) -> list[str]:
-    computed = (
-        "as computed"
-        if answer["as_computed"]
-        else "NOT as computed: a fault of the explorer, please report it"
-    )
     lines = [
         *answer["until"],
         "",
         f"cut {answer['cut']}: operation {answer['n']} of {answer['of']}, in '{answer['step']}': {answer['kind']} of "
         f"{answer['length']} bytes at {answer['place']} by {answer['who']} ({answer['layer']})",
-        f"the stored state is {computed}",
-        f"otadata: {answer['otadata']}",
-        "flash before:",
-        *(f"  {row}" for row in answer["before"]),
-        "flash after:",
-        *(f"  {row}" for row in answer["after"]),
-        f"  {answer['legend']}",
-        "",
-        *answer["recovery"],
-        "",
-        f"then runs: {answer['booted'] or 'nothing'}",
     ]
+    if "as_computed" in answer:
+        said = (
+            "as computed"
+            if answer["as_computed"]
+            else "NOT as computed: a fault of the explorer, please report it"
+        )
+        lines.append(f"the stored state is {said}")
+    if "legend" in answer:
+        lines += [f"otadata: {answer['otadata']}", "flash before:", *(f"  {row}" for row in answer["before"])]
+        lines += ["flash after:", *(f"  {row}" for row in answer["after"]), f"  {answer['legend']}"]
+    lines += ["", *answer["recovery"], "", f"then runs: {answer['booted'] or 'nothing'}"]
     if answer["window"] is not None:
         lines.append(f"this is the window '{answer['window']}', which the sequence declares:")
     return lines + ([f"✗ {problem}" for problem in answer["problems"]] or ["✓ everything holds"])

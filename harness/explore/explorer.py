@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from harness.errors import BoardError, LabError, UsageError
 from harness.explore.bench import Bench
 from harness.explore.live_cut import LiveCut
+from harness.explore.provisioning import Provisioning, ProvisioningExplorer
 from harness.explore.result import Explored, Finding
 from harness.explore.sequences import Exploration
 from harness.explore.sequences import Sequence as Steps
@@ -71,6 +73,12 @@ def explore_all(
     results = []
     benches: dict[tuple[Any, ...], Bench] = {}
     for sequence in sequences:
+        if sequence.make is None:
+            say.step(f"{sequence.name}: {sequence.about}")
+            results.append(explore_provisioning(lab, target, sequence, depth))
+            for line in results[-1].lines()[1:]:
+                say.detail(line.strip())
+            continue
         demand = demand_of(target, sequence)
         key = (demand.profile, demand.lock, demand.fragments, sequence.bench)
         try:
@@ -107,6 +115,10 @@ def replay(
     Raises:
         UsageError: there is no such cut.
     """
+    if sequence.make is None:
+        if cut is None:
+            raise UsageError(f"'{sequence.name}' has no chains", todo="name one cut with --cut")
+        return replay_provisioning(lab, target, sequence, depth, cut)
     bench = _bench_for(lab, target, sequence)
     answers: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as work:
@@ -118,6 +130,53 @@ def replay(
         if answer["ev"] in ("replayed", "clean-run-failed"):
             return answer
     raise LabError("the explorer said nothing of the cut")
+
+
+@contextmanager
+def _provisioning(lab: Lab, target: Target, sequence: Steps, depth: Depth) -> Iterator[ProvisioningExplorer]:
+    demand = demand_of(target, sequence)
+    begins = None
+    if sequence.begins is not None:
+        begins = Demand(Profile.of(sequence.begins, secure_boot=demand.profile.secure_boot), lock=Lock.NONE)
+    what = Provisioning(sequence.name, sequence.about, target.chip, demand, begins)
+    with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as work:
+        yield ProvisioningExplorer(
+            what,
+            lab.home,
+            Path(work),
+            seed=depth.seed,
+            every_operation=depth.every_byte,
+            sample=depth.sample,
+            stop_after=depth.stop_after,
+            jobs=depth.jobs,
+        )
+
+
+def explore_provisioning(lab: Lab, target: Target, sequence: Steps, depth: Depth) -> Explored:
+    """Explores a provisioning by the host, each cut on a twin of its own.
+
+    Raises:
+        HarnessError: the board that it begins on could not be prepared.
+    """
+    explored = Explored(sequence.name, sequence.about)
+    with _provisioning(lab, target, sequence, depth) as explorer:
+        explorer.explore(explored, lambda cut: _replay_command(sequence.name, target, depth, f"--cut {cut}"))
+    for found in explored.windows.values():
+        found.cuts.sort(key=lambda cut: LiveCut.parse(cut).order)
+    return explored
+
+
+def replay_provisioning(lab: Lab, target: Target, sequence: Steps, depth: Depth, cut: str) -> dict[str, Any]:
+    """One cut of a provisioning, in the words of `replay`.
+
+    Raises:
+        UsageError: there is no such cut.
+    """
+    with _provisioning(lab, target, sequence, depth) as explorer:
+        problem = explorer.record()
+        if problem is not None:
+            return {"ev": "clean-run-failed", "problem": problem, "lines": []}
+        return explorer.replayed(cut)
 
 
 def demand_of(target: Target, sequence: Steps) -> Demand:
@@ -133,7 +192,7 @@ def demand_of(target: Target, sequence: Steps) -> Demand:
                 f"sequence '{sequence.name}' is for profile {sequence.profile.value}, not {profile.value}",
                 todo=f"use --profile {sequence.profile.value}",
             )
-        lock = sequence.lock
+        lock = sequence.lock if sequence.make is not None else lock
     return Demand(profile, lock=lock, fragments=sequence.fragments)
 
 
@@ -154,6 +213,7 @@ def _bench_for(lab: Lab, target: Target, sequence: Steps) -> Bench:
 
 def job_of(bench: Bench, sequence: Steps, lab: Lab, work: Path, depth: Depth) -> dict[str, Any]:
     """What an explorer is told (`harness.twin.explorer.job`)."""
+    assert sequence.make is not None
     made: Exploration = sequence.make(bench)
     return {
         **bench.job(lab.home, work, work / "state"),
@@ -257,23 +317,23 @@ _EVIDENCE = ("otadata", "legend", "before", "after", "lines")
 
 
 def _finding(sequence: str, row: dict[str, Any], target: Target, depth: Depth) -> Finding:
-    words = ["harness explore", f"--chip {target.chip}"]
-    words += [f"--profile {target.profile.value}"] if target.profile else []
-    words += [f"--lock {target.lock.value}"] if target.lock else []
-    words += [f"--sequence {sequence}", f"--seed {depth.seed}"]
-    if "chain" in row:
-        words.append(f"--chain {row['chain'][0]}:{row['chain'][1]}")
-    else:
-        words.append(f"--cut {row['cut']}")
+    which = f"--chain {row['chain'][0]}:{row['chain'][1]}" if "chain" in row else f"--cut {row['cut']}"
     return Finding(
         sequence,
         row["cut"],
         {name: row[name] for name in _OPERATION},
         row["of"],
         row["problems"],
-        " ".join(words),
+        _replay_command(sequence, target, depth, which),
         {name: row[name] for name in _EVIDENCE},
     )
+
+
+def _replay_command(sequence: str, target: Target, depth: Depth, which: str) -> str:
+    words = ["harness explore", f"--chip {target.chip}"]
+    words += [f"--profile {target.profile.value}"] if target.profile else []
+    words += [f"--lock {target.lock.value}"] if target.lock else []
+    return " ".join([*words, f"--sequence {sequence}", f"--seed {depth.seed}", which])
 
 
 def _carry_out(job: Mapping[str, Any], take: Callable[[dict[str, Any]], None]) -> None:

@@ -56,9 +56,9 @@ class LiveCut:
         return cls(int(op), where, *(int(number) for number in numbers))
 
     def arm(self, link: TwinLink) -> None:
-        """The supply goes at this operation, counted from the next one on."""
+        """The supply goes at this operation, counted from the next one on, and stays away until it is switched on."""
         first = link.control("flash-log", since=END_OF_FLASH_LOG)["next"]
-        request = {"at_op": first + self.op - 1, "where": self.where, "byte": self.byte}
+        request = {"at_op": first + self.op - 1, "where": self.where, "byte": self.byte, "stays": True}
         if self.mixture is not None:
             request["mixture"] = self.mixture
         link.control("cut", **request)

@@ -50,6 +50,7 @@ class Finding:
                 lines += [f"  flash {name}:", *(f"    {row}" for row in self.evidence[name])]
         if self.evidence.get("legend"):
             lines.append(f"    {self.evidence['legend']}")
+        lines += [f"  {text}" for text in self.evidence.get("said", ())]
         if self.evidence.get("lines"):
             lines += ["  last lines of the UART:", *(f"    {row}" for row in self.evidence["lines"])]
         return [*lines, f"  again: {self.replay}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.chips.efuses import efuse_geometry
@@ -12,6 +12,7 @@ from harness.errors import UsageError
 from harness.explore import first_boot
 from harness.explore.bench import FIRST, NEXT, SAFE, Bench
 from harness.explore.live_cut import LiveCut
+from harness.explore.provisioning import SACRIFICED
 from harness.explore.windows import Proof, Window
 from harness.formats.ota_package import HEADER_BYTES
 from harness.lab import Lab
@@ -54,7 +55,8 @@ class Sequence:
 
     name: str
     about: str
-    make: Callable[[Bench], Exploration]
+    make: Callable[[Bench], Exploration] | None
+    """None: it is a provisioning by the host, see `harness.explore.provisioning`."""
     profile: Profile | None = None
     """The one in which it is explored unless another is asked for; None: release."""
     also: tuple[Profile, ...] = ()
@@ -66,6 +68,8 @@ class Sequence:
     """How its board is made; None: prepared, and updated once."""
     most_chains: int | None = None
     """Of a sequence whose recoveries take long: at most so many chains of a size."""
+    begins: Profile | None = None
+    """Of a provisioning: the profile in which the board is before; None: it is blank."""
     windows: tuple[Window, ...] = ()
     """What the silicon leaves, and what leads out of it."""
     prove: Callable[[Lab, str, Demand, Window, LiveCut], Proof] | None = None
@@ -232,7 +236,8 @@ def _worn(bench: Bench) -> Exploration:
 
 
 def _anti_rollback(bench: Bench) -> Exploration:
-    return _update(bench)
+    """The recovery's update has the same secure version: it is burned when that is confirmed, whatever was cut."""
+    return replace(_update(bench), fuses={"SECURE_VERSION": 1})
 
 
 def _release_mode(bench: Bench) -> Exploration:
@@ -331,6 +336,20 @@ SEQUENCES: tuple[Sequence, ...] = (
         most_chains=10,
         windows=first_boot.WINDOWS,
         prove=first_boot.prove,
+    ),
+    Sequence(
+        "provision",
+        "the host provisions a blank board, is cut off, and is run again",
+        None,
+        windows=(SACRIFICED,),
+    ),
+    Sequence(
+        "provision-on",
+        "the host takes a board from development to release, is cut off, and is run again",
+        None,
+        profile=Profile.RELEASE,
+        begins=Profile.DEVELOPMENT,
+        windows=(SACRIFICED,),
     ),
 )
 

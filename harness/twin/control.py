@@ -134,7 +134,8 @@ class Control:
             raise UsageError(f"where is before, inside or after, not {_shown(where)}")
         at_op = _number(request, "at_op")
         mixture = _number(request, "mixture") if request.get("mixture") is not None else None
-        operations.set_cut(PowerCut(at_op, CutPoint(where), _number(request, "byte", default=0), mixture))
+        byte, stays = _number(request, "byte", default=0), _flag(request, "stays", default=False)
+        operations.set_cut(PowerCut(at_op, CutPoint(where), byte, mixture, stays))
         return {"next": operations.next_number}
 
     def _flash_log(self, request: dict[str, Any]) -> Answer:

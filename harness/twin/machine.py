@@ -28,7 +28,7 @@ from harness.twin.boot_context import (
 from harness.twin.cipher import FlashCipher
 from harness.twin.efuses import Efuses
 from harness.twin.flash import Flash
-from harness.twin.operations import OperationLog, PowerLost
+from harness.twin.operations import OperationLog, PowerCut, PowerLost
 from harness.twin.state import StateFolder
 from harness.twin.uart import DEFAULT_BAUD, Uart
 
@@ -97,6 +97,7 @@ class Machine:
         self._wish: _Wish | None = None
         self._quit = False
         self._powered = False
+        self._supply_stays_away = False
         self._strap = Boot.RUN
         self._state = BoardState.OFF
         self._halted_because = ""
@@ -138,7 +139,8 @@ class Machine:
             LabError: the board has no power.
         """
         with self._changed:
-            if not self._powered and not power_cycle and self._wish is None:
+            away = self._supply_stays_away
+            if not self._powered and (away or not power_cycle) and (away or self._wish is None):
                 raise LabError("the board has no power", todo="switch it on, or reset with power")
             before = self._boots
             self._leave_wish(_Wish(powered=True, strap=strap))
@@ -150,6 +152,7 @@ class Machine:
             if on == self._powered and self._wish is None:
                 return
             before = self._boots
+            self._supply_stays_away = False
             self._leave_wish(_Wish(powered=on, strap=self._strap))
             if not on:
                 self._changed.wait_for(lambda: not self._powered or self._quit, timeout=5)
@@ -205,10 +208,11 @@ class Machine:
             return self.uart.listening
         return self.uart.account.tx_bytes != self._printed_at_boot
 
-    def _lose_power(self) -> None:
+    def _lose_power(self, cut: PowerCut) -> None:
         """An armed cut struck. The thread of the operation comes here, whichever it is."""
         with self._changed:
             self._powered = False
+            self._supply_stays_away = cut.stays
             self._leave_wish(_Wish(powered=False, strap=self._strap))
 
     # The board's own thread

@@ -71,6 +71,8 @@ class PowerCut:
     where: CutPoint
     byte: int = 0
     mixture: int | None = None
+    stays: bool = False
+    """No reset brings the supply back, only somebody who switches it on."""
 
     def extent(self, length: int) -> Extent | None:
         """How much of an operation of `length` bytes it leaves done; None: the operation did not begin."""
@@ -111,7 +113,7 @@ class OperationLog:
         self._dead = False
         self.boot = 0
         """The boot that operations are logged under; the machine counts it."""
-        self.on_power_lost: Callable[[], None] = lambda: None
+        self.on_power_lost: Callable[[PowerCut], None] = lambda _: None
         self.journal: list[Change] | None = None
         """Takes every operation with its data, in order, while it is a list."""
 
@@ -199,7 +201,7 @@ class OperationLog:
             if extent is not None:
                 apply(extent)
             self._dead = True
-        self.on_power_lost()
+        self.on_power_lost(cut)
         raise PowerLost
 
     def _strike(self, kind: str, who: str) -> None:

@@ -182,6 +182,19 @@ def test_a_cut_takes_the_power_at_an_operation(twin, line, where, kept):
     assert twin.tell("status")["state"] == "download"
 
 
+def test_a_supply_that_stays_away_no_reset_brings_back(twin, line):
+    twin.tell("reset", boot="download", power=True)
+    start = twin.tell("flash-log", since=0)["next"]
+    assert twin.tell("cut", at_op=start, where="after", stays=True)["ok"]
+    write_a_block(line)
+    deadline = time.monotonic() + 3
+    while twin.tell("status")["state"] != "off" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert twin.tell("reset", boot="download", power=True)["error"] == "the board has no power"
+    assert twin.tell("power", on=True)["ok"]
+    assert twin.tell("reset", boot="download", power=True)["ok"]
+
+
 @pytest.mark.parametrize(
     ("line_sent", "said"),
     [

@@ -130,7 +130,7 @@ class TestPowerCuts:
     )
     def test_a_write_is_cut_where_it_says(self, flash, where, byte, expected):
         lost = []
-        flash.operations.on_power_lost = lambda: lost.append(True)
+        flash.operations.on_power_lost = lambda _: lost.append(True)
         flash.operations.set_cut(PowerCut(1, where, byte))
         flash.program(0x100, b"\0", who="app")
         with pytest.raises(PowerLost):

@@ -43,7 +43,7 @@ Way = Literal["network", "uart"]
 """How the bytes of an update reach the device."""
 
 
-READING_COMMANDS = frozenset({"status", "reboot", "otadata", "hash", "probe", "net", "crash"})
+READING_COMMANDS = frozenset({"status", "reboot", "otadata", "hash", "probe", "net", "crash", "flash-ops"})
 """Commands of the firmware that leave its flash and eFuses alone."""
 
 
@@ -116,6 +116,7 @@ class Board(LinkedBoard):
         bench_vault: Callable[[], Vault] | None = None,
         boot_keys: KeySources | None = None,
         claim: Callable[[str], None] | None = None,
+        sacrificial: bool = False,
     ) -> None:
         super().__init__(
             name,
@@ -136,6 +137,8 @@ class Board(LinkedBoard):
         """sdkconfig fragments that a companion firmware built for the chip needs on this board."""
         self.boot_keys = boot_keys or KeySources(chip.secure_boot.schemes[0])
         """Where the keys come from that sign for its secure boot."""
+        self.sacrificial = sacrificial
+        """Its entry says that it may be lost: cuts may be placed where they can destroy a device."""
         self._serve = serve
         self._server: OtaServer | None = None
         self._device = DeviceClient(self.console, name)

@@ -26,8 +26,10 @@ from harness.connection import (
     power_of,
     virtual_link,
 )
+from harness.deadline import Deadline, deadline_in
 from harness.errors import HarnessError, LabError, UsageError
 from harness.home import Home
+from harness.interruption import Interrupted, unbroken
 from harness.inventory.entry import (
     AnyEntry,
     PhysicalEntry,
@@ -45,6 +47,8 @@ from harness.locks import STATE_LOCK, BoardLock, lock_files
 from harness.provision.device_record import DeviceRecords
 from harness.provision.flash_baud import FlashBauds
 from harness.provision.profile import Profile
+from harness.provision.time_needed import TimeLeft
+from harness.run_note import RunNote
 from harness.say import Say
 from harness.vault.record_file import remove_leftovers
 from harness.vault.secret import KeyFile, Secret
@@ -52,6 +56,9 @@ from harness.vault.vault import Vault
 
 BENCH = "bench"
 """Folder of the vault that signs packages for physical boards in profile ``open``."""
+
+RUN_NOTE = "run.json"
+"""In the state folder of a virtual board: what the run on it is doing."""
 
 _THROWAWAY_PREFIX = "harness-twin-"
 _THROWAWAY_AGE_S = 3600.0
@@ -71,8 +78,11 @@ class Lab:
     secret: Callable[[Path], Secret]
     purpose: str = "harness"
     say: Say = field(default_factory=lambda: Say(quiet=True))
+    deadline: Deadline | None = field(default_factory=lambda: deadline_in(None))
+    """When this run may be ended from outside; see `harness.deadline`."""
     _stack: ExitStack = field(default_factory=ExitStack)
     _twins: list[tuple[str, TwinLink]] = field(default_factory=list)
+    _notes: list[RunNote] = field(default_factory=list)
 
     def open(self, name: str) -> Board:
         """Opens the board `name` of the inventory; its state persists.
@@ -107,7 +117,13 @@ class Lab:
     def __exit__(self, kind: object, error: object, _: object) -> None:
         if isinstance(error, HarnessError):
             self._blame_twin(error)
-        self.close()
+        for note in self._notes:
+            if isinstance(error, Interrupted):
+                note.interrupted(error)
+            elif error is None or isinstance(error, Exception):
+                note.done()
+        with unbroken("the boards are being closed", deliver=not isinstance(error, KeyboardInterrupt)):
+            self.close()
 
     def _blame_twin(self, error: HarnessError) -> None:
         """A virtual board has no cable: what looks like a pulled one is the end of its process."""
@@ -124,14 +140,15 @@ class Lab:
             self._twins.append((name, link))
         # A virtual board has a vault of its own beside its state, so that no two share a record and no passphrase
         # is needed to try things out.
-        return self._opened(name, entry, link, lambda: own_vault(state), state / "devices")
+        board = self._opened(name, entry, link, lambda: own_vault(state), state / "devices")
+        return self._noted(board, state / RUN_NOTE)
 
     def _open_physical(self, name: str, entry: PhysicalEntry) -> Board:
         assert isinstance(entry, (SerialEntry, Rfc2217Entry))
         port = physical_port(name, entry, self.inventory)
         lock = self._lock(name, lock_files(names_of(entry, port)))
         place = self.home.vault
-        return self._opened(
+        board = self._opened(
             name,
             entry,
             physical_link(name, entry, port),
@@ -141,6 +158,17 @@ class Lab:
             # Its MAC tells that it is the board of another wire, which somebody else may hold.
             claim=lambda mac: lock.extend(lock_files([mac_name(mac)])),
         )
+        return self._noted(board, self.home.folder("runs") / f"{name}.json")
+
+    def _noted(self, board: Board, path: Path) -> Board:
+        """Says what the run before this one left in `path`, and keeps this one's note there."""
+        note = board.run_note = RunNote(path, self.purpose)
+        board.time_left = TimeLeft.on(board.link.kind, self.deadline)
+        self._notes.append(note)
+        if note.earlier is not None:
+            self.say.line(f"{board.name}: {note.earlier.text()}")
+            board.console.note(note.earlier.text())
+        return board
 
     def _lock(self, name: str, files: Iterable[Path]) -> BoardLock:
         return self._stack.enter_context(BoardLock(files, board=name, purpose=self.purpose))
@@ -181,6 +209,7 @@ class Lab:
             declared_mac=entry.mac if isinstance(entry, PhysicalEntry) else None,
             claim=claim,
             fragments=entry.firmware_fragments,
+            sacrificial=isinstance(entry, PhysicalEntry) and entry.sacrificial,
             boot_keys=KeySources.of_entry(entry, base_folder(self.inventory.path)),
             bauds=FlashBauds(self.home.root / "flash-baud") if isinstance(entry, PhysicalEntry) else None,
         )

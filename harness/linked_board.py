@@ -31,6 +31,8 @@ from harness.provision.flash_baud import FlashBauds
 from harness.provision.identity import Identity
 from harness.provision.profile import Lock, Profile
 from harness.provision.rom import RomSession
+from harness.provision.time_needed import TimeLeft
+from harness.run_note import RunNote
 from harness.vault.key_ref import KeyState
 from harness.vault.vault import Vault
 
@@ -96,6 +98,10 @@ class LinkedBoard:
         self._dut: HarnessDut | None = None
         self._opened_vault: Vault | None = None
         self.on_rom_output: Callable[[str], None] | None = None
+        self.run_note = RunNote(None, "")
+        """What is being done to it, for the next run, should this one be killed."""
+        self.time_left = TimeLeft.on(link.kind, None)
+        """When this run may be ended from outside, and what burns need on this link."""
 
     # --- what it is ---------------------------------------------------------------------------------------------
 

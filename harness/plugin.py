@@ -22,7 +22,9 @@ from harness.build.app_dir import read_app_dir
 from harness.chips import CHIPS, TWINS
 from harness.console.boot_record import BootRecord
 from harness.console.log_file import BOARD_SIGN, MARK_SIGN
+from harness.console.sanitizer_report import sanitizer_report
 from harness.consumption import Consumption
+from harness.deadline import Deadline, deadline_in
 from harness.dut import HarnessDut
 from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
@@ -35,12 +37,16 @@ from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
 from harness.say import Say
 from harness.scope import Scope, profile_named
+from harness.session_ending import SessionEnding
 from harness.subset import FULL, Subset
 
 DEFAULT_CHIP = "esp32c3"
 
 SUBSET = pytest.StashKey[Subset]()
 CONSUMPTION = pytest.StashKey[Consumption]()
+DEADLINE = pytest.StashKey[Deadline | None]()
+EARLIER_RUNS = pytest.StashKey[list[str]]()
+"""What runs before this one left on the boards of this one, a sentence each."""
 WORKER_OUTPUT = "harness"
 """Under this name a worker of pytest-xdist tells its controller what it has to say at the end."""
 
@@ -133,6 +139,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             "--idf",
             {"metavar": "DIR", "help": "ESP-IDF to build the companion firmware with; default: IDF_PATH"},
         ),
+        (
+            "--time-left",
+            {
+                "metavar": "SECONDS",
+                "help": "this run may be killed after so long (a CI job's time-out): begin no eFuse burn that may not be "
+                "over by then; HARNESS_DEADLINE says the same in seconds since 1970",
+            },
+        ),
         ("--vault-key-file", {"metavar": "FILE", "help": "key file of the vault of physical boards"}),
         (
             "--harness-out",
@@ -165,6 +179,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for warning in FOREIGN_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
     _check_options(config)
+    config.pluginmanager.register(SessionEnding(config), "harness-session-ending")
+    config.stash[EARLIER_RUNS] = []
     config.stash[SUBSET] = Subset.of(config)
     config.stash[CONSUMPTION] = Consumption(frozenset(config.getoption("--consume")))
     if getattr(config.option, "dist", None) == "load":
@@ -186,8 +202,23 @@ def _check_options(config: pytest.Config) -> None:
         for option in ("--burn", "--consume", "--accept-unknown-burns"):
             if config.getoption(option):
                 _inventory(config).require_named(config.getoption(option), option)
+        config.stash[DEADLINE] = _deadline(config)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _deadline(config: pytest.Config) -> Deadline | None:
+    """Counted from the start of the controller, which hands it to its workers among its options."""
+    told: float | None = getattr(config.option, "harness_deadline", None)
+    if told is not None:
+        return Deadline(told, "--time-left or HARNESS_DEADLINE")
+    option = config.getoption("--time-left")
+    try:
+        found = deadline_in(float(option) if option is not None else None)
+    except ValueError as error:
+        raise UsageError(f"--time-left is '{option}', not a number of seconds") from error
+    config.option.harness_deadline = found.at_s if found is not None else None
+    return found
 
 
 class DutFixture:
@@ -232,6 +263,8 @@ class Bench:
     broken: str | None = None
     recover: Callable[[], object] = field(default=lambda: None)
     """Flashes the board again, where its UART still allows it."""
+    judged: int = 0
+    """Lines of its log before this one have been searched for reports of a sanitizer."""
 
 
 def _inventory(config: pytest.Config) -> Inventory:
@@ -336,13 +369,18 @@ def pytest_testnodedown(node: Any) -> None:
     if told is not None:
         node.config.stash[SUBSET].take(told["subset"])
         node.config.stash[CONSUMPTION].lines.update(told["left"])
+        node.config.stash[EARLIER_RUNS] += told["earlier"]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker tells its controller."""
     config = session.config
     if hasattr(config, "workeroutput"):
-        told = {"subset": config.stash[SUBSET].to_fields(), "left": config.stash[CONSUMPTION].lines}
+        told = {
+            "subset": config.stash[SUBSET].to_fields(),
+            "left": config.stash[CONSUMPTION].lines,
+            "earlier": config.stash[EARLIER_RUNS],
+        }
         config.workeroutput[WORKER_OUTPUT] = told
 
 
@@ -351,6 +389,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     line = config.stash[SUBSET].line
     if line is not None:
         terminalreporter.write_line(line)
+    for said in config.stash[EARLIER_RUNS]:
+        terminalreporter.write_line(said)
     for name, left in sorted(config.stash[CONSUMPTION].lines.items()):
         terminalreporter.write_line(f"left of what board {name} has only once: {left}")
 
@@ -379,11 +419,15 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         harness_out,
         secret_from(config.getoption("--vault-key-file")),
         purpose="pytest",
+        deadline=config.stash[DEADLINE],
     )
     bench = Bench()
     with lab:
         try:
             bench.board = _opened(lab, _target)
+            if bench.board.run_note.earlier is not None:
+                earlier = bench.board.run_note.earlier.text()
+                config.stash[EARLIER_RUNS].append(f"board {bench.board.name}: {earlier}")
             _prepare(bench, bench.board, _target, lab, config)
         except NotApplicableError as error:
             bench.refused = str(error)
@@ -450,6 +494,7 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
     if board.profile is not None and not _scope(request.node).admits(board.profile):
         pytest.skip(f"board {board.name} is in profile {board.profile.value}, which this scenario is not for")
     board.console.note(f"test {request.node.name}")
+    board.run_note.doing(f"in test {request.node.name}")
     refusal = request.config.stash[CONSUMPTION].begin(request.node, board, _target.entry)
     if refusal is not None:
         pytest.skip(refusal)
@@ -476,17 +521,40 @@ def boot_record(board: Board) -> BootRecord:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Iterator[None]:
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """A scenario whose question does not arise for this board's app is skipped, with the reason."""
-    with _skipping_what_does_not_apply():
+    with _failing_on_sanitizer_reports(item), _skipping_what_does_not_apply():
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Iterator[None]:
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     """The same for what fixtures ask of a board."""
-    with _skipping_what_does_not_apply():
+    with _failing_on_sanitizer_reports(item), _skipping_what_does_not_apply():
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """What the firmware did after the test's last word still counts."""
+    with _failing_on_sanitizer_reports(item):
+        return (yield)
+
+
+@contextmanager
+def _failing_on_sanitizer_reports(item: pytest.Item) -> Iterator[None]:
+    """What a sanitizer found in the firmware fails the test, whatever else came of it: also where the test itself made
+    the board crash, or was content with a reset."""
+    try:
+        yield
+    finally:
+        bench = getattr(item, "funcargs", {}).get("_bench")
+        if isinstance(bench, Bench) and bench.board is not None:
+            lines = bench.board.console.lines_since(bench.judged)
+            bench.judged = lines[-1].n + 1 if lines else bench.judged
+            found = sanitizer_report(lines)
+            if found is not None:
+                pytest.fail(f"a sanitizer reports from the firmware:\n{found}", pytrace=False)
 
 
 @contextmanager

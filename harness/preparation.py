@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from harness.connection import burn_guard
 from harness.errors import BoardError, HarnessError, RefusedError
 from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
+from harness.interruption import unbroken
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.network.update_path import NO_NETWORK
 from harness.provision.chip_state import ChipState, Download, unreachable_state
@@ -112,7 +112,8 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
         BoardError: the firmware does not come up. RefusedError: it is another board.
     """
     board.profile, board.lock = demand.profile, planned.plan.lock
-    with say.phase("first boot", lambda: board.uart_bytes):
+    board.run_note.doing("during the first boot")
+    with say.phase("first boot", lambda: board.uart_bytes), _uncut_if_it_burns(board, planned):
         try:
             running = board.settle()
         except BoardError as error:
@@ -128,6 +129,23 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
             _note_device_made(board, planned.plan, running)
         _prove_update_path(board, running, say)
     return Prepared(planned.plan, running)
+
+
+@contextmanager
+def _uncut_if_it_burns(board: Board, planned: Planned) -> Iterator[None]:
+    """A first boot in which the firmware burns eFuses, or enciphers its flash, by itself: no signal ends it half way.
+
+    Raises:
+        RefusedError: it may take longer than there is time.
+    """
+    if not planned.plan.by_itself:
+        yield
+        return
+    board.time_left.require_for_first_boot(
+        sum(len(region.data) for region in planned.regions), board=board.name
+    )
+    with unbroken("the firmware burns eFuses by itself in its first boot"):
+        yield
 
 
 def require_promised(board: Board, plan: Plan, running: Running) -> None:
@@ -237,6 +255,8 @@ def make_plan(
     Raises:
         RefusedError: the state cannot reach the profile; names the fuse in the way.
     """
+    if to_carry_out:
+        board.run_note.doing("before it changed anything on the board")
     if state is None:
         with say.phase("read", lambda: board.uart_bytes):
             state = identify(board)
@@ -439,8 +459,8 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
     def told(event: StepEvent) -> None:
         if not event.done:
             # The plan has been printed in full: here is only where it is.
-            what = re.split(r"[;(:]", event.step.text(), maxsplit=1)[0].strip()
-            say.detail(f"{event.number:2d}/{event.total}  {what}")
+            board.run_note.doing(f"in step {event.number}/{event.total} ({event.step.headline})")
+            say.detail(f"{event.number:2d}/{event.total}  {event.step.headline}")
 
     revoked = revoked_by(plan)
     if revoked:
@@ -459,6 +479,7 @@ def carry_out_plan(board: Board, planned: Planned, consent: Consent, home: Home,
             physical=board.link.physical,
             on_step=told,
             firmware=lambda step: burn_by_firmware(board, step),
+            time_left=board.time_left,
         )
     for remark in outcome.remarks:
         say.detail(remark)

@@ -188,6 +188,8 @@ static const entry_t COMMANDS[] = {
 #if CONFIG_RAW_OTA_TEST_HOOKS
     {"crash", command_crash, false},
     {"otadata-raw", command_otadata_raw, false},
+    {"cut-at", command_cut_at, false},
+    {"flash-ops", command_flash_ops, false},
 #endif
 };
 
@@ -361,10 +363,10 @@ static bool repeat_answer(const command_line_t *command)
     return repeated;
 }
 
-void commands_dispatch(char *line)
+/* Takes the line in `job`, which is the command loop's own. */
+static void dispatch(job_t *job)
 {
-    job_t *job = &s_inline;
-    (void)snprintf(job->line, sizeof(job->line), "%s", line);
+    const size_t length = strlen(job->line);
     const command_line_status_t status = command_line_parse(job->line, &job->command);
     if (status != COMMAND_LINE_EMPTY && strcmp(job->command.name, "data") == 0) {
         /* Not a command but part of one: its answer is the next question, or the command's end. */
@@ -375,7 +377,7 @@ void commands_dispatch(char *line)
     case COMMAND_LINE_EMPTY:
         return;
     case COMMAND_LINE_NOT_A_COMMAND:
-        ESP_LOGW(TAG, "ignored a line of %u bytes that is no command", (unsigned)strlen(line));
+        ESP_LOGW(TAG, "ignored a line of %u bytes that is no command", (unsigned)length);
         return;
     case COMMAND_LINE_BAD_CRC:
         send_ack(&job->command, "bad-crc", "the line was damaged on its way");
@@ -398,5 +400,12 @@ void commands_dispatch(char *line)
         send_ack(&job->command, NULL, NULL);
         carry_out(job, false);
     }
-    memset(job->line, 0, sizeof(job->line));
+}
+
+void commands_dispatch(char *line)
+{
+    (void)snprintf(s_inline.line, sizeof(s_inline.line), "%s", line);
+    dispatch(&s_inline);
+    /* Also of a damaged or repeated line nothing is left: it may carry a password. */
+    memset(s_inline.line, 0, sizeof(s_inline.line));
 }

@@ -54,4 +54,6 @@ void command_probe(const command_line_t *command, command_outcome_t *outcome);
 #if CONFIG_RAW_OTA_TEST_HOOKS
 void command_crash(const command_line_t *command, command_outcome_t *outcome);
 void command_otadata_raw(const command_line_t *command, command_outcome_t *outcome);
+void command_cut_at(const command_line_t *command, command_outcome_t *outcome);
+void command_flash_ops(const command_line_t *command, command_outcome_t *outcome);
 #endif

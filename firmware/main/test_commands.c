@@ -9,28 +9,11 @@
 
 #include "bootloader_common.h"
 #include "commands.h"
+#include "crash.h"
 #include "esp_log.h"
 #include "esp_ota_ops.h"
-#include "esp_task_wdt.h"
-#include "freertos/FreeRTOS.h"
-#include "freertos/task.h"
 
 static const char *TAG = "test";
-
-/* A task that the watchdog watches and that never feeds it. */
-static void starve_watchdog(void)
-{
-    (void)esp_task_wdt_add(NULL);
-    for (;;) {
-        vTaskDelay(pdMS_TO_TICKS(1000));
-    }
-}
-
-static void store_to_null(void)
-{
-    volatile uint32_t *volatile nowhere = NULL;
-    *nowhere = 1;
-}
 
 void command_crash(const command_line_t *command, command_outcome_t *outcome)
 {
@@ -39,27 +22,33 @@ void command_crash(const command_line_t *command, command_outcome_t *outcome)
     if (kind == NULL || strcmp(kind, "abort") == 0) {
         outcome->last_call = abort;
     } else if (strcmp(kind, "wdt") == 0) {
-        outcome->last_call = starve_watchdog;
+        outcome->last_call = crash_by_watchdog;
     } else if (strcmp(kind, "null") == 0) {
-        outcome->last_call = store_to_null;
+        outcome->last_call = crash_by_null;
     } else {
         command_fail(outcome, "bad-argument", ESP_OK, "kind= is abort, wdt or null");
     }
 }
 
-/* The record that would select `slot` after the ones there are, as a careless updater writes it. */
-static void make_record(const raw_ota_otadata_t *otadata, const esp_partition_t *slot,
+/* The record that would select `slot` after the ones there are, as a careless updater writes it. False: no
+ * number is left that would. */
+static bool make_record(const raw_ota_otadata_t *otadata, const esp_partition_t *slot,
                         esp_ota_select_entry_t *record)
 {
     const uint32_t slots = esp_ota_get_app_partition_count();
-    uint32_t seq = slot->subtype - ESP_PARTITION_SUBTYPE_APP_OTA_MIN + 1;
-    while (otadata->active >= 0 && seq <= otadata->records[otadata->active].ota_seq) {
-        seq += slots;
+    uint64_t seq = slot->subtype - ESP_PARTITION_SUBTYPE_APP_OTA_MIN + 1;
+    const uint32_t last = otadata->active >= 0 ? otadata->records[otadata->active].ota_seq : 0;
+    if (seq <= last) {
+        seq += (last - seq + slots) / slots * slots;
+    }
+    if (seq >= UINT32_MAX) {
+        return false; /* 0xffffffff means empty */
     }
     memset(record, 0xFF, sizeof(*record));
-    record->ota_seq = seq;
+    record->ota_seq = (uint32_t)seq;
     record->ota_state = ESP_OTA_IMG_NEW;
     record->crc = bootloader_common_ota_select_crc(record);
+    return true;
 }
 
 /* Writes otadata raw, past the encryption: the mistake that `otadata-raw kind=plaintext` is there to make. */
@@ -95,7 +84,10 @@ void command_otadata_raw(const command_line_t *command, command_outcome_t *outco
             command_fail(outcome, "bad-argument", ESP_ERR_NOT_FOUND, "slot= names no application slot");
             return;
         }
-        make_record(&otadata, slot, &otadata.records[otadata.active == 0 ? 1 : 0]);
+        if (!make_record(&otadata, slot, &otadata.records[otadata.active == 0 ? 1 : 0])) {
+            command_fail(outcome, "bad-argument", ESP_ERR_INVALID_SIZE, "otadata has no number left");
+            return;
+        }
     }
     if (err == ESP_OK) {
         ESP_LOGW(TAG, "writing otadata past the encryption");

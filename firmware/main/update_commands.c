@@ -97,12 +97,16 @@ void command_ota(const command_line_t *command, command_outcome_t *outcome)
         return;
     }
     uint32_t resumes = 0;
+    uint32_t within_s = 0;
     if (url == NULL || !command_line_number(command, "size", 0, &options.bare_size) ||
-        !command_line_number(command, "resumes", UINT32_MAX, &resumes)) {
-        command_fail(outcome, "bad-argument", ESP_OK, "ota needs url=, and numbers for size= and resumes=");
+        !command_line_number(command, "resumes", UINT32_MAX, &resumes) ||
+        !command_line_number(command, "within_s", 0, &within_s)) {
+        command_fail(outcome, "bad-argument", ESP_OK,
+                     "ota needs url=, and numbers for size=, resumes= and within_s=");
         return;
     }
     options.resumes = resumes <= INT16_MAX ? (int)resumes : -1;
+    options.total_timeout_s = within_s <= INT16_MAX ? (int)within_s : 0;
     raw_ota_result_t result;
     (void)raw_ota_update_from_url(url, &options, &result);
     end_update(command, &result, outcome);

@@ -15,10 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import LabError
+from harness.errors import LabError, UsageError
 
 COMPILE_TIMEOUT_S = 120
 WARNINGS = ("-Wall", "-Wextra")
+SANITIZERS = ("address", "undefined", "thread")
+"""What HARNESS_SANITIZE may name, with commas; ``address`` and ``thread`` exclude each other."""
 MAKING_PREFIX = ".making-"
 """Of folders for what is being made; a build that is killed leaves them."""
 _INSTALL = {
@@ -182,8 +184,54 @@ def identify(command: Sequence[str]) -> str:
 
 
 def extra_flags() -> tuple[str, ...]:
-    """Options from HARNESS_CFLAGS (sanitizers, for instance), for compiling and linking."""
+    """Options from HARNESS_CFLAGS, for compiling and linking."""
     return tuple(shlex.split(os.environ.get("HARNESS_CFLAGS", "")))
+
+
+def sanitizers() -> tuple[str, ...]:
+    """The sanitizers that HARNESS_SANITIZE asks for, ``address,undefined`` for instance; none when it is not set.
+
+    Raises:
+        UsageError: it names something else, or two that exclude each other.
+    """
+    named = tuple(filter(None, os.environ.get("HARNESS_SANITIZE", "").split(",")))
+    if not set(named) <= set(SANITIZERS) or {"address", "thread"} <= set(named):
+        raise UsageError(
+            f"HARNESS_SANITIZE is '{','.join(named)}'",
+            todo="use address, undefined or both, or thread (with or without undefined)",
+        )
+    return named
+
+
+def sanitizer_flags(named: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Options for compiling with the sanitizers `named`; a finding ends the program.
+
+    With line tables, so that a report tells files (relative to `folder`, where the compiler runs) and lines. The program
+    has to fit a slot, so the tables are compressed and the code is not position independent, which ThreadSanitizer
+    alone insists on.
+    """
+    if not named:
+        return ()
+    return (
+        f"-fsanitize={','.join(named)}",
+        "-fno-sanitize-recover=all",
+        "-fno-omit-frame-pointer",
+        "-g1",
+        "-gz",
+        f"-ffile-prefix-map={folder}=.",
+        *(() if _is_position_independent(named) else ("-fno-pie",)),
+    )
+
+
+def sanitizer_link_flags(named: Sequence[str]) -> tuple[str, ...]:
+    """Options for linking what `sanitizer_flags` were given to."""
+    if not named:
+        return ()
+    return (f"-fsanitize={','.join(named)}", *(() if _is_position_independent(named) else ("-no-pie",)))
+
+
+def _is_position_independent(named: Sequence[str]) -> bool:
+    return "thread" in named or sys.platform == "darwin"
 
 
 def warnings_are_errors() -> bool:

@@ -8,6 +8,7 @@ Same inputs, same bytes: nothing in the images comes from the clock or from wher
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -28,6 +29,9 @@ from harness.build.compiler import (
     find_compiler,
     identify,
     run_tool,
+    sanitizer_flags,
+    sanitizer_link_flags,
+    sanitizers,
     warnings_are_errors,
 )
 from harness.build.sdkconfig import native_options, parse_sdkconfig, to_header, to_text
@@ -50,6 +54,9 @@ LOCK_TIMEOUT_S = 300
 _SOURCES = ("main", "components/raw_ota", "native/src")
 _TARGET_ONLY = ("network*.c", "console_port_*.c")
 _APP_DESCRIPTION_SOURCE = Path("native/src/app_desc.c")
+_PORT_OF_PARTITIONS = Path("native/src/partition.c")
+_WRAPPED = ("esp_partition_write", "esp_partition_write_raw", "esp_partition_erase_range")
+"""Calls that reach the test hook first; for a chip the linker's ``--wrap`` does it, which not every host's has."""
 _INCLUDES = ("native/include", "native/src", "components/raw_ota/include", "components/raw_ota", "main")
 _EMBED_SCRIPT = Path("components/raw_ota/embed_public_keys.py")
 
@@ -84,9 +91,19 @@ _IMAGE_FACTS: Mapping[str, _ImageFacts] = {
 def firmware_dir() -> Path:
     """The firmware's sources: inside an installed wheel, or beside the package in a checkout.
 
+    The environment variable HARNESS_FIRMWARE names another folder of the same shape: a handler that somebody changed.
+
     Raises:
         LabError: they are not there.
     """
+    named = os.environ.get("HARNESS_FIRMWARE")
+    if named:
+        if (Path(named) / "native" / "src").is_dir():
+            return Path(named).resolve()
+        raise LabError(
+            f"HARNESS_FIRMWARE is {named}, which does not hold the companion firmware's sources",
+            todo="name a copy of the folder firmware/, or unset it",
+        )
     package = Path(__file__).resolve().parent.parent
     for candidate in (package / "_firmware", package.parent / "firmware"):
         if (candidate / "native" / "src").is_dir():
@@ -212,13 +229,14 @@ def _build_program(
         command=command,
         identity=identify(command),
         folder=firmware,
-        flags=_compile_flags(config),
+        flags=_compile_flags(firmware, config),
         link_flags=_link_flags(),
         cache=work,
         log=log,
         headers_sha256=_headers_digest(firmware, header),
     )
-    units = [Unit(source) for source in _sources(firmware)] + [Unit(keys)]
+    hooks = options.get("CONFIG_RAW_OTA_TEST_HOOKS") == "y"
+    units = [Unit(source, _wrapping(source) if hooks else ()) for source in _sources(firmware)] + [Unit(keys)]
     objects = compiler.compile([*units, _description_unit(description)])
     return compiler.link(objects, "companion").read_bytes()
 
@@ -263,6 +281,12 @@ def _sources(firmware: Path) -> list[Path]:
     return found
 
 
+def _wrapping(source: Path) -> tuple[str, ...]:
+    """Macros by which the calls of `source` pass through the test hook (``main/cut_hook.c``) to the port."""
+    name = "__real_{0}" if source == _PORT_OF_PARTITIONS else "__wrap_{0}"
+    return tuple(f"{call}={name.format(call)}" for call in _WRAPPED)
+
+
 def _headers_digest(firmware: Path, header: str) -> str:
     digest = hashlib.sha256(header.encode())
     for folder in _INCLUDES:
@@ -271,7 +295,7 @@ def _headers_digest(firmware: Path, header: str) -> str:
     return digest.hexdigest()
 
 
-def _compile_flags(config: Path) -> tuple[str, ...]:
+def _compile_flags(firmware: Path, config: Path) -> tuple[str, ...]:
     return (
         "-std=gnu11",
         "-O1",
@@ -282,14 +306,20 @@ def _compile_flags(config: Path) -> tuple[str, ...]:
         "native/include/native_stdio.h",
         *(f"-I{folder}" for folder in _INCLUDES),
         f"-I{config}",
+        *sanitizer_flags(sanitizers(), firmware),
         *extra_flags(),
     )
 
 
 def _link_flags() -> tuple[str, ...]:
-    # A build id or symbols would make the program depend on where it was compiled.
-    plain = ("-Wl,-dead_strip",) if sys.platform == "darwin" else ("-s", "-Wl,--build-id=none")
-    return ("-pthread", *plain, *extra_flags())
+    named = sanitizers()
+    # A build id or symbols would make the program depend on where it was compiled; without symbols a sanitizer's
+    # report is of no use.
+    if sys.platform == "darwin":
+        plain = ["-Wl,-dead_strip"]
+    else:
+        plain = ["-Wl,--build-id=none", *(() if named else ("-s",))]
+    return ("-pthread", *plain, *sanitizer_link_flags(named), *extra_flags())
 
 
 def _description_unit(description: AppDescription) -> Unit:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 import click
@@ -13,6 +12,7 @@ from harness.cli.boards import boards
 from harness.cli.build import build
 from harness.cli.doctor import doctor
 from harness.cli.encrypt import encrypt
+from harness.cli.explore import explore
 from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
@@ -24,9 +24,9 @@ from harness.cli.sign import sign_image
 from harness.cli.twin import twin
 from harness.cli.vault import vault
 from harness.errors import HarnessError
+from harness.interruption import Interrupted, ignore_all
 
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 EXIT_INTERNAL = 70
 
 EPILOG = """\b
@@ -52,6 +52,7 @@ def cli() -> None:
 
 for command in (
     run,
+    explore,
     init,
     doctor,
     boards,
@@ -70,14 +71,6 @@ for command in (
     cli.add_command(command)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: work ends as at Ctrl-C, with every board closed in order."""
-
-
-def _terminate(*_: object) -> None:
-    raise _Terminated
-
-
 def _leave(code: int) -> None:
     """Ends with `code` even where standard output takes nothing any more (a full disk): Python would make it 120."""
     try:
@@ -87,9 +80,36 @@ def _leave(code: int) -> None:
     sys.exit(code)
 
 
+def _tell_interrupted(error: BaseException) -> None:
+    """One sentence that says where it stopped, and the status of the signal."""
+    ignore_all()
+    signalled: BaseException | None = error
+    # click makes an Abort of every KeyboardInterrupt.
+    while signalled is not None and not isinstance(signalled, Interrupted):
+        signalled = signalled.__cause__
+    where = ""
+    if signalled is not None:
+        where = f" {signalled.where}" if signalled.where else ""
+        if isinstance(signalled.failed, HarnessError):
+            click.echo(f"harness: {signalled.failed}", err=True)
+    click.echo(f"harness: interrupted{where}; the next run goes on from here", err=True)
+    sys.exit(signalled.exit_status if signalled is not None else EXIT_INTERRUPTED)
+
+
 def main() -> None:
-    """Entry point of the `harness` command."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Runs the command that the arguments name, and exits."""
+    try:
+        _run()
+    except KeyboardInterrupt as error:
+        # Boards are closed by now.
+        _tell_interrupted(error)
+    finally:
+        # Only the exit status is left: an impatient second signal must not end in a traceback.
+        ignore_all()
+
+
+def _run() -> None:
+    """The one place where an error becomes a sentence and an exit code."""
     try:
         code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -98,13 +118,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt) as error:
-        # Boards are closed by now; an impatient second signal must not end in a traceback.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        click.echo("harness: interrupted; the next run goes on from here", err=True)
-        terminated = isinstance(error, _Terminated) or isinstance(error.__cause__, _Terminated)
-        sys.exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED)
+    except click.Abort as error:
+        _tell_interrupted(error)
     except HarnessError as error:
         if os.environ.get("HARNESS_DEBUG"):
             raise

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from harness.chips import TWINS
+from harness.deadline import deadline_in
 from harness.errors import UsageError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry
@@ -204,6 +205,18 @@ def burn_option(function: F) -> F:
     )(function)
 
 
+def time_left_option(function: F) -> F:
+    """``--time-left SECONDS``."""
+    return click.option(
+        "--time-left",
+        "time_left_s",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="This run may be killed after so long (a CI job's time-out): begin no burn that may not be over by then. "
+        "HARNESS_DEADLINE says the same in seconds since 1970.",
+    )(function)
+
+
 def consent_of(
     inventory: Inventory, entry: AnyEntry, burn: tuple[str, ...], unknown_burns: tuple[str, ...]
 ) -> Consent:
@@ -248,8 +261,10 @@ def open_lab(
     purpose: str,
     vault_key_file: str | None = None,
     vault_passphrase_fd: int | None = None,
+    time_left_s: float | None = None,
 ) -> Lab:
     """The lab that a command works in."""
+    deadline = deadline_in(time_left_s)
     out = out or Path("harness-out") / time.strftime("%Y%m%d-%H%M%S")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -264,4 +279,5 @@ def open_lab(
         vault_secret(vault_key_file, vault_passphrase_fd),
         purpose=purpose,
         say=say,
+        deadline=deadline,
     )

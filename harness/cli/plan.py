@@ -24,6 +24,7 @@ from harness.cli.options import (
     out_option,
     reflash_option,
     secret_options,
+    time_left_option,
     way_options,
 )
 from harness.errors import RefusedError, UsageError
@@ -121,6 +122,7 @@ Examples:
 @reflash_option
 @firmware_options
 @burn_option
+@time_left_option
 @boards_option
 @secret_options
 @out_option
@@ -141,6 +143,7 @@ def provision(
     erase: tuple[str, ...],
     burn: tuple[str, ...],
     unknown_burns: tuple[str, ...],
+    time_left_s: float | None,
     boards_file: Path | None,
     vault_key_file: str | None,
     vault_passphrase_fd: int | None,
@@ -179,6 +182,7 @@ def provision(
         purpose="harness provision",
         vault_key_file=vault_key_file,
         vault_passphrase_fd=vault_passphrase_fd,
+        time_left_s=time_left_s,
     ) as lab:
         demand = wanted.demand(lab.inventory)
         consent = consent_of(lab.inventory, lab.inventory.named(board), burn, unknown_burns)

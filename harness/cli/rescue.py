@@ -19,6 +19,7 @@ from harness.cli.options import (
     open_lab,
     out_option,
     secret_options,
+    time_left_option,
 )
 from harness.errors import RefusedError
 from harness.preparation import Planned
@@ -52,6 +53,7 @@ Examples:
 )
 @firmware_options
 @burn_option
+@time_left_option
 @boards_option
 @secret_options
 @out_option
@@ -66,6 +68,7 @@ def rescue(
     erase: tuple[str, ...],
     burn: tuple[str, ...],
     unknown_burns: tuple[str, ...],
+    time_left_s: float | None,
     boards_file: Path | None,
     vault_key_file: str | None,
     vault_passphrase_fd: int | None,
@@ -94,6 +97,7 @@ def rescue(
         purpose="harness rescue",
         vault_key_file=vault_key_file,
         vault_passphrase_fd=vault_passphrase_fd,
+        time_left_s=time_left_s,
     ) as lab:
         consent = consent_of(lab.inventory, lab.inventory.named(board), burn, unknown_burns)
         demand = demand_of(

@@ -19,6 +19,7 @@ from harness.cli.options import (
     open_lab,
     out_option,
     secret_options,
+    time_left_option,
 )
 from harness.inventory.entry import TwinEntry
 from harness.main_job import run_main_job, write_verdict
@@ -44,6 +45,7 @@ Examples:
 @demand_options
 @firmware_options
 @burn_option
+@time_left_option
 @boards_option
 @secret_options
 @out_option
@@ -59,6 +61,7 @@ def run(
     erase: tuple[str, ...],
     burn: tuple[str, ...],
     unknown_burns: tuple[str, ...],
+    time_left_s: float | None,
     boards_file: Path | None,
     vault_key_file: str | None,
     vault_passphrase_fd: int | None,
@@ -77,6 +80,7 @@ def run(
         purpose="harness run",
         vault_key_file=vault_key_file,
         vault_passphrase_fd=vault_passphrase_fd,
+        time_left_s=time_left_s,
     ) as lab:
         entry = lab.inventory.named(board) if board else TwinEntry(chip=chip)
         opened = lab.open(board) if board else lab.throwaway(chip)

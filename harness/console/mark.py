@@ -33,7 +33,7 @@ class Mark:
     """One thing that the harness did or noticed.
 
     Kinds in use: ``opened``, ``closed``, ``vanished``, ``gap``, ``lent``, ``returned``, ``flash``, ``otadata``,
-    ``reset``, ``power``, ``sent``, ``tool``, ``repeated``, ``note``.
+    ``reset``, ``power``, ``cut``, ``sent``, ``tool``, ``repeated``, ``note``.
     """
 
     kind: str

@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     field_validator,
     model_validator,
 )
@@ -404,6 +405,9 @@ class PhysicalEntry(Entry):
     budget: Budget = Budget()
     """What scenarios may use up for good, with ``--consume NAME``. Absent: nothing."""
     power: PowerEntry | None = None
+    sacrificial: StrictBool = False
+    """The board may be lost: cuts may be placed inside a fuse burn, a first-boot encryption, or a write of bootloader or
+    partition table, where they can destroy a device. Absent: never."""
 
     _mac = field_validator("mac")(lambda value: _checked_mac(value))
 

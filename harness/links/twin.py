@@ -48,7 +48,8 @@ class TwinLink(Link):
         self, chip: str, state: Path, build_store: Path, *, mac: str | None = None, board: str | None = None
     ) -> None:
         self._board = board
-        self._state = state
+        self.state = state
+        """The folder that holds its flash and eFuses."""
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         _await_earlier(state)
         command = [sys.executable, "-m", "harness.twin", "--chip", chip, "--state", str(state)]
@@ -148,7 +149,7 @@ class TwinLink(Link):
         self.control("reset", boot=mode.value, power=True)
 
     def keep_sdkconfig(self, text: str | None) -> None:
-        keep_sdkconfig(self._state, text)
+        keep_sdkconfig(self.state, text)
 
     def inject(self, kind: str, **arguments: int) -> None:
         self.control("fault", kind=kind, **arguments)

@@ -23,21 +23,48 @@ class FaultKind(str, Enum):
     STALL = "stall"
     """Nothing more is sent before byte ``at_byte`` for ``seconds``; without it until released or stopped."""
     SLOW = "slow"
-    """The body goes out at ``bytes_per_s``."""
+    """The body, or what of it lies behind ``at_byte``, goes out at ``bytes_per_s``."""
+    SLOW_HEADER = "slow-header"
+    """Status line and headers go out at ``bytes_per_s``."""
     RESET = "reset"
     """The connection is reset (TCP RST) before byte ``at_byte``."""
     FLIP = "flip"
     """Bit ``bit`` (0 to 7, default 0) of byte ``at_byte`` is inverted."""
+    DUPLICATE_BYTE = "duplicate-byte"
+    """Byte ``at_byte`` comes twice; the declared length stays, so the last byte falls off."""
+    EXTRA_BYTES = "extra-bytes"
+    """``count`` bytes (default 1) more than declared follow the body, then the connection is closed."""
     WRONG_LENGTH = "wrong-length"
     """Content-Length is off by ``delta`` bytes; body whole, connection closed after it."""
+    BAD_LENGTH = "bad-length"
+    """Content-Length is ``text``, number or not; body whole, connection closed after it."""
     MISSING_LENGTH = "missing-length"
-    """No Content-Length and no chunks: the body ends where the connection does."""
+    """No Content-Length and no chunks: the body ends where the connection does, ``at_byte`` or at its end."""
     CHUNKED = "chunked"
-    """Transfer-Encoding: chunked instead of Content-Length (for HTTP/1.0, which has none: no length)."""
+    """Transfer-Encoding: chunked instead of Content-Length (for HTTP/1.0, which has none: no length). With
+    ``at_byte`` the connection is closed before that byte, behind a chunk that is not the last."""
+    CHUNK_EXTRAS = "chunk-extras"
+    """As chunked, every chunk with an extension, and headers in a trailer."""
+    GZIP = "gzip"
+    """The body is packed, and Content-Encoding says so."""
+    HTTP10 = "http10"
+    """An answer of HTTP/1.0, whose connection is closed after it."""
+    INTERIM = "interim"
+    """``count`` answers (default 1) with status 103 come before the one that counts."""
+    LONG_HEADER = "long-header"
+    """Among the headers is one of ``count`` bytes (default 8192)."""
     REDIRECT = "redirect"
     """Redirect to ``target``: another name published for the device, or an absolute URL. ``code`` is 302."""
     CHANGED_ON_RESUME = "changed-on-resume"
     """A request that starts behind byte 0 gets other bytes: of ``content``, or all bits inverted."""
+    NO_RANGES = "no-ranges"
+    """A request that starts behind byte 0 gets the whole file with status 200, as where ranges are not known."""
+    WRONG_RANGE = "wrong-range"
+    """A request that starts behind byte 0 gets what begins ``delta`` bytes further on; Content-Range says so."""
+    CONTENT_RANGE = "content-range"
+    """A request that starts behind byte 0 is told ``text`` as Content-Range, or none when that is empty."""
+    UNASKED_RANGE = "unasked-range"
+    """Status 206 and a Content-Range, whatever was asked for."""
 
 
 _K = FaultKind
@@ -45,25 +72,48 @@ _TAKES: dict[FaultKind, frozenset[str]] = {
     _K.STATUS: frozenset({"code"}),
     _K.TRUNCATE: frozenset({"at_byte"}),
     _K.STALL: frozenset({"at_byte", "seconds"}),
-    _K.SLOW: frozenset({"bytes_per_s"}),
+    _K.SLOW: frozenset({"bytes_per_s", "at_byte"}),
+    _K.SLOW_HEADER: frozenset({"bytes_per_s"}),
     _K.RESET: frozenset({"at_byte"}),
     _K.FLIP: frozenset({"at_byte", "bit"}),
+    _K.DUPLICATE_BYTE: frozenset({"at_byte"}),
+    _K.EXTRA_BYTES: frozenset({"count"}),
     _K.WRONG_LENGTH: frozenset({"delta"}),
-    _K.MISSING_LENGTH: frozenset(),
-    _K.CHUNKED: frozenset(),
+    _K.BAD_LENGTH: frozenset({"text"}),
+    _K.MISSING_LENGTH: frozenset({"at_byte"}),
+    _K.CHUNKED: frozenset({"at_byte"}),
+    _K.CHUNK_EXTRAS: frozenset(),
+    _K.GZIP: frozenset(),
+    _K.HTTP10: frozenset(),
+    _K.INTERIM: frozenset({"count"}),
+    _K.LONG_HEADER: frozenset({"count"}),
     _K.REDIRECT: frozenset({"target", "code"}),
     _K.CHANGED_ON_RESUME: frozenset({"content"}),
+    _K.NO_RANGES: frozenset(),
+    _K.WRONG_RANGE: frozenset({"delta"}),
+    _K.CONTENT_RANGE: frozenset({"text"}),
+    _K.UNASKED_RANGE: frozenset(),
 }
 _NEEDS: dict[FaultKind, str] = {
     _K.TRUNCATE: "at_byte",
     _K.FLIP: "at_byte",
     _K.SLOW: "bytes_per_s",
+    _K.SLOW_HEADER: "bytes_per_s",
+    _K.DUPLICATE_BYTE: "at_byte",
+    _K.BAD_LENGTH: "text",
+    _K.WRONG_RANGE: "delta",
+    _K.CONTENT_RANGE: "text",
     _K.WRONG_LENGTH: "delta",
     _K.REDIRECT: "target",
 }
 _OPTIONS: frozenset[str] = frozenset[str]().union(*_TAKES.values())
-# Anything else could not stand in a Location header.
+_ON_RESUME = frozenset({_K.CHANGED_ON_RESUME, _K.NO_RANGES, _K.WRONG_RANGE, _K.CONTENT_RANGE})
+_ENDS_AT_BYTE = frozenset({_K.TRUNCATE, _K.RESET, _K.STALL})
+# Anything else could not stand in a Location header, or in another one.
 _TARGET = re.compile(r"[!-~]+")
+_TEXT = re.compile(r"[ -~]*")
+_ETAGS = ("none", "weak", "kept")
+_MOST_COUNT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +123,8 @@ class Fault:
     ``at_byte`` counts in bytes of the published file, also when a range of it is asked for: a request whose
     range does not hold that byte is answered without fault and does not use it up. So a client that resumes
     gets on after ``times=1``, and meets the same byte again with ``times=None``. Negative counts from the end
-    (-1: last byte). For reset and stall, None means before the status line; 0 is behind the header.
+    (-1: last byte). For reset and stall, None means before the status line; 0 is behind the header. Truncate,
+    reset and stall also take the file's size, which is behind its last byte.
 
     Raises:
         UsageError: an option is missing, out of range, or does not belong to the kind.
@@ -86,12 +137,17 @@ class Fault:
     """MAC of the only device concerned; None: every device."""
     times: int | None = 1
     """How many requests it strikes; None: all until removed."""
+    etag: str | None = None
+    """What becomes of the answer's ETag, with any kind: ``none`` leaves it out, ``weak`` marks it so, ``kept``
+    is that of the published file, whatever is sent."""
     at_byte: int | None = None
     code: int | None = None
     seconds: float | None = None
     bytes_per_s: float | None = None
     delta: int | None = None
     bit: int | None = None
+    count: int | None = None
+    text: str | None = None
     target: str | None = None
     content: bytes | None = field(default=None, repr=False)
 
@@ -123,7 +179,10 @@ class Fault:
             "bytes_per_s (more than 0)": self.bytes_per_s is None or self.bytes_per_s > 0,
             "delta (not 0)": self.delta != 0,
             "bit (0 to 7)": self.bit is None or 0 <= self.bit <= 7,
+            f"count (1 to {_MOST_COUNT})": self.count is None or 1 <= self.count <= _MOST_COUNT,
+            "text (ASCII)": self.text is None or bool(_TEXT.fullmatch(self.text)),
             "target (ASCII without spaces)": self.target is None or bool(_TARGET.fullmatch(self.target)),
+            f"etag ({', '.join(_ETAGS)})": self.etag is None or self.etag in _ETAGS,
         }
         for what, is_right in accepted.items():
             if not is_right:
@@ -134,7 +193,7 @@ class Fault:
         said = [self.kind.value]
         for option in fields(self):
             value = getattr(self, option.name)
-            if option.name in _OPTIONS and option.name != "content" and value is not None:
+            if option.name in _OPTIONS | {"etag"} and option.name != "content" and value is not None:
                 said.append(f"at byte {value}" if option.name == "at_byte" else f"{option.name}={value}")
         return " ".join(said)
 
@@ -246,9 +305,10 @@ def _fits(
 ) -> bool:
     if not fnmatchcase(name, fault.match) or fault.device not in (None, device):
         return False
-    if fault.kind is FaultKind.CHANGED_ON_RESUME:
+    if fault.kind in _ON_RESUME:
         return start > 0
     if fault.at_byte is None:
         return True
     at_byte = byte_struck(fault, size_bytes)
-    return has_body and at_byte is not None and start <= at_byte < stop
+    is_end = fault.kind in _ENDS_AT_BYTE and at_byte == stop == size_bytes
+    return has_body and at_byte is not None and (start <= at_byte < stop or is_end)

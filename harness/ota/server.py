@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -25,12 +26,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from harness.errors import LabError, UsageError
+from harness.ota.answer import Answer
 from harness.ota.byte_range import RangeUnsatisfiable, parse_range
-from harness.ota.faults import ArmedFault, FaultKind, Faults
+from harness.ota.faults import ArmedFault, Fault, FaultKind, Faults
 from harness.ota.journal import Journal, OpenRequest, Request, RequestEnd
 from harness.ota.listening import bind_first_free, is_wildcard, outward_address
 from harness.ota.publications import File, Offer, Publications, sibling_path
-from harness.ota.transmission import Answer, ShapedResponse, send, shape_head
+from harness.ota.transmission import ShapedResponse, send, shape_head
 
 _SHOWN_PATH, _SHOWN_RANGE, _SHOWN_METHOD = 200, 100, 20
 _LIMITS = {"max_line_size": 4096, "max_field_size": 4096}
@@ -319,8 +321,9 @@ class OtaServer:
                 location = self._location(request, armed.fault.target)
                 return await send(request, Answer(302, {**_HEADERS, "Location": location}), record, armed)
             if armed.fault.kind is FaultKind.CHANGED_ON_RESUME:
-                file = _changed(file, armed.fault.content)
+                file = _changed(file, armed.fault)
                 span = _span(asked, len(file.data))
+            span = _misplaced(span, armed.fault, len(file.data))
         return await send(request, _part_of(file, span), record, armed)
 
     def _armed(self, offer: Offer, span: _Span, method: str) -> ArmedFault | None:
@@ -383,8 +386,19 @@ def _span(asked: str | None, size_bytes: int) -> _Span:
     return _Span(200, 0, size_bytes) if wanted is None else _Span(206, wanted.start, wanted.stop)
 
 
-def _changed(file: File, content: bytes | None) -> File:
-    return File.of(content if content is not None else file.data.translate(_INVERTED))
+def _changed(file: File, fault: Fault) -> File:
+    other = File.of(fault.content if fault.content is not None else file.data.translate(_INVERTED))
+    return replace(other, etag=file.etag) if fault.etag == "kept" else other
+
+
+def _misplaced(span: _Span, fault: Fault, size_bytes: int) -> _Span:
+    """The part of the file that a fault serves in place of the one that was asked for."""
+    if fault.kind is FaultKind.NO_RANGES:
+        return _Span(200, 0, size_bytes)
+    if fault.kind is FaultKind.WRONG_RANGE:
+        start = min(max(0, span.start + (fault.delta or 0)), size_bytes - 1)
+        return span._replace(start=start)
+    return span
 
 
 def _part_of(file: File, span: _Span) -> Answer:

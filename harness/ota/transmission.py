@@ -11,13 +11,12 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
+from harness.ota.answer import Answer, altered
 from harness.ota.faults import ArmedFault, Fault, FaultKind, byte_struck
 from harness.ota.journal import OpenRequest, RequestEnd
 
@@ -26,20 +25,14 @@ _SLOW_TICK_S = 0.05
 _POLL_S = 0.02
 _FLUSH_S = 5.0
 """How long a fault waits for the bytes before it to be acknowledged by the peer's network stack."""
-_NO_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The right answer to a request: what a server without faults sends."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
-    first_byte: int = 0
-    """Offset of `body` within the published bytes."""
-    size_bytes: int = 0
-    """Size of the published bytes."""
+_CHUNK_BYTES = 5000
+_INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </next>; rel=preload\r\n\r\n"
+_EXTRA_BYTE = b"U"
+_BEFORE_ALL = frozenset({FaultKind.RESET, FaultKind.STALL})
+_CUTS = frozenset(
+    {FaultKind.RESET, FaultKind.STALL, FaultKind.TRUNCATE, FaultKind.CHUNKED, FaultKind.MISSING_LENGTH}
+)
+_BY_HAND = frozenset({FaultKind.HTTP10, FaultKind.SLOW_HEADER, FaultKind.CHUNK_EXTRAS})
 
 
 class ShapedResponse(web.StreamResponse):
@@ -71,53 +64,56 @@ async def send(
             server stops.
     """
     fault = armed.fault if armed is not None else None
-    answer = _altered(answer, fault)
+    answer = altered(answer, fault)
     record.status, record.first_byte, record.body_bytes = answer.status, answer.first_byte, len(answer.body)
-    cut = None
-    if armed is not None and fault is not None:
-        if fault.kind in (FaultKind.RESET, FaultKind.STALL) and fault.at_byte is None:
-            record.status = None
-            if await _strike(request, armed, record):
-                return ShapedResponse()
-            record.status = answer.status
-        elif fault.kind in (FaultKind.RESET, FaultKind.STALL, FaultKind.TRUNCATE):
-            at_byte = byte_struck(fault, answer.size_bytes)
-            cut = None if at_byte is None else at_byte - answer.first_byte
-        else:
-            armed.note_strike()
+    if armed is None or fault is None:
+        return await _send_as_usual(request, answer, None, record)
+    if fault.kind in _BEFORE_ALL and fault.at_byte is None:
+        record.status = None
+        if await _strike(request, armed, record):
+            return ShapedResponse()
+        record.status = answer.status
+    elif not _is_cut(fault):
+        armed.note_strike()
+    if fault.kind in _BY_HAND:
+        return await _send_by_hand(request, answer, fault, record)
+    return await _send_as_usual(request, answer, armed, record)
+
+
+def _is_cut(fault: Fault) -> bool:
+    """It ends, or holds up, the body at its byte."""
+    return fault.kind in _CUTS and fault.at_byte is not None
+
+
+async def _send_as_usual(
+    request: web.Request, answer: Answer, armed: ArmedFault | None, record: OpenRequest
+) -> web.StreamResponse:
+    fault = armed.fault if armed is not None else None
+    at_byte = None if fault is None else byte_struck(fault, answer.size_bytes)
+    cut = None if at_byte is None else at_byte - answer.first_byte
     response = _head(request, answer, fault)
+    if fault is not None and fault.kind is FaultKind.INTERIM:
+        await request.writer.write(_INTERIM * (fault.count or 1))
     writer = await response.prepare(request)
     if writer is None or request.method == "HEAD":
         record.body_bytes = 0
         return response
     await writer.drain()
-    rate = fault.bytes_per_s if fault is not None else None
-    await _send_bytes(writer, answer.body[:cut], record, rate)
-    if armed is not None and cut is not None:
+    if fault is not None and fault.kind is FaultKind.SLOW:
+        await _send_bytes(writer, answer.body[: cut or 0], record)
+        await _send_bytes(writer, answer.body[cut or 0 :], record, fault.bytes_per_s)
+    elif armed is not None and fault is not None and _is_cut(fault):
+        await _send_bytes(writer, answer.body[:cut], record)
         if await _strike(request, armed, record):
             response.force_close()
             return response
-        await _send_bytes(writer, answer.body[cut:], record, None)
+        await _send_bytes(writer, answer.body[cut:], record)
+    else:
+        await _send_bytes(writer, answer.body, record)
+        if fault is not None and fault.kind is FaultKind.EXTRA_BYTES:
+            await writer.write(_EXTRA_BYTE * (fault.count or 1))
     await response.write_eof()
     return response
-
-
-def _altered(answer: Answer, fault: Fault | None) -> Answer:
-    """The answer with the status, the headers or the bytes that the fault puts in their place."""
-    if fault is None:
-        return answer
-    if fault.kind is FaultKind.STATUS:
-        status = fault.code or HTTPStatus.SERVICE_UNAVAILABLE
-        return Answer(status, {"Content-Type": "text/plain"}, b"" if status in _NO_BODY else b"fault\n")
-    if fault.kind is FaultKind.REDIRECT:
-        return replace(answer, status=fault.code or answer.status)
-    if fault.kind is FaultKind.FLIP:
-        at_byte = byte_struck(fault, answer.size_bytes)
-        body = bytearray(answer.body)
-        if at_byte is not None and 0 <= at_byte - answer.first_byte < len(body):
-            body[at_byte - answer.first_byte] ^= 1 << (fault.bit or 0)
-        return replace(answer, body=bytes(body))
-    return answer
 
 
 def _head(request: web.Request, answer: Answer, fault: Fault | None) -> ShapedResponse:
@@ -129,6 +125,11 @@ def _head(request: web.Request, answer: Answer, fault: Fault | None) -> ShapedRe
     response.content_length = len(answer.body)
     if fault is not None and kind is FaultKind.WRONG_LENGTH:
         response.shaped, response.declared = True, str(max(0, len(answer.body) + (fault.delta or 0)))
+    elif fault is not None and kind is FaultKind.BAD_LENGTH:
+        response.shaped, response.declared = True, fault.text
+    elif fault is not None and kind is FaultKind.EXTRA_BYTES:
+        response.shaped, response.declared = True, str(len(answer.body))
+        response.content_length += fault.count or 1
     elif kind in (FaultKind.MISSING_LENGTH, FaultKind.CHUNKED):
         response.shaped, response.declared = True, None
     if response.shaped or request.body_exists:
@@ -137,19 +138,54 @@ def _head(request: web.Request, answer: Answer, fault: Fault | None) -> ShapedRe
     return response
 
 
+async def _send_by_hand(
+    request: web.Request, answer: Answer, fault: Fault, record: OpenRequest
+) -> web.StreamResponse:
+    """Send what aiohttp would not, and close the connection."""
+    version = "HTTP/1.0" if fault.kind is FaultKind.HTTP10 else "HTTP/1.1"
+    is_chunked = fault.kind is FaultKind.CHUNK_EXTRAS
+    framing = {"Transfer-Encoding": "chunked"} if is_chunked else {"Content-Length": str(len(answer.body))}
+    lines = [f"{version} {answer.status} {HTTPStatus(answer.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in {**answer.headers, **framing}.items()]
+    writer = request.writer
+    await _send_bytes(writer, "\r\n".join([*lines, "", ""]).encode("ascii"), None, fault.bytes_per_s)
+    if request.method == "HEAD":
+        record.body_bytes = 0
+    elif is_chunked:
+        for at in range(0, len(answer.body), _CHUNK_BYTES):
+            piece = answer.body[at : at + _CHUNK_BYTES]
+            await writer.write(f'{len(piece):x};name=value;"quoted"\r\n'.encode("ascii"))
+            await _send_bytes(writer, piece, record)
+            await writer.write(b"\r\n")
+        await writer.write(b"0;last\r\nX-Trailer: one\r\nX-Other: two\r\n\r\n")
+    else:
+        await _send_bytes(writer, answer.body, record)
+    return _closed(request)
+
+
+def _closed(request: web.Request) -> web.StreamResponse:
+    """Close the connection behind what was sent; aiohttp then gets nothing onto it."""
+    if request.transport is not None:
+        request.transport.close()
+    response = ShapedResponse()
+    response.force_close()
+    return response
+
+
 async def _send_bytes(
-    writer: AbstractStreamWriter, body: bytes, record: OpenRequest, bytes_per_s: float | None
+    writer: AbstractStreamWriter, data: bytes, record: OpenRequest | None, bytes_per_s: float | None = None
 ) -> None:
-    """Hand `body` to the network piece by piece, each accepted by the kernel before it is counted."""
+    """Hand `data` to the network piece by piece, each accepted by the kernel before it is counted."""
     piece_bytes = _PIECE_BYTES
     if bytes_per_s is not None:
         piece_bytes = max(1, min(_PIECE_BYTES, int(bytes_per_s * _SLOW_TICK_S)))
     started_s = time.monotonic()
-    for at in range(0, len(body), piece_bytes):
-        piece = body[at : at + piece_bytes]
+    for at in range(0, len(data), piece_bytes):
+        piece = data[at : at + piece_bytes]
         await writer.write(piece)
         await writer.drain()
-        record.bytes_sent += len(piece)
+        if record is not None:
+            record.bytes_sent += len(piece)
         if bytes_per_s is not None:
             due_s = started_s + (at + len(piece)) / bytes_per_s
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
@@ -174,6 +210,8 @@ async def _strike(request: web.Request, armed: ArmedFault, record: OpenRequest) 
         linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         transport.abort()
+    elif fault.kind is FaultKind.CHUNKED:
+        transport.close()  # else aiohttp would send the last chunk
     return True
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 from harness.chips import Chip
 from harness.errors import BoardError, RefusedError, UsageError
 from harness.formats.flash_encryption import encrypt, pad_to_block
+from harness.interruption import Interrupted, unbroken
 from harness.provision.canary import check_deciphers, sing
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord, DeviceRecords
@@ -28,6 +29,7 @@ from harness.provision.recognition import lock_of, profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.secure_boot_state import trusted_slots
 from harness.provision.session import KeyToBurn, Session, SessionFactory
+from harness.provision.step_groups import StepGroup, groups_of
 from harness.provision.steps import (
     BurnDigest,
     BurnFuses,
@@ -46,6 +48,7 @@ from harness.provision.steps import (
     WriteProtect,
     WriteRecord,
 )
+from harness.provision.time_needed import TimeLeft
 from harness.vault.copies import refresh
 from harness.vault.intent import Intent
 from harness.vault.key_life import mark_proven
@@ -89,10 +92,12 @@ def carry_out(
     on_step: Callable[[StepEvent], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     firmware: Callable[[FirmwareCommand], None] | None = None,
+    time_left: TimeLeft | None = None,
 ) -> Outcome:
     """Does exactly `plan`, on exactly the board it was made for.
 
-    Consent is the caller's to check (`consent.check_consent`).
+    Consent is the caller's to check (`consent.check_consent`). A signal (`harness.interruption`) interrupts what can be
+    done again at once; burns that have begun are finished first, with the steps that are not parted from them.
 
     Args:
         session_factory: resets the board into download mode and lends its port, once per session.
@@ -101,10 +106,11 @@ def carry_out(
         on_step: told of every step's begin and end.
         on_progress: told (bytes done, bytes in all) of the piece that is being transferred.
         firmware: boots the board and has its firmware run a command; needed for plans that leave burns to it.
+        time_left: no burn is begun that may not be over by then; None: nobody has said.
 
     Raises:
         RefusedError: the board has changed since the plan was made; the vault's place is not safe; the vault's
-            key is another than the plan's.
+            key is another than the plan's; or the time that is left does not suffice for the burn that is next.
         BoardError: a burn or write did not take, the canary does not match. What is done stays done; plan again.
         UsageError: `regions` are not those of the plan.
     """
@@ -114,14 +120,37 @@ def carry_out(
     if firmware is None and any(isinstance(step, FirmwareCommand) for step in plan.steps):
         raise UsageError("this plan leaves burns to the firmware, and nothing reaches it", board=plan.mac)
     run = _Run(plan, session_factory, vault, records, regions, physical, on_progress, firmware)
+    total = len(plan.steps)
     with run.board:
-        for number, step in enumerate(plan.steps, 1):
-            if on_step is not None:
-                on_step(StepEvent(number, len(plan.steps), step, done=False))
-            run.perform(step)
-            if on_step is not None:
-                on_step(StepEvent(number, len(plan.steps), step, done=True))
+        for group in groups_of(plan.steps):
+            if group.burns and time_left is not None:
+                time_left.require_for(group, total, board=plan.mac)
+            try:
+                with unbroken(_under_way(group)) if group.burns else nullcontext():
+                    for number, step in enumerate(group.steps, group.first):
+                        if on_step is not None:
+                            on_step(StepEvent(number, total, step, done=False))
+                        run.perform(step)
+                        if on_step is not None:
+                            on_step(StepEvent(number, total, step, done=True))
+            except Interrupted as interrupted:
+                interrupted.where = _where(group, plan.steps)
+                raise
     return Outcome(plan.id, run.record, run.board.sessions, tuple(run.remarks))
+
+
+def _under_way(group: StepGroup) -> str:
+    return f"eFuses are being burned ({'; '.join(step.headline for step in group.steps)})"
+
+
+def _where(group: StepGroup, steps: Sequence[Step]) -> str:
+    """Where a signal has taken effect: behind a group that burns, else in the midst of the step."""
+    if not group.burns:
+        return f"in step {group.first}/{len(steps)} ({group.steps[0].headline})"
+    done = group.first + len(group.steps) - 1
+    if done == len(steps):
+        return f"after the last step of the plan, {done}/{done}"
+    return f"before step {done + 1}/{len(steps)} ({steps[done].headline}); no eFuse burn is half done"
 
 
 class _Board:

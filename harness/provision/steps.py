@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -23,6 +24,11 @@ class Step:
     def text(self) -> str:
         """What it does, for a person."""
         raise NotImplementedError
+
+    @property
+    def headline(self) -> str:
+        """The first words of `text`, for one that has seen the whole plan."""
+        return re.split(r"[;(:]", self.text(), maxsplit=1)[0].strip()
 
     def to_fields(self) -> dict[str, Any]:
         """For JSON."""

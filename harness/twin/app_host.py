@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -32,6 +33,12 @@ from harness.twin.rpc import ConnectionEnded, RpcServer, Stopped
 RPC_FD_VARIABLE = "ESP_TWIN_FD"
 STDERR_FILE = "app-stderr.log"
 """In the state folder: what the program (or its C library) said outside the UART, of the last start only."""
+SANITIZER_FILE = "app-sanitizer-{number}.log"
+"""Beside it: the first reports of a program built with sanitizers, one file for each start that had some."""
+_SANITIZER_REPORT = re.compile(rb"(?:ERROR|WARNING): \w+Sanitizer: |: runtime error: ")
+_REPORT_FILES = 100
+_REPORT_LINES = 12
+_REPORT_COLUMNS = 160
 
 _RESTART_REASONS = {
     0: RESET_SOFTWARE_CPU,  # esp_restart()
@@ -114,6 +121,7 @@ class AppHost:
                 for pump in pumps:
                     pump.finish()
                 self._process = None
+                self._tell_sanitizer_report()
 
     def _serve(
         self, process: subprocess.Popen[bytes], connection: socket.socket, output: _Output
@@ -157,6 +165,27 @@ class AppHost:
             how = "broke off its connection to the chip"
         self._say(f"twin: the native program {how}")
         self._say("\r\nRebooting...")
+
+    def _tell_sanitizer_report(self) -> None:
+        """Say on the UART what a sanitizer found, however the program ended, and keep the report: the next start
+        writes a new file, and no reset may hide a finding."""
+        log = self._ctx.state_dir / STDERR_FILE
+        try:
+            said = log.read_bytes()
+        except OSError:
+            return  # the state folder is gone, and the board with it
+        found = _SANITIZER_REPORT.search(said)
+        if found is None:
+            return
+        files = (self._ctx.state_dir / SANITIZER_FILE.format(number=n) for n in range(1, _REPORT_FILES + 1))
+        kept = next((path for path in files if not path.exists()), log)
+        if kept is not log:
+            log.replace(kept)
+        self._say(f"\r\ntwin: sanitizer report, whole in {kept.name}:")
+        start = said.rfind(b"\n", 0, found.start()) + 1
+        for line in said[start:].split(b"\n")[:_REPORT_LINES]:
+            if text := line.decode("ascii", "replace").strip():
+                self._say(f"twin: sanitizer: {text[:_REPORT_COLUMNS]}")
 
     # The program
 

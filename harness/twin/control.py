@@ -125,7 +125,8 @@ class Control:
         if where not in [point.value for point in CutPoint]:
             raise UsageError(f"where is before, inside or after, not '{where}'")
         at_op = _number(request, "at_op")
-        operations.set_cut(PowerCut(at_op, CutPoint(where), _number(request, "byte", default=0)))
+        mixture = _number(request, "mixture") if request.get("mixture") is not None else None
+        operations.set_cut(PowerCut(at_op, CutPoint(where), _number(request, "byte", default=0), mixture))
         return {"next": operations.next_number}
 
     def _flash_log(self, request: dict[str, Any]) -> Answer:

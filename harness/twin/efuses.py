@@ -14,11 +14,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from harness.chips import Chip
 from harness.chips.efuses import Coding, EfuseBlock, EfuseGeometry, efuse_geometry
+from harness.twin.half_done import Extent, burned
 from harness.twin.operations import OperationLog
 
 #: Check bytes of one Reed-Solomon block; the code corrects half as many wrong bytes.
@@ -48,6 +50,14 @@ _FACTORY_FUSES: Mapping[str, Mapping[str, int]] = {
 ESP32 is v3.0, ESP32-C3 and ESP32-S3 v0.3, those of Espressif's QEMU; the others are what their
 rows in `harness.chips` ask for, or what is sold.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class EfuseCells:
+    """Everything that eFuses keep: the blocks' cells as little-endian numbers, and check bytes that do not fit."""
+
+    values: tuple[int, ...]
+    odd_checks: tuple[tuple[int, bytes], ...] = ()
 
 
 class Efuses:
@@ -188,15 +198,42 @@ class Efuses:
             check = _check_bytes(value.to_bytes(CODED_BYTES, "little"))
         data = value.to_bytes(CODED_BYTES if coded else block.size_bytes, "little") + (check or b"")
 
-        def apply(count: int) -> None:
-            self._blow(block, data[:count][:CODED_BYTES], data[:count][CODED_BYTES:], coded=coded)
+        def apply(extent: Extent) -> None:
+            self._blow_part(block, data, extent)
 
-        self.operations.carry_out("burn", index, len(data), who, apply)
+        self.operations.carry_out("burn", index, len(data), who, apply, data=data)
+
+    # Stored states
+
+    def snapshot(self) -> EfuseCells:
+        """All cells as they are now."""
+        return EfuseCells(tuple(self._cells), tuple(sorted(self._odd_checks.items())))
+
+    def restore(self, cells: EfuseCells) -> None:
+        """Put back what `snapshot` gave, as no chip can, and load it: for whoever restores a stored state."""
+        self._odd_checks = dict(cells.odd_checks)
+        for block, value in zip(self.geometry.blocks, cells.values, strict=True):
+            if self._cells[block.index] != value:
+                self._cells[block.index] = value
+                self._write_cells(block)
+        if self._path.with_name(CODING_FILE).exists() or self._odd_checks:
+            self._write_odd_checks()
+        self.reload()
+
+    def blow(self, index: int, data: bytes, extent: Extent) -> None:
+        """Do a burn again that a journal holds, as far as `extent`; the registers stay as they are."""
+        self._blow_part(self.geometry.block(index), data, extent)
 
     def close(self) -> None:
         self._file.close()
 
     # Cells
+
+    def _blow_part(self, block: EfuseBlock, data: bytes, extent: Extent) -> None:
+        blown = burned(int.from_bytes(data, "little"), extent, len(data)).to_bytes(len(data), "little")
+        coded = self._is_coded(block)
+        size = CODED_BYTES if coded else block.size_bytes
+        self._blow(block, blown[:size], blown[size:], coded=coded)
 
     def _blow(self, block: EfuseBlock, data: bytes, check: bytes, *, coded: bool) -> None:
         old_check = self._check_cells(block) if coded else b""

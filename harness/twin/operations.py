@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from harness.twin.half_done import Extent
+
 
 class PowerLost(Exception):  # noqa: N818 - not an error: the supply is gone
     """The supply went away during (or just before, or just after) an operation.
@@ -47,12 +49,36 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One operation with what it wrote: enough to do it again on the same stored state.
+
+    `data` are the bytes that a write programs (ciphertext if it went through the cipher engine), or those that a burn
+    blows in its block, check bytes behind them; nothing for an erase.
+    """
+
+    operation: Operation
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class PowerCut:
-    """Cut the supply at operation `at_op` (the number that the log gives it); `byte` only for INSIDE."""
+    """Cut the supply at operation `at_op` (the number that the log gives it).
+
+    Only for INSIDE: `byte`, how many bytes were done, and `mixture`, see `harness.twin.half_done.Extent`.
+    """
 
     at_op: int
     where: CutPoint
     byte: int = 0
+    mixture: int | None = None
+
+    def extent(self, length: int) -> Extent | None:
+        """How much of an operation of `length` bytes it leaves done; None: the operation did not begin."""
+        if self.where is CutPoint.BEFORE:
+            return None
+        return (
+            Extent(min(self.byte, length), self.mixture) if self.where is CutPoint.INSIDE else Extent(length)
+        )
 
 
 @dataclass(slots=True)
@@ -86,6 +112,8 @@ class OperationLog:
         self.boot = 0
         """The boot that operations are logged under; the machine counts it."""
         self.on_power_lost: Callable[[], None] = lambda: None
+        self.journal: list[Change] | None = None
+        """Takes every operation with its data, in order, while it is a list."""
 
     @property
     def next_number(self) -> int:
@@ -136,8 +164,17 @@ class OperationLog:
         if self._faults:
             self._strike("read", who)
 
-    def carry_out(self, kind: str, offset: int, length: int, who: str, apply: Callable[[int], None]) -> None:
-        """Do one operation: ``apply(n)`` changes the first `n` of `length` bytes.
+    def carry_out(
+        self,
+        kind: str,
+        offset: int,
+        length: int,
+        who: str,
+        apply: Callable[[Extent], None],
+        *,
+        data: bytes = b"",
+    ) -> None:
+        """Do one operation: ``apply(extent)`` changes as much as that says. `data` is for the journal.
 
         Raises:
             FlashFault: an injected fault struck; nothing was changed.
@@ -148,18 +185,19 @@ class OperationLog:
                 raise PowerLost
             number = self._next
             self._next += 1
-            self._log.append(Operation(number, kind, offset, length, who, self.boot))
+            operation = Operation(number, kind, offset, length, who, self.boot)
+            self._log.append(operation)
             self._strike(kind, who)
+            if self.journal is not None:
+                self.journal.append(Change(operation, data))
             cut = self._cut if self._cut is not None and self._cut.at_op == number else None
             if cut is None:
-                apply(length)
+                apply(Extent(length))
                 return
             self._cut = None
-            done = {CutPoint.BEFORE: 0, CutPoint.INSIDE: min(cut.byte, length), CutPoint.AFTER: length}[
-                cut.where
-            ]
-            if done:
-                apply(done)
+            extent = cut.extent(length)
+            if extent is not None:
+                apply(extent)
             self._dead = True
         self.on_power_lost()
         raise PowerLost

@@ -172,6 +172,10 @@ static raw_ota_err_t run(raw_ota_job_t *job)
         err = job->options->bare ? take_bare_size(job) : take_header(job);
     }
     if (err == RAW_OTA_OK) {
+        if (job->source->expect != NULL) {
+            const int64_t header = job->options->bare ? 0 : RAW_OTA_HEADER_SIZE;
+            job->source->expect(job->source->context, header + job->body_size);
+        }
         err = refuse_unconfirmed(job);
     }
     if (err == RAW_OTA_OK) {
@@ -227,7 +231,8 @@ raw_ota_err_t raw_ota_update_from_url(const char *url, const raw_ota_options_t *
     }
     /* The connection is opened under the lock: a refused second update must not load the server. */
     raw_ota_http_t http;
-    raw_ota_source_t source = {.context = &http, .read = raw_ota_http_read, .size = -1};
+    raw_ota_source_t source = {
+        .context = &http, .read = raw_ota_http_read, .size = -1, .expect = raw_ota_http_expect};
     raw_ota_job_t job = {
         .source = &source,
         .options = options != NULL ? options : &defaults,

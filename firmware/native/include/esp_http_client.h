@@ -68,6 +68,10 @@ typedef enum {
 
 esp_http_client_handle_t esp_http_client_init(const esp_http_client_config_t *config);
 esp_err_t esp_http_client_set_header(esp_http_client_handle_t client, const char *key, const char *value);
+/** ESP_ERR_NOT_FOUND when no such header is set. */
+esp_err_t esp_http_client_delete_header(esp_http_client_handle_t client, const char *key);
+/** How long each wait for data lasts; may be called while another thread is in a call that waits. */
+esp_err_t esp_http_client_set_timeout_ms(esp_http_client_handle_t client, int timeout_ms);
 esp_err_t esp_http_client_set_url(esp_http_client_handle_t client, const char *url);
 esp_err_t esp_http_client_set_redirection(esp_http_client_handle_t client);
 esp_err_t esp_http_client_open(esp_http_client_handle_t client, int write_len);

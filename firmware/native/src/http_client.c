@@ -2,11 +2,14 @@
  * esp_http_client, the open / fetch_headers / read way, with what ESP-IDF v5.5.5's client returns: no
  * Content-Length counts as chunked and fetch_headers gives 0; a time-out with nothing read gives
  * -ESP_ERR_HTTP_EAGAIN, with something read that much; redirects are left to the caller; bytes of a body that
- * came with the headers stay cached, even over a close.
+ * came with the headers stay cached, even over a close; after an interim answer (1xx) fetch_headers may be
+ * called again. No call has a limit of its own: bytes that never make a header are read until the connection
+ * ends.
  */
 #include "esp_http_client.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +37,7 @@ typedef enum {
 
 struct esp_http_client {
     esp_http_client_config_t config;
+    atomic_int timeout_ms; /* may be set by another thread while a call waits */
     state_t state;
     int socket;
     char scheme[8];
@@ -51,6 +55,7 @@ struct esp_http_client {
     int status_code;
     int64_t content_length;
     bool is_chunked;
+    bool is_complete;  /* the parser has seen the end of the answer */
     int64_t processed; /* bytes of the body seen by the parser */
     char *cached;      /* body bytes that came with the headers */
     size_t cached_size;
@@ -106,6 +111,30 @@ esp_err_t esp_http_client_set_header(esp_http_client_handle_t client, const char
     return ESP_OK;
 }
 
+esp_err_t esp_http_client_delete_header(esp_http_client_handle_t client, const char *key)
+{
+    for (size_t i = 0; i < client->header_count; i++) {
+        if (strcasecmp(client->headers[i].key, key) == 0) {
+            free(client->headers[i].key);
+            free(client->headers[i].value);
+            client->header_count--;
+            memmove(&client->headers[i], &client->headers[i + 1],
+                    (client->header_count - i) * sizeof(client->headers[0]));
+            return ESP_OK;
+        }
+    }
+    return ESP_ERR_NOT_FOUND;
+}
+
+esp_err_t esp_http_client_set_timeout_ms(esp_http_client_handle_t client, int timeout_ms)
+{
+    if (client == NULL) {
+        return ESP_ERR_INVALID_ARG;
+    }
+    client->timeout_ms = timeout_ms;
+    return ESP_OK;
+}
+
 esp_err_t esp_http_client_set_url(esp_http_client_handle_t client, const char *url)
 {
     url_t parsed;
@@ -149,9 +178,7 @@ esp_http_client_handle_t esp_http_client_init(const esp_http_client_config_t *co
     if (client->config.buffer_size_tx == 0) {
         client->config.buffer_size_tx = DEFAULT_BUFFER_SIZE;
     }
-    if (client->config.timeout_ms == 0) {
-        client->config.timeout_ms = DEFAULT_TIMEOUT_MS;
-    }
+    client->timeout_ms = config->timeout_ms != 0 ? config->timeout_ms : DEFAULT_TIMEOUT_MS;
     client->buffer = malloc((size_t)client->config.buffer_size);
     if (client->buffer == NULL || config->url == NULL ||
         esp_http_client_set_url(client, config->url) != ESP_OK || client->host[0] == '\0') {
@@ -199,6 +226,19 @@ esp_err_t esp_http_client_cleanup(esp_http_client_handle_t client)
     return ESP_OK;
 }
 
+static void on_begin(void *context)
+{
+    esp_http_client_handle_t client = context;
+    client->is_chunked = false;
+    client->is_complete = false;
+}
+
+static void on_complete(void *context)
+{
+    esp_http_client_handle_t client = context;
+    client->is_complete = true;
+}
+
 static void on_header(void *context, char *key, char *value)
 {
     esp_http_client_handle_t client = context;
@@ -222,8 +262,8 @@ static void on_headers_complete(void *context)
 {
     esp_http_client_handle_t client = context;
     client->status_code = client->response.status_code;
-    client->content_length = client->response.content_length;
-    client->is_chunked = client->response.chunked;
+    client->content_length = (int64_t)client->response.length; /* beyond 63 bits, as in ESP-IDF, none */
+    client->is_chunked = client->response.is_chunked;
     client->processed = 0;
     client->state = STATE_HEADERS_COMPLETE;
 }
@@ -249,8 +289,11 @@ static void on_body(void *context, const char *bytes, size_t size)
 
 static esp_err_t connect_client(esp_http_client_handle_t client)
 {
-    static const http_response_calls_t CALLS = {
-        .on_header = on_header, .on_headers_complete = on_headers_complete, .on_body = on_body};
+    static const http_response_calls_t CALLS = {.on_begin = on_begin,
+                                                .on_header = on_header,
+                                                .on_headers_complete = on_headers_complete,
+                                                .on_body = on_body,
+                                                .on_complete = on_complete};
     free(client->location);
     client->location = NULL;
     client->processed = 0;
@@ -263,7 +306,7 @@ static esp_err_t connect_client(esp_http_client_handle_t client)
         return ESP_ERR_HTTP_INVALID_TRANSPORT;
     }
     esp_err_t error = ESP_OK;
-    client->socket = tcp_connect(client->host, client->port, client->config.timeout_ms, &error);
+    client->socket = tcp_connect(client->host, client->port, client->timeout_ms, &error);
     if (client->socket < 0) {
         ESP_LOGE("transport_base", "Failed to open a new connection: %d", error);
         ESP_LOGE(TAG, "Connection failed, sock < 0");
@@ -295,7 +338,7 @@ esp_err_t esp_http_client_open(esp_http_client_handle_t client, int write_len)
         return ESP_FAIL;
     }
     memcpy(request + length, "\r\n", 2);
-    if (tcp_write(client->socket, request, (size_t)length + 2, client->config.timeout_ms) != 0) {
+    if (tcp_write(client->socket, request, (size_t)length + 2, client->timeout_ms) != 0) {
         ESP_LOGE(TAG, "Error write request");
         (void)esp_http_client_close(client);
         return ESP_ERR_HTTP_WRITE_DATA;
@@ -309,11 +352,12 @@ int64_t esp_http_client_fetch_headers(esp_http_client_handle_t client)
     if (client->state < STATE_REQUEST_SENT) {
         return ESP_FAIL;
     }
+    client->state = STATE_REQUEST_SENT;
     client->status_code = -1;
     client->output = NULL;
     while (client->state < STATE_HEADERS_COMPLETE) {
-        const int got = tcp_read(client->socket, client->buffer, (size_t)client->config.buffer_size,
-                                 client->config.timeout_ms);
+        const int got =
+            tcp_read(client->socket, client->buffer, (size_t)client->config.buffer_size, client->timeout_ms);
         if (got == TCP_TIMEOUT) {
             ESP_LOGW(TAG, "Connection timed out before data was ready!");
             return -ESP_ERR_HTTP_EAGAIN;
@@ -335,7 +379,7 @@ int64_t esp_http_client_fetch_headers(esp_http_client_handle_t client)
 bool esp_http_client_is_complete_data_received(esp_http_client_handle_t client)
 {
     if (client->is_chunked) {
-        return client->response.state == HTTP_COMPLETE;
+        return client->is_complete;
     }
     return client->processed == client->content_length;
 }
@@ -378,14 +422,14 @@ int esp_http_client_read(esp_http_client_handle_t client, char *buffer, int len)
 {
     int filled = take_cached(client, buffer, len);
     while (filled < len) {
-        const bool more = client->is_chunked ? client->response.state != HTTP_COMPLETE
-                                             : client->processed < client->content_length;
+        const bool more =
+            client->is_chunked ? !client->is_complete : client->processed < client->content_length;
         if (!more) {
             break;
         }
         const int wanted =
             len - filled < client->config.buffer_size ? len - filled : client->config.buffer_size;
-        const int got = tcp_read(client->socket, client->buffer, (size_t)wanted, client->config.timeout_ms);
+        const int got = tcp_read(client->socket, client->buffer, (size_t)wanted, client->timeout_ms);
         if (got <= 0) {
             return end_read(client, got, filled);
         }

@@ -113,8 +113,9 @@ esp_err_t otadata_select(esp_partition_subtype_t subtype)
     int index = 0;
     if (active >= 0) {
         seq = (slot + 1) % slots;
+        /* ESP-IDF adds the slots one time after the other. Behind the last number it, too, goes on from 0. */
         while (records[active].ota_seq > seq) {
-            seq += slots;
+            seq += ((records[active].ota_seq - seq - 1) / slots + 1) * slots;
         }
         index = active == 0 ? 1 : 0;
     }

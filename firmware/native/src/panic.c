@@ -1,5 +1,6 @@
 /* Crashes of the host process, told as the chip's panic handler tells them. */
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,16 +10,6 @@
 #include "native_app.h"
 #include "sdkconfig.h"
 #include "twin_rpc.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define HAS_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HAS_SANITIZER 1
-#endif
-#endif
-
-#if !HAS_SANITIZER
 
 #if CONFIG_IDF_TARGET_ARCH_XTENSA
 #define MEMORY_CAUSE "StoreProhibited"
@@ -30,11 +21,30 @@
 #define PLACE_FORMAT "MEPC    : 0x%08x\n"
 #endif
 
+static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+#define SIGNAL_COUNT (sizeof(SIGNALS) / sizeof(SIGNALS[0]))
+
+/* Handlers that were there before: a sanitizer's, in a build that has one. */
+static struct sigaction s_before[SIGNAL_COUNT];
+
+/* An access to address 0 in the firmware's own code UndefinedBehaviorSanitizer has seen before the processor
+ * has; left is the one that the command `crash` makes, where it does not look. Any other crash of memory is
+ * the sanitizer's, if there is one: its report tells more than a panic's. */
+static void leave_to_sanitizer(int number, siginfo_t *info, void *context)
+{
+    const bool is_null = number == SIGSEGV && info->si_code == SEGV_MAPERR && info->si_addr == NULL;
+    for (size_t i = 0; !is_null && number != SIGABRT && i < SIGNAL_COUNT; i++) {
+        if (SIGNALS[i] == number && (s_before[i].sa_flags & SA_SIGINFO) != 0) {
+            s_before[i].sa_sigaction(number, info, context);
+        }
+    }
+}
+
 /* Calls only what is safe in a signal handler, but for snprintf, which allocates nothing for these formats.
  */
 static void on_signal(int number, siginfo_t *info, void *context)
 {
-    (void)context;
+    leave_to_sanitizer(number, info, context);
     const unsigned place = (unsigned)(uintptr_t)info->si_addr;
     char text[512];
     int length;
@@ -60,12 +70,8 @@ static void on_signal(int number, siginfo_t *info, void *context)
     twin_panic();
 }
 
-#endif
-
 void panic_install(void)
 {
-#if !HAS_SANITIZER
-    static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
     /* A stack of its own: a crash may have been the stack's end. */
     static uint8_t s_stack[65536];
     stack_t stack;
@@ -77,8 +83,7 @@ void panic_install(void)
     memset(&action, 0, sizeof(action));
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | (int)SA_RESETHAND;
-    for (size_t i = 0; i < sizeof(SIGNALS) / sizeof(SIGNALS[0]); i++) {
-        (void)sigaction(SIGNALS[i], &action, NULL);
+    for (size_t i = 0; i < SIGNAL_COUNT; i++) {
+        (void)sigaction(SIGNALS[i], &action, &s_before[i]);
     }
-#endif
 }

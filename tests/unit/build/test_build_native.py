@@ -147,6 +147,31 @@ def test_where_the_sources_lie_does_not_change_the_images(
     assert there.sha256 == here.sha256
 
 
+@pytest.mark.usefixtures("sanitizers_link")
+@pytest.mark.parametrize("named", ["address,undefined", "thread"])
+def test_with_sanitizers_the_program_still_fits_a_slot_and_the_plain_one_is_what_it_was(
+    work: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    plain = build(work)
+    monkeypatch.setenv("HARNESS_SANITIZE", named)
+    made = build(work)
+    library = {"address,undefined": b"__asan_init", "thread": b"__tsan_init"}[named]
+    assert library in made.app.read_bytes()
+    assert b"src/panic.c" not in plain.app.read_bytes()
+    assert made.app.stat().st_size < made.partition_table.ota_slots[0].size
+    monkeypatch.delenv("HARNESS_SANITIZE")
+    assert build(work).sha256 == plain.sha256
+
+
+@pytest.mark.parametrize("named", ["memory", "address,thread", "address undefined", "address,leak"])
+def test_sanitizers_that_there_are_not_or_that_exclude_each_other_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("HARNESS_SANITIZE", named)
+    with pytest.raises(UsageError, match=f"HARNESS_SANITIZE is '{named}'"):
+        build(tmp_path)
+
+
 def test_two_processes_can_build_at_once(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from harness.build.native import build_native\n"

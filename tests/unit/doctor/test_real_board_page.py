@@ -17,7 +17,8 @@ from harness.links.twin import TwinLink
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "real-board.md").read_text(encoding="utf-8")
 SCENARIOS = sorted((ROOT / "tests" / "ota").glob("test_*.py"))
-YAML = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+ROBUSTNESS = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
+YAML = re.findall(r"```yaml\n(.*?)```", PAGE + ROBUSTNESS, re.DOTALL)
 
 
 @pytest.mark.parametrize("text", YAML, ids=range(len(YAML)))

@@ -34,10 +34,14 @@ class FakeServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release.set()
+        self.stop_listening()
+        self._acceptor.join(10)
+
+    def stop_listening(self) -> None:
+        """Later connections are refused; those that there are go on."""
         # Wakes the thread that accepts; closing alone would leave it to the next listener of that number.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._acceptor.join(10)
         self._listener.close()
 
     def serve(self, path: str, answer: Answer) -> str:
@@ -129,6 +133,32 @@ def raw(data: bytes) -> Answer:
 
     def answer(connection: socket.socket, headers: dict[str, str]) -> None:
         connection.sendall(data)
+
+    return answer
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """One answer per request; the last one for all that follow."""
+    left = list(answers)
+
+    def answer(connection: socket.socket, headers: dict[str, str]) -> None:
+        (left.pop(0) if len(left) > 1 else left[0])(connection, headers)
+
+    return answer
+
+
+def head(status: str, *headers: str) -> bytes:
+    """Status line and headers of an answer, up to its body."""
+    return "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *headers, "")).encode()
+
+
+def in_pieces(*pieces: bytes, pause_s: float = 0.05) -> Answer:
+    """These bytes, each piece in a packet of its own."""
+
+    def answer(connection: socket.socket, headers: dict[str, str]) -> None:
+        for piece in pieces:
+            connection.sendall(piece)
+            threading.Event().wait(pause_s)
 
     return answer
 

@@ -158,27 +158,49 @@ def test_killed_runs_lose_no_key_leave_no_twin_and_the_next_one_finishes(bench: 
         assert keys in ({}, bench.keys(board)), f"another key after the kill at '{moment}'"
         keys = bench.keys(board)
         assert set(bench.burned(board)) <= set(keys.values())
-    code, said = end(bench.provision(board))
+    last = bench.provision(board)
+    read_until(last, rf"process {run.pid}, .*\) was killed in step \d+/\d+ \({MOMENTS[board][-1]}")
+    code, said = end(last)
     assert code == 0, said
+    assert not (bench.home / "twins" / board / "run.json").exists()
     assert len(keys) == 1
     assert bench.keys(board) == keys
     assert bench.burned(board) == list(keys.values())
 
 
-SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+STOPS = [
+    # A step that can be done again stops at once; a burn is finished, and a second signal does not hasten it.
+    pytest.param([signal.SIGINT], "canary", 130, r"in step 3/14 \(canary\)", id="ctrl-c"),
+    pytest.param(
+        [signal.SIGTERM, signal.SIGTERM],
+        "burn SPI_BOOT_CRYPT_CNT",
+        143,
+        r"before step 5/14 \(burn DIS_.*\); no eFuse burn is half done",
+        id="sigterm",
+    ),
+]
 
 
-@pytest.mark.parametrize(("number", "status"), SIGNALS.items(), ids=lambda value: str(int(value)))
-def test_ctrl_c_and_sigterm_end_in_one_sentence(bench: Bench, number: signal.Signals, status: int) -> None:
+@pytest.mark.parametrize(("numbers", "moment", "status", "where"), STOPS)
+def test_ctrl_c_and_sigterm_end_in_one_sentence_and_the_next_run_says_what_it_found(
+    bench: Bench, numbers: list[signal.Signals], moment: str, status: int, where: str
+) -> None:
     run = bench.provision("c3")
-    read_until(run, r"\d/\d+  canary")
+    read_until(run, rf"\d/\d+  {moment}")
     twin = bench.twin_pid("c3")
-    run.send_signal(number)
+    for number in numbers:
+        run.send_signal(number)
+        time.sleep(0.05)
     code, said = end(run)
     assert code == status
-    assert said.strip().splitlines()[-1] == "harness: interrupted; the next run goes on from here"
+    *_, last = said.strip().splitlines()
+    assert re.fullmatch(rf"harness: interrupted {where}; the next run goes on from here", last), said
     assert "Traceback" not in said
     assert ends_within(0.5, twin)
+    found = bench.start("plan", "--board", "c3", "--out", str(bench.folder / "out"))
+    by = numbers[0].name
+    read_until(found, rf"the run before this one \(harness provision, process {run.pid}, .*by {by} {where}")
+    end(found)
 
 
 def test_a_twin_that_dies_is_named_as_the_cause_and_the_board_is_named(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import socket
 import threading
@@ -260,6 +261,152 @@ def test_changed_on_resume_can_serve_given_content_even_a_shorter_one(server: Ot
     assert get(server, path, "Range: bytes=200-").status == 416
 
 
+@pytest.mark.parametrize("kind", ["reset", "truncate"])
+def test_a_fault_behind_the_last_byte_ends_the_connection_after_the_whole_file(
+    server: OtaServer, path: str, kind: str
+) -> None:
+    armed = server.faults.add(Fault(kind, at_byte=len(DATA)))
+    reply = get(server, path)
+    assert (reply.body, reply.was_reset, armed.struck) == (DATA, kind == "reset", 1)
+
+
+def test_slow_from_a_byte_on_sends_what_is_before_at_once(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("slow", bytes_per_s=10, at_byte=-4))
+    started_s = time.monotonic()
+    assert get(server, path).body == DATA
+    assert 0.3 <= time.monotonic() - started_s < 2
+
+
+def test_a_slow_header_is_sent_byte_by_byte(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("slow-header", bytes_per_s=1000))
+    started_s = time.monotonic()
+    reply = get(server, path)
+    assert (reply.status, reply.body) == (200, DATA)
+    assert time.monotonic() - started_s >= len(reply.raw.partition(b"\r\n\r\n")[0]) / 1000
+
+
+def test_a_duplicated_byte_pushes_the_last_one_out(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("duplicate-byte", at_byte=5000))
+    reply = get(server, path)
+    assert reply.headers["content-length"] == str(len(DATA))
+    assert reply.body == DATA[:5001] + DATA[5000:-1]
+
+
+def test_extra_bytes_follow_what_was_declared(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("extra-bytes", count=3))
+    reply = get(server, path)
+    assert (reply.headers["content-length"], reply.body) == (str(len(DATA)), DATA + b"UUU")
+    assert server.journal[-1].bytes_sent == len(DATA)
+
+
+@pytest.mark.parametrize("text", ["-1", "many", "99999999999999999999", ""])
+def test_a_bad_length_is_sent_as_it_is(server: OtaServer, path: str, text: str) -> None:
+    server.faults.add(Fault("bad-length", text=text))
+    reply = get(server, path)
+    assert (reply.headers["content-length"], reply.body) == (text, DATA)
+
+
+@pytest.mark.parametrize("kind", ["chunked", "missing-length"])
+def test_a_body_without_length_can_end_too_early(server: OtaServer, path: str, kind: str) -> None:
+    server.faults.add(Fault(kind, at_byte=5000))
+    reply = get(server, path)
+    if kind == "chunked":
+        assert reply.body == b"%x\r\n" % 5000 + DATA[:5000] + b"\r\n"
+    else:
+        assert reply.body == DATA[:5000]
+    assert server.journal[-1].end is RequestEnd.CUT_BY_FAULT
+
+
+def test_chunk_extras_are_chunks_that_http_allows(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("chunk-extras"))
+    client = http.client.HTTPConnection(*server.address, timeout=5)
+    client.request("GET", path)
+    assert client.getresponse().read() == DATA
+    client.close()
+    server.faults.add(Fault("chunk-extras"))
+    body = get(server, path).body
+    assert b';name=value;"quoted"\r\n' in body
+    assert body.endswith(b"0;last\r\nX-Trailer: one\r\nX-Other: two\r\n\r\n")
+
+
+def test_a_packed_body_says_so(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("gzip"))
+    reply = get(server, path)
+    assert reply.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(reply.body) == DATA
+    assert reply.headers["content-length"] == str(len(reply.body))
+
+
+def test_http10_closes_the_connection(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("http10"))
+    reply = get(server, path)
+    assert reply.raw.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert (reply.headers["content-length"], reply.body) == (str(len(DATA)), DATA)
+
+
+def test_interim_answers_come_before_the_one_that_counts(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("interim", count=2))
+    interim, _, rest = get(server, path).raw.partition(b"HTTP/1.1 200 OK\r\n")
+    assert interim.count(b"HTTP/1.1 103 ") == 2
+    assert rest.partition(b"\r\n\r\n")[2] == DATA
+
+
+def test_a_long_header_is_as_long_as_wanted(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("long-header", count=100_000))
+    assert len(get(server, path).headers["x-long"]) == 100_000
+
+
+def test_a_server_without_ranges_sends_the_whole_file_to_who_resumes(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("no-ranges"))
+    reply = get(server, path, "Range: bytes=100-")
+    assert (reply.status, reply.body, "accept-ranges" in reply.headers) == (200, DATA, False)
+
+
+@pytest.mark.parametrize(("delta", "first"), [(7, 107), (-7, 93), (-500, 0), (10**9, len(DATA) - 1)])
+def test_a_wrong_range_is_told_as_it_is(server: OtaServer, path: str, delta: int, first: int) -> None:
+    server.faults.add(Fault("wrong-range", delta=delta))
+    reply = get(server, path, "Range: bytes=100-")
+    assert (reply.status, reply.body) == (206, DATA[first:])
+    assert reply.headers["content-range"] == f"bytes {first}-{len(DATA) - 1}/{len(DATA)}"
+
+
+@pytest.mark.parametrize(("text", "sent"), [("bytes 0-1/2", "bytes 0-1/2"), ("", None)])
+def test_another_content_range_is_told_of_the_right_bytes(
+    server: OtaServer, path: str, text: str, sent: str | None
+) -> None:
+    server.faults.add(Fault("content-range", text=text))
+    reply = get(server, path, "Range: bytes=100-")
+    assert (reply.status, reply.body, reply.headers.get("content-range")) == (206, DATA[100:], sent)
+
+
+def test_a_range_that_nobody_asked_for(server: OtaServer, path: str) -> None:
+    server.faults.add(Fault("unasked-range"))
+    reply = get(server, path)
+    assert (reply.status, reply.body) == (206, DATA)
+    assert reply.headers["content-range"] == f"bytes 0-{len(DATA) - 1}/{len(DATA)}"
+
+
+def test_the_etag_can_be_left_out_weak_or_that_of_other_bytes(server: OtaServer, path: str) -> None:
+    etag = get(server, path).headers["etag"]
+    assert etag.startswith('"'), "the right one is strong"
+    server.faults.add(Fault("truncate", at_byte=5, etag="none"))
+    server.faults.add(Fault("truncate", at_byte=5, etag="weak"))
+    assert [get(server, path).headers.get("etag") for _ in range(2)] == [None, f"W/{etag}"]
+    server.faults.add(Fault("changed-on-resume", etag="kept"))
+    resumed = get(server, path, "Range: bytes=100-", f"If-Range: {etag}")
+    assert (resumed.status, resumed.headers["etag"]) == (206, etag)
+    assert resumed.body != DATA[100:]
+
+
+@pytest.mark.parametrize("validator", ['"other"', "W/{etag}", "Wed, 21 Oct 2015 07:28:00 GMT", ""])
+def test_a_range_of_another_version_gets_the_whole_file(server: OtaServer, path: str, validator: str) -> None:
+    """RFC 9110, 13.1.5: compared strongly."""
+    etag = get(server, path).headers["etag"]
+    asked = f"If-Range: {validator.format(etag=etag)}"
+    assert get(server, path, "Range: bytes=100-", asked).status == 200
+    assert get(server, path, "Range: bytes=100-", f"If-Range: {etag}").status == 206
+
+
 # ---- which request is struck -------------------------------------------------------------------------------
 
 
@@ -290,7 +437,9 @@ def test_faults_are_used_up_in_the_order_they_were_added(server: OtaServer, path
         (Fault("status", match="*.bin"), False),
         (Fault("status", device="AA-BB-CC-00-00-01"), True),
         (Fault("status", device=OTHER_MAC), False),
-        (Fault("truncate", at_byte=len(DATA)), False),
+        (Fault("truncate", at_byte=len(DATA)), True),
+        (Fault("truncate", at_byte=len(DATA) + 1), False),
+        (Fault("flip", at_byte=len(DATA)), False),
         (Fault("truncate", at_byte=-len(DATA) - 1), False),
     ],
 )
@@ -343,6 +492,11 @@ def test_clearing_ends_a_stall_in_progress(server: OtaServer, path: str) -> None
         ({"kind": "redirect"}, "needs target"),
         ({"kind": "status", "at_byte": 1}, "does not take at_byte"),
         ({"kind": "chunked", "code": 200}, "does not take code"),
+        ({"kind": "bad-length", "text": "1\r\nX: y"}, "out of range"),
+        ({"kind": "content-range"}, "needs text"),
+        ({"kind": "extra-bytes", "count": 0}, "out of range"),
+        ({"kind": "extra-bytes", "count": 1 << 30}, "out of range"),
+        ({"kind": "gzip", "etag": "mine"}, "out of range"),
         ({"kind": "status", "code": 100}, "out of range"),
         ({"kind": "status", "code": 600}, "out of range"),
         ({"kind": "redirect", "target": "x", "code": 200}, "out of range"),
@@ -363,9 +517,15 @@ def test_a_fault_that_makes_no_sense_is_refused(options: dict[str, Any], message
 
 
 def test_every_kind_can_be_asked_for_by_word_or_member_and_is_served(server: OtaServer, path: str) -> None:
-    needed = {"at_byte": 1, "bytes_per_s": 1e9, "delta": 1, "target": "other.bin"}
-    needs = {"truncate": "at_byte", "flip": "at_byte", "slow": "bytes_per_s"}
-    needs |= {"wrong-length": "delta", "redirect": "target"}
+    needed = {"at_byte": 1, "bytes_per_s": 1e9, "delta": 1, "target": "other.bin", "text": "7"}
+    needs = {"truncate": "at_byte", "flip": "at_byte", "slow": "bytes_per_s", "slow-header": "bytes_per_s"}
+    needs |= {
+        "wrong-length": "delta",
+        "redirect": "target",
+        "duplicate-byte": "at_byte",
+        "bad-length": "text",
+    }
+    needs |= {"wrong-range": "delta", "content-range": "text"}
     for kind in FaultKind:
         options: dict[str, Any] = (
             {needs[kind.value]: needed[needs[kind.value]]} if kind.value in needs else {}

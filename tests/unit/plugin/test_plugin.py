@@ -74,6 +74,44 @@ def test_a_failing_test_does_not_show_a_wifi_password_even_with_its_variables(
     assert "battery" not in said
 
 
+def test_what_a_sanitizer_reports_fails_also_a_test_that_wanted_the_reset(folder: pytest.Pytester) -> None:
+    folder.makepyfile(
+        """
+        import pytest
+        from harness.console import sanitizer_report
+
+        # A panic stands in for a report, so that this needs no sanitizer.
+        sanitizer_report.SIGN = "Guru Meditation"
+        pytestmark = pytest.mark.profiles("open")
+
+        def test_first(board):
+            assert board.crash("null").panic is not None
+
+        def test_second(board):
+            assert board.restart().slot == "ota_0"
+
+        @pytest.fixture
+        def dies_at_the_end(board):
+            yield
+            board.crash("null")
+
+        def test_third(dies_at_the_end):
+            pass
+        """
+    )
+    result = folder.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2, failed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_third*",
+            "a sanitizer reports from the firmware:",
+            "*_ test_first*",
+            "a sanitizer reports from the firmware:",
+            "Guru Meditation Error: *",
+        ]
+    )
+
+
 def test_a_wrong_boards_file_is_one_usage_error(folder: pytest.Pytester) -> None:
     folder.makefile(".yaml", boards="version: 1\nboards:\n  a: {chip: esp99, link: twin}\n")
     folder.makepyfile("def test_it(board):\n    pass\n")

@@ -30,6 +30,9 @@ SOURCE = r"""
 #include <string.h>
 #include <unistd.h>
 
+#define ASAN "warming up\n==7==ERROR: AddressSanitizer: heap-buffer-overflow on address 1\n    #0 0x1 in f raw.c:7\n"
+#define TSAN "==================\nWARNING: ThreadSanitizer: data race (pid=7)\n"
+
 static int chip;
 
 static uint32_t ask(uint32_t op, uint32_t arg0, void *out, uint32_t room)
@@ -59,6 +62,8 @@ int main(void)
         case 'p': ask(13, 1, NULL, 0); break;
         case 'w': ask(13, 2, NULL, 0); break;
         case 'x': return 3;
+        case 'A': fputs(ASAN, stderr); return 1;
+        case 'T': fputs(TSAN, stderr); ask(13, 0, NULL, 0); break;
         case 'a': fprintf(stderr, "to stderr\n"); abort();
         case 's': { volatile int *null = NULL; *null = 1; break; }
         case 'n': memset(info, 0xff, sizeof info); if (write(chip, info, 16)) {} pause(); break;
@@ -288,6 +293,35 @@ def test_its_stderr_is_kept_in_the_state_folder(app: RunningApp) -> None:
     app.ended()
     assert (app.board.folder / "app-stderr.log").read_text() == "to stderr\n"
     assert b"to stderr" not in app.board.printed
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (
+            b"A",
+            b"==7==ERROR: AddressSanitizer: heap-buffer-overflow on address 1\r\ntwin: sanitizer: #0 0x1 in f",
+        ),
+        (b"T", b"WARNING: ThreadSanitizer: data race (pid=7)"),
+    ],
+    ids=["that ended it", "that it went on after, to a reset"],
+)
+def test_a_sanitizer_s_report_is_told_on_the_uart_and_kept_over_the_next_start(
+    command: bytes, told: bytes, app: RunningApp
+) -> None:
+    app.board.uart.feed(command)
+    assert app.ended() == 0xC
+    assert (
+        b"\r\ntwin: sanitizer report, whole in app-sanitizer-1.log:\r\ntwin: sanitizer: " + told
+        in app.board.printed
+    )
+    again = RunningApp(app.board, reason=0xC)
+    again.wait_for(b"up 0\r\n")
+    again.board.uart.feed(command)
+    again.ended()
+    for number in (1, 2):
+        assert b"Sanitizer: " in (app.board.folder / f"app-sanitizer-{number}.log").read_bytes()
 
 
 # What is not started

@@ -75,12 +75,14 @@ typedef enum {
     RAW_OTA_IMAGE_INVALID,     /**< ESP-IDF's image verification refused it (ESP_ERR_OTA_VALIDATE_FAILED) */
 
     /* Transfer. */
-    RAW_OTA_HTTP_CONNECT, /**< no connection: name, address, port, transport */
-    RAW_OTA_HTTP_STATUS,  /**< an answer other than 200, or too many redirects */
-    RAW_OTA_HTTP_TIMEOUT, /**< nothing came for CONFIG_RAW_OTA_HTTP_TIMEOUT_MS, or the total time is up */
-    RAW_OTA_HTTP_READ,    /**< the connection broke (reset, or no answer) before the transfer was complete */
-    RAW_OTA_SOURCE,       /**< raw_ota_update(): the caller's source gave up, for a reason that it knows */
-    RAW_OTA_TOO_LARGE,    /**< larger than the slot */
+    RAW_OTA_HTTP_CONNECT,  /**< no connection: name, address, port, transport */
+    RAW_OTA_HTTP_STATUS,   /**< an answer other than 200, or too many redirects */
+    RAW_OTA_HTTP_TIMEOUT,  /**< nothing came for CONFIG_RAW_OTA_HTTP_TIMEOUT_MS, or the total time is up */
+    RAW_OTA_HTTP_READ,     /**< the connection broke (reset, or no answer) before the transfer was complete */
+    RAW_OTA_HTTP_ENCODING, /**< the server packed the file (gzip, ...), which was not asked for */
+    RAW_OTA_CHANGED,       /**< broken transfer: the server's file is no longer the one that it began with */
+    RAW_OTA_SOURCE,        /**< raw_ota_update(): the caller's source gave up, for a reason that it knows */
+    RAW_OTA_TOO_LARGE,     /**< larger than the slot */
 
     /* Platform. */
     RAW_OTA_FLASH,     /**< a flash, otadata or esp_ota_* call failed; raw_ota_result_t::code says how */
@@ -113,6 +115,11 @@ typedef struct {
     int (*read)(void *context, uint8_t *buffer, size_t capacity);
     /** Bytes of the whole transfer, header included; -1 when unknown. */
     int64_t size;
+    /**
+     * May be NULL. Told the bytes of the whole transfer once the header, or the caller, has given them: a
+     * source that could not know ends too early when it ends before.
+     */
+    void (*expect)(void *context, int64_t size);
 } raw_ota_source_t;
 
 /** How to update. All zero is the safe default. */
@@ -125,6 +132,8 @@ typedef struct {
     bool skip_erase;
     /** Reconnections after a broken transfer: -1 for CONFIG_RAW_OTA_HTTP_RESUMES, else that many. */
     int resumes;
+    /** Longest duration of a download in seconds; 0 for CONFIG_RAW_OTA_HTTP_TOTAL_TIMEOUT_S. */
+    int total_timeout_s;
     /** PEM certificate of the server for https URLs, NUL terminated; NULL for plain http. */
     const char *server_cert_pem;
     raw_ota_progress_t on_progress; /**< may be NULL */

@@ -1,0 +1,272 @@
+"""Runs explorations: a bench for every kind of board, a process for every core, one result for every sequence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BoardError, LabError, UsageError
+from harness.explore.bench import Bench
+from harness.explore.result import Explored, Finding
+from harness.explore.sequences import Exploration
+from harness.explore.sequences import Sequence as Steps
+from harness.lab import Lab
+from harness.links.twin import twin_environment
+from harness.preparation import Demand
+from harness.provision.profile import Lock, Profile
+from harness.say import Say
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much is tried. `chains`: how many chains of two, three, … cuts."""
+
+    seed: int = 1
+    every_byte: bool = False
+    sample: int | None = None
+    """How many cuts of a sequence at most; None: all."""
+    stop_after: int | None = 20
+    """How many violations end a sequence; None: none do."""
+    share: bool = True
+    chains: Mapping[int, int] = field(default_factory=lambda: {2: 200, 3: 100})
+    jobs: int = 1
+    """Processes at once."""
+
+    def with_chains(self, chains: Mapping[int, int]) -> Depth:
+        """The same, with so many chains of these sizes instead of the default."""
+        return replace(self, chains={**self.chains, **chains})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The board that is explored."""
+
+    chip: str
+    profile: Profile | None = None
+    """None: the one that a sequence is about, else release."""
+    lock: Lock | None = None
+
+
+def explore_all(
+    lab: Lab, target: Target, sequences: Sequence[Steps], depth: Depth, *, say: Say
+) -> list[Explored]:
+    """Explores each of `sequences` on throwaway twins.
+
+    Raises:
+        HarnessError: a board could not be prepared, or an explorer did not work.
+    """
+    results = []
+    benches: dict[tuple[Any, ...], Bench] = {}
+    for sequence in sequences:
+        demand = demand_of(target, sequence)
+        key = (demand.profile, demand.lock, demand.fragments)
+        try:
+            if key not in benches or benches[key].spoiled:
+                say.step(f"a {target.chip} twin in {demand.profile.value}, updated once")
+                benches[key] = _bench_for(lab, target, sequence)
+        except BoardError as error:
+            # What is explored is the firmware, and one that does not even get here has failed.
+            results.append(Explored(sequence.name, sequence.about, clean_problem=str(error)))
+            continue
+        say.step(f"{sequence.name}: {sequence.about}")
+        with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as work:
+            job = job_of(benches[key], sequence, lab, Path(work), depth)
+            explored = _run(job, sequence, target, depth)
+        for line in explored.lines()[1:]:
+            say.detail(line.strip())
+        results.append(explored)
+    return results
+
+
+def replay(
+    lab: Lab,
+    target: Target,
+    sequence: Steps,
+    depth: Depth,
+    *,
+    cut: str | None = None,
+    chain: Mapping[int, int] | None = None,
+) -> dict[str, Any]:
+    """Runs `sequence` with that one cut on the board itself, or one chain; the explorer's answer, as JSON.
+
+    Raises:
+        UsageError: there is no such cut.
+    """
+    bench = _bench_for(lab, target, sequence)
+    answers: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as work:
+        only = {"only": cut, "only_chain": next(iter(chain.items())) if chain else None}
+        _carry_out({**job_of(bench, sequence, lab, Path(work), depth), **only}, answers.append)
+    for answer in answers:
+        if answer["ev"] == "no-such-cut":
+            raise UsageError(f"'{sequence.name}' has {answer['operations']} operations, no cut {cut}")
+        if answer["ev"] in ("replayed", "clean-run-failed"):
+            return answer
+    raise LabError("the explorer said nothing of the cut")
+
+
+def demand_of(target: Target, sequence: Steps) -> Demand:
+    """What the board of `sequence` is prepared as.
+
+    Raises:
+        UsageError: the sequence is for another profile.
+    """
+    profile, lock = target.profile or sequence.profile or Profile.RELEASE, target.lock
+    if sequence.profile is not None:
+        if profile.encryption is not sequence.profile:
+            raise UsageError(
+                f"sequence '{sequence.name}' is for profile {sequence.profile.value}, not {profile.value}",
+                todo=f"use --profile {sequence.profile.value}",
+            )
+        lock = sequence.lock
+    return Demand(profile, lock=lock, fragments=sequence.fragments)
+
+
+def applies(target: Target, sequence: Steps) -> bool:
+    """Whether `sequence` makes sense on `target`."""
+    return target.profile is None or sequence.profile in (None, target.profile.encryption)
+
+
+def _bench_for(lab: Lab, target: Target, sequence: Steps) -> Bench:
+    demand = demand_of(target, sequence)
+    raised = int("rollback.anti" in demand.fragments)
+    return Bench.prepared(lab, target.chip, demand, secure_version=raised, say=Say(quiet=True))
+
+
+def job_of(bench: Bench, sequence: Steps, lab: Lab, work: Path, depth: Depth) -> dict[str, Any]:
+    """What an explorer is told (`harness.twin.explorer.job`)."""
+    made: Exploration = sequence.make(bench)
+    return {
+        **bench.job(lab.home, work, work / "state"),
+        "steps": list(made.steps),
+        "recovery": list(made.recovery),
+        "stuck": list(made.stuck),
+        "seed": depth.seed,
+        "every_byte": depth.every_byte,
+        "sample": depth.sample,
+        "stop_after": depth.stop_after,
+        "share": depth.share,
+        "chains": {str(size): count for size, count in depth.chains.items()},
+    }
+
+
+def _run(job: dict[str, Any], sequence: Steps, target: Target, depth: Depth) -> Explored:
+    explored = Explored(sequence.name, sequence.about, places=job["places"])
+    lock = threading.Lock()
+
+    def take(row: dict[str, Any]) -> None:
+        with lock:
+            _note(explored, row, target, depth)
+
+    with ThreadPoolExecutor(depth.jobs) as pool:
+        shards = [
+            pool.submit(_carry_out, {**job, "shard": [shard, depth.jobs]}, take)
+            for shard in range(depth.jobs)
+        ]
+        for shard in shards:
+            shard.result()
+    return explored
+
+
+def _note(explored: Explored, row: dict[str, Any], target: Target, depth: Depth) -> None:
+    event = row["ev"]
+    if event == "clean":
+        explored.operations, explored.wear = row["operations"], row["wear"]
+        explored.cut_points = row["cut_points"]
+        if row["problems"]:
+            explored.clean_problem = "; ".join(row["problems"])
+    elif event == "clean-run-failed":
+        explored.clean_problem, explored.clean_lines = row["problem"], row["lines"]
+    elif event == "cut":
+        explored.booted[row["booted"] or "nothing"] += 1
+        if "window" in row:
+            explored.windows.setdefault(row["window"], []).append(row["cut"])
+    elif event == "violation":
+        explored.booted[row["booted"] or "nothing"] += 1
+        explored.findings.append(_finding(explored.sequence, row, target, depth))
+    elif event == "explored":
+        explored.cuts += row["cuts"]
+        explored.states += row["states"]
+        explored.executed += row["executed"]
+        explored.seconds += row["seconds"]
+        explored.stopped |= row["stopped"]
+        for size, count in row["chains"].items():
+            explored.chains[size] += count
+
+
+_OPERATION = ("n", "step", "who", "layer", "kind", "offset", "length", "place")
+_EVIDENCE = ("otadata", "legend", "before", "after", "lines")
+
+
+def _finding(sequence: str, row: dict[str, Any], target: Target, depth: Depth) -> Finding:
+    words = ["harness explore", f"--chip {target.chip}"]
+    words += [f"--profile {target.profile.value}"] if target.profile else []
+    words += [f"--lock {target.lock.value}"] if target.lock else []
+    words += [f"--sequence {sequence}", f"--seed {depth.seed}"]
+    if "chain" in row:
+        words.append(f"--chain {row['chain'][0]}:{row['chain'][1]}")
+    else:
+        words.append(f"--cut {row['cut']}")
+    return Finding(
+        sequence,
+        row["cut"],
+        {name: row[name] for name in _OPERATION},
+        row["of"],
+        row["problems"],
+        " ".join(words),
+        {name: row[name] for name in _EVIDENCE},
+    )
+
+
+def _carry_out(job: Mapping[str, Any], take: Callable[[dict[str, Any]], None]) -> None:
+    """Runs one explorer to its end.
+
+    Raises:
+        LabError: it failed; the message holds what it said.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.twin.explorer"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=twin_environment(),
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors: list[bytes] = []
+    stderr = process.stderr
+    reader = threading.Thread(target=lambda: errors.append(stderr.read()), daemon=True)
+    reader.start()
+    try:
+        process.stdin.write(json.dumps(job).encode() + b"\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            take(json.loads(line))
+        status = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        reader.join(5)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            stream.close()
+    if status != 0:
+        said = b"".join(errors).decode(errors="replace").strip()
+        raise LabError(f"the explorer ended with status {status}: {said or 'it said nothing'}")
+
+
+def cores() -> int:
+    """How many processes may work at once here."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

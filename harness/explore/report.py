@@ -1,0 +1,66 @@
+"""The report of an exploration: what was tried, on what it rests, and everything that does not hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.explore.explorer import Depth
+from harness.explore.result import FORMAT, LAYERS, Explored
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All sequences of one exploration."""
+
+    chip: str
+    results: Sequence[Explored]
+    depth: Depth
+
+    @property
+    def ok(self) -> bool:
+        """Everything held, and something was tried."""
+        return bool(self.results) and all(result.ok for result in self.results)
+
+    def lines(self) -> list[str]:
+        """For a person; the verdict comes last."""
+        lines = [line for result in self.results for line in result.lines()]
+        lines.append("")
+        used = {layer for result in self.results for layer in result.layers}
+        lines += [f"{layer}: {about}" for layer, about in LAYERS.items() if layer in used]
+        tried = sum(result.cuts + sum(result.chains.values()) for result in self.results)
+        failed = sum(len(result.findings) for result in self.results)
+        broken = sum(result.clean_problem is not None for result in self.results)
+        what = (
+            f"{tried} cuts and chains on {self.chip} in {len(self.results)} sequences, seed {self.depth.seed}"
+        )
+        if self.ok:
+            lines.append(f"PASSED: {what}")
+        else:
+            without = f", {broken} sequences fail without any cut" if broken else ""
+            lines.append(f"FAILED: {what}: {failed} violations{without}")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines; carries its format version."""
+        return {
+            "format": FORMAT,
+            "harness": harness.__version__,
+            "chip": self.chip,
+            "ok": self.ok,
+            "seed": self.depth.seed,
+            "every_byte": self.depth.every_byte,
+            "shared": self.depth.share,
+            "layers": LAYERS,
+            "sequences": [result.to_json() for result in self.results],
+        }
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """``explore.json`` and ``explore.txt``."""
+    (folder / "explore.json").write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    (folder / "explore.txt").write_text("\n".join(report.lines()) + "\n", encoding="utf-8")

@@ -1,0 +1,276 @@
+"""The sequences that are explored: what is done to a board step by step, and what must run after a cut in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UsageError
+from harness.explore.bench import FIRST, NEXT, SAFE, Bench
+from harness.formats.ota_package import HEADER_BYTES
+from harness.ota.image_variants import patched_image
+from harness.ota.release import parse_release
+from harness.ota.variants import with_image_cut
+from harness.provision.profile import Lock, Profile
+
+Row = dict[str, Any]
+
+BOOT: Row = {"name": "power on", "do": "boot"}
+RECOVERY: tuple[Row, ...] = (
+    {"name": "settle", "do": "settle"},
+    {"name": "next good update", "do": "update"},
+    {"name": "boot into it", "do": "reboot", "expect": {"version": SAFE, "state": "pending"}},
+    {"name": "confirm it", "do": "command", "command": "confirm"},
+    {"name": "power cycle", "do": "cycle", "expect": {"version": SAFE, "state": "valid", "agree": True}},
+)
+"""What a device must be able to do after any cut: take its next update, run it, keep it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """A sequence on a board that is ready for it, as the explorer takes it (`harness.twin.explorer.job`)."""
+
+    steps: tuple[Row, ...]
+    recovery: tuple[Row, ...] = RECOVERY
+    stuck: tuple[tuple[int, int], ...] = ()
+    """(flash address, bits) that cannot be 1 any more: worn-out cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One sequence. `make` gets a board that runs `FIRST` from ota_1, confirmed, the version before it in ota_0."""
+
+    name: str
+    about: str
+    make: Callable[[Bench], Exploration]
+    profile: Profile | None = None
+    """The only profile in which it makes sense; None: any."""
+    lock: Lock | None = None
+    fragments: tuple[str, ...] = ()
+    encrypted_only: bool = False
+
+
+def _update_rows(bench: Bench) -> tuple[Row, ...]:
+    return (
+        BOOT | {"expect": {"version": FIRST, "state": "valid"}},
+        {
+            "name": "update",
+            "do": "command",
+            "command": "ota",
+            "arguments": {"url": bench.publish("next.pkg", bench.package(NEXT))},
+            "boots": (FIRST, NEXT),
+            "then": NEXT,
+        },
+    )
+
+
+def _first_boot_row() -> Row:
+    return {
+        "name": "first boot",
+        "do": "reboot",
+        "expect": {"version": NEXT, "state": "pending"},
+        "boots": (FIRST, NEXT),
+        # A trial that was not confirmed is over.
+        "then": FIRST,
+    }
+
+
+def _update(bench: Bench) -> Exploration:
+    return Exploration(
+        (
+            *_update_rows(bench),
+            _first_boot_row(),
+            {
+                "name": "confirm",
+                "do": "command",
+                "command": "confirm",
+                "boots": (FIRST, NEXT),
+                "then": NEXT,
+            },
+            {
+                "name": "second boot",
+                "do": "reboot",
+                "expect": {"version": NEXT, "state": "valid"},
+                "boots": (NEXT,),
+            },
+        )
+    )
+
+
+def _rollback(bench: Bench) -> Exploration:
+    return Exploration(
+        (
+            *_update_rows(bench),
+            _first_boot_row(),
+            {
+                "name": "reset without confirmation",
+                "do": "reset",
+                "expect": {"version": FIRST, "state": "valid"},
+                "boots": (FIRST,),
+                "then": FIRST,
+            },
+        )
+    )
+
+
+def _rollback_command(bench: Bench) -> Exploration:
+    return Exploration(
+        (
+            *_update_rows(bench),
+            _first_boot_row(),
+            {
+                "name": "rollback",
+                "do": "command",
+                "command": "rollback",
+                "restarts": True,
+                "expect": {"version": FIRST, "state": "valid"},
+                "boots": (FIRST,),
+                "then": FIRST,
+            },
+        )
+    )
+
+
+def _fall_back(bench: Bench) -> Exploration:
+    """otadata names a slot that does not boot any more; the handler repairs that before it erases anything."""
+    spoiled = bench.slot_of(FIRST)
+    old = bench.version_in(bench.other(spoiled))
+    bench.spoil(spoiled)
+    return Exploration(
+        (
+            BOOT | {"expect": {"version": old, "agree": False}},
+            {
+                "name": "update",
+                "do": "command",
+                "command": "ota",
+                "arguments": {"url": bench.publish("next.pkg", bench.package(NEXT, spoiled))},
+                "boots": (old, NEXT),
+                "then": NEXT,
+            },
+            {
+                "name": "first boot",
+                "do": "reboot",
+                "expect": {"version": NEXT, "state": "pending"},
+                "boots": (old, NEXT),
+                "then": old,
+            },
+        )
+    )
+
+
+def _refused(bench: Bench, package: bytes, error: str) -> tuple[Row, ...]:
+    """An update that the handler must refuse by that error; whatever happens, `FIRST` stays."""
+    return (
+        BOOT | {"expect": {"version": FIRST, "state": "valid"}},
+        {
+            "name": "refused update",
+            "do": "command",
+            "command": "ota",
+            "arguments": {"url": bench.publish("bad.pkg", package)},
+            "refused": error,
+            "boots": (FIRST,),
+            "then": FIRST,
+        },
+        {"name": "reset", "do": "reset", "expect": {"version": FIRST, "state": "valid"}, "boots": (FIRST,)},
+    )
+
+
+def _substituted(bench: Bench) -> Exploration:
+    """Behind the signed header comes another image: intact, of the same version and size, and not the signed one."""
+    release = bench.release(NEXT)
+    place = len(release.image) // 2
+    other = parse_release(
+        patched_image(release, place, bytes([release.image[place] ^ 1])), name="the other image"
+    )
+    right, body = bench.package(NEXT), bench.body(other)
+    # It may lie there whole once it was refused, and must never run.
+    bench.know("another image", bench.other(bench.slot_of(FIRST)), other)
+    return Exploration(_refused(bench, right[:HEADER_BYTES] + body, "body-hash"))
+
+
+def _invalid(bench: Bench) -> Exploration:
+    """An honest package of an image that is cut off: only ESP-IDF's own look at the image finds it."""
+    recipe = bench.board.recipe(bench.release(NEXT), bench.other(bench.slot_of(FIRST)))
+    cut = len(recipe.release.image) // 2 // 16 * 16
+    return Exploration(_refused(bench, with_image_cut(recipe, cut), "image-invalid"))
+
+
+def _worn(bench: Bench) -> Exploration:
+    """A cell of the slot does not take its 1 any more: what lies in flash is not what was received."""
+    slot = bench.other(bench.slot_of(FIRST))
+    body = bench.body(bench.release(NEXT))
+    place = next(at for at in range(len(body) - 64, 0, -1) if body[at] & 1)
+    steps = _refused(bench, bench.package(NEXT), "readback-mismatch")
+    # Worn cells stay worn: no update of this slot will ever succeed, and the board must stay as it is.
+    recovery = (
+        {"name": "settle", "do": "settle"},
+        {"name": "power cycle", "do": "cycle", "expect": {"version": FIRST}},
+    )
+    return Exploration(steps, recovery, ((slot.offset + place, 1),))
+
+
+def _anti_rollback(bench: Bench) -> Exploration:
+    return _update(bench)
+
+
+def _release_mode(_bench: Bench) -> Exploration:
+    """``esp_flash_encryption_set_release_mode()``: after any cut, asking again completes it."""
+    lock: Row = {
+        "name": "set release mode",
+        "do": "command",
+        "command": "lock",
+        "arguments": {"mode": "release"},
+        "boots": (FIRST,),
+    }
+    check: Row = {"name": "release check", "do": "command", "command": "status", "expect": {"fe": "release"}}
+    return Exploration(
+        (BOOT | {"expect": {"version": FIRST, "fe": "development"}}, lock, check),
+        ({**lock, "boots": ()}, check, *RECOVERY),
+    )
+
+
+SEQUENCES: tuple[Sequence, ...] = (
+    Sequence(
+        "update",
+        "raw update, switch, first boot on trial, confirmation",
+        _update,
+    ),
+    Sequence("rollback", "an update that is not confirmed goes back at the next reset", _rollback),
+    Sequence("rollback-command", "the firmware gives its own version up", _rollback_command),
+    Sequence("fall-back", "an update while otadata names a slot that does not boot", _fall_back),
+    Sequence(
+        "substituted",
+        "another intact image behind a signed header is refused, whenever the power goes",
+        _substituted,
+    ),
+    Sequence("invalid", "a package of an image that does not verify is refused", _invalid),
+    Sequence("worn", "a flash cell that does not take its 1: the update is refused", _worn),
+    Sequence(
+        "anti-rollback",
+        "confirmation raises the secure version in the eFuses",
+        _anti_rollback,
+        fragments=("rollback.anti",),
+    ),
+    Sequence(
+        "release-mode",
+        "the firmware goes from development to release",
+        _release_mode,
+        profile=Profile.DEVELOPMENT,
+        lock=Lock.NONE,
+    ),
+)
+
+
+def sequences_named(names: Iterable[str]) -> tuple[Sequence, ...]:
+    """Those sequences, in their own order; none named: all.
+
+    Raises:
+        UsageError: there is no such sequence.
+    """
+    wanted = list(names)
+    known = {sequence.name: sequence for sequence in SEQUENCES}
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"there is no sequence '{name}'", todo=f"there are: {', '.join(known)}")
+    return tuple(sequence for sequence in SEQUENCES if not wanted or sequence.name in wanted)

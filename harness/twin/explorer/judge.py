@@ -1,0 +1,146 @@
+"""What must hold of a stored state whatever happened: looked at in flash and eFuses, before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from harness.chips import Chip, SigningScheme
+from harness.formats.otadata import OtaData, OtaRecord, OtaState, Selection
+from harness.twin.cipher import FlashCipher
+from harness.twin.efuses import Efuses
+from harness.twin.explorer.job import Job, Place
+from harness.twin.explorer.stored import Key, StoredState
+from harness.twin.image_signature import BootloaderSignature
+from harness.twin.image_verify import ImageCheck, ImageRejected
+from harness.twin.operations import FlashFault
+from harness.twin.rpc import CollectedLog
+
+SECTOR_BYTES = 0x1000
+
+
+class _Overlay:
+    """The flash of a stored state, to be read only."""
+
+    def __init__(self) -> None:
+        self.state: StoredState | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        assert self.state is not None
+        return self.state.size_bytes
+
+    def read(self, addr: int, size: int, *, who: str = "") -> bytes:  # noqa: ARG002 - the protocol's
+        assert self.state is not None
+        if addr + size > self.size_bytes:
+            raise FlashFault(0x102)
+        return self.state.read(addr, size)
+
+    def program(self, addr: int, data: bytes, *, who: str, kind: str = "write") -> None:
+        raise NotImplementedError
+
+    def erase(self, addr: int, size: int, *, who: str) -> None:
+        raise NotImplementedError
+
+
+class Judge:
+    """Knows the images that may lie in slots, and finds what contradicts them."""
+
+    def __init__(self, chip: Chip, job: Job, scratch: Path) -> None:
+        """`scratch`: an eFuse file of the chip that may be written to."""
+        self._chip = chip
+        self._job = job
+        self._flash = _Overlay()
+        self._efuses = Efuses(chip, scratch)
+        self._cipher = FlashCipher(chip, self._flash, self._efuses)
+        self._signature: BootloaderSignature | None = None
+        if job.secure_boot_scheme is not None:
+            self._signature = BootloaderSignature(self._efuses, SigningScheme(job.secure_boot_scheme))
+        self._bootable: dict[tuple[str, tuple[int, ...], Key], bool] = {}
+
+    @property
+    def scratch(self) -> Efuses:
+        """eFuses whose content does not matter."""
+        return self._efuses
+
+    def close(self) -> None:
+        self._efuses.close()
+
+    def problems(self, state: StoredState) -> list[str]:
+        """What is wrong with `state`; nothing: nothing."""
+        found = []
+        for slot in self._job.slots:
+            if self.verifies(state, slot) and self.image_in(state, slot) is None:
+                found.append(f"{slot.label} holds an image that verifies and that nobody made")
+        selection = self.selection(state)
+        if selection.slot_index is None:
+            found.append(f"otadata names no slot ({selection.verdict.value}): {self.records(state)}")
+            return found
+        named = self._job.slots[selection.slot_index]
+        if not self.verifies(state, named):
+            found.append(f"otadata names {named.label}, which holds nothing that boots")
+        return found
+
+    def verifies(self, state: StoredState, slot: Place) -> bool:
+        """Whether a bootloader would take what lies in `slot` for a whole image."""
+        sectors = range(slot.offset // SECTOR_BYTES, (slot.offset + slot.size) // SECTOR_BYTES)
+        touched = [number for number in sectors if number in state.sectors]
+        key = (slot.label, tuple(touched), state.key(touched))
+        if key not in self._bootable:
+            self._load(state)
+            check = ImageCheck(
+                chip=self._chip,
+                cipher=self._cipher,
+                efuses=self._efuses,
+                chip_rev_full=self._efuses.chip_rev_full,
+                flash_size_bytes=state.size_bytes,
+                log=CollectedLog(),
+                load=False,
+                signature=self._signature,
+            )
+            try:
+                check.verify(slot.offset, slot.size)
+                self._bootable[key] = True
+            except ImageRejected:
+                self._bootable[key] = False
+        return self._bootable[key]
+
+    def image_in(self, state: StoredState, slot: Place) -> str | None:
+        """The version of the known image that lies in `slot` byte for byte; None: none does."""
+        for image in self._job.images:
+            if image.slot == slot.label:
+                raw = state.read(slot.offset, image.size_bytes)
+                if hashlib.sha256(raw).hexdigest() == image.sha256:
+                    return image.version
+        return None
+
+    def otadata(self, state: StoredState) -> OtaData:
+        """Both records, as the bootloader reads them."""
+        self._load(state)
+        return OtaData.from_bytes(self._cipher.read(self._job.otadata.offset, 2 * SECTOR_BYTES))
+
+    def selection(self, state: StoredState) -> Selection:
+        """What otadata selects at the next boot, a trial that was not confirmed being over then."""
+        first, second = self.otadata(state).records
+        if self._job.rollback:
+            first, second = _after_trial(first), _after_trial(second)
+        return OtaData((first, second)).select(len(self._job.slots))
+
+    def records(self, state: StoredState) -> str:
+        """Both records in words."""
+        words = []
+        for record in self.otadata(state).records:
+            crc = "" if record.is_empty or record.crc_ok else ", wrong CRC"
+            words.append("empty" if record.is_empty else f"seq {record.seq} {record.state_name}{crc}")
+        return f"[0] {words[0]}; [1] {words[1]}"
+
+    def _load(self, state: StoredState) -> None:
+        self._flash.state = state
+        if self._efuses.snapshot() != state.efuses:
+            self._efuses.restore(state.efuses)
+
+
+def _after_trial(record: OtaRecord) -> OtaRecord:
+    if record.state != OtaState.PENDING_VERIFY:
+        return record
+    return OtaRecord(record.seq, OtaState.ABORTED, record.crc, record.label)

@@ -198,6 +198,7 @@ def _secure_boot(board: Board, running: Running, demand: Demand) -> list[Claim]:
 def _update(board: Board, release: Release, before: Running, *, say: Say) -> list[Claim]:
     slot = board.slot(before.next_slot)
     say.step(f"update to {release.version} for {slot.label} at 0x{slot.offset:x}")
+    board.run_note.doing(f"in the update of {slot.label} to {release.version}")
     with say.phase(f"update {release.version}", lambda: board.uart_bytes):
         _keep_bundle(board, release)
         body = board.body(release, slot)

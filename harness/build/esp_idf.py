@@ -11,8 +11,8 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import LabError, UsageError
+from harness.links import supervise
 from harness.links.environment import child_environment
 
 OLDEST = (5, 3)
@@ -133,13 +134,16 @@ def _cached_as_any(folder: Path) -> dict[str, str]:
 def _running(
     command: Sequence[str], folder: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    """The process, in a group of its own that does not outlive the block."""
+    """The process, under a supervisor that ends it and what it started with the block, or with this process."""
+    # What a build leaves half done is thrown away. Without groups (Windows) idf.py alone can be ended.
+    ending = ["SIGKILL", "0", "--group"] if os.name == "posix" else ["SIGTERM", "0"]
+    supervised = [sys.executable, "-I", "-S", str(Path(supervise.__file__)), *ending]
     try:
         process = subprocess.Popen(
-            list(command),
+            [*supervised, *command],
             cwd=folder,
             env=dict(environment),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -152,10 +156,13 @@ def _running(
             f"idf.py cannot be started: {error}", todo="run ESP-IDF's install script again"
         ) from error
     try:
+        assert process.stdout is not None
+        first = process.stdout.readline().strip()
+        if not first.isdecimal():
+            raise LabError(f"idf.py cannot be started: {first}", todo="run ESP-IDF's install script again")
         yield process
     finally:
-        if process.poll() is None:
-            _end(process)
+        _end(process)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(KILL_WAIT_S)
         if process.stdout is not None:
@@ -163,12 +170,10 @@ def _running(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ends idf.py and what it started (ninja, compilers)."""
-    with contextlib.suppress(ProcessLookupError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+    """Ends idf.py and what it started (ninja, compilers), if it runs; may be called twice."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
 
 
 def find_esp_idf(given: Path | None = None) -> EspIdf:

@@ -81,6 +81,7 @@ def _restored(
         )
     chosen = _chosen(opened.name, state.mac, saved, number)
     say.step(f"putting back {chosen.text()}")
+    opened.run_note.doing("while it put back what was saved of its flash")
     content = saved.content(chosen)
     last = -1
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from harness.links import supervise
@@ -82,6 +84,10 @@ class EmulatorProcess:
             # The supervisor itself hangs: at its death the program gets its signal from the kernel.
             self._process.kill()
             self._process.wait()
+        if self._process.returncode < 0 and self.pid is not None:
+            # The supervisor was killed, and with it whoever sees to it that a program that hears no signal ends.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self._reader.join(1.0)
         if self._process.stdout is not None:
             self._process.stdout.close()

@@ -219,26 +219,20 @@ def _run_atheris(job: Job, target: Target, seeds: list[bytes], one: Callable[[by
 
     for number, seed in enumerate(seeds):
         (job.corpus / f"seed{number}").write_bytes(seed)
-    words = job.corpus.with_suffix(".words")
-    words.write_text(
-        "".join('"' + "".join(f"\\x{byte:02x}" for byte in word) + '"\n' for word in target.words if word)
-    )
     arguments = [
-        *(
-            "fuzz",
-            f"-max_total_time={job.seconds:.0f}",
-            f"-seed={job.seed}",
-            "-rss_limit_mb=0",
-            "-timeout=3600",
-        ),
-        *(
-            f"-max_len={target.max_bytes * 4}",
-            f"-dict={words}",
-            "-reload=10",
-            f"-artifact_prefix={job.corpus.parent}/",
-            str(job.corpus),
-        ),
+        "fuzz",
+        f"-max_total_time={job.seconds:.0f}",
+        f"-seed={job.seed}",
+        f"-max_len={target.max_bytes * 4}",
+        # Limits of time and memory are this program's own; what libFuzzer would leave behind goes beside the corpus.
+        *("-rss_limit_mb=0", "-timeout=3600", "-reload=10", f"-artifact_prefix={job.corpus.parent}/"),
     ]
+    if target.words:
+        words = job.corpus.with_suffix(".words")
+        quoted = ("".join(f"\\x{byte:02x}" for byte in word) for word in target.words)
+        words.write_text("".join(f'"{each}"\n' for each in quoted))
+        arguments.append(f"-dict={words}")
+    arguments.append(str(job.corpus))
 
     def entry(data: bytes) -> None:
         one(data)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 def say(line: str) -> None:
     """One line, as ninja prints it."""
     sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 IDF = Path(__file__).resolve().parent.parent
@@ -29,6 +31,10 @@ if mode == "fails":
     say("../main/commands.c:12:5: error: 'nonsense' undeclared (first use in this function)")
     say("ninja: build stopped: subcommand failed.")
     sys.exit(2)
+if mode == "hangs-below":
+    below = subprocess.Popen(["sleep", "60"])
+    say(f"[1/2] idf.py and ninja: {os.getpid()} {below.pid}")
+    time.sleep(60)
 if mode == "hangs":
     time.sleep(60)
 build = Path(arguments[arguments.index("-B") + 1])

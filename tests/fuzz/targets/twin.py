@@ -35,12 +35,14 @@ from tests.fuzz.target import TESTS, Cutter, Target, chunks_of, require, scratch
 # The benches of the twin's own tests, which are no package.
 sys.path.append(str(TESTS / "unit/twin"))
 
+import rom_bench
 from boot_board import OTA_0, OTA_1, OTADATA, TABLE_OFFSET, Board, app_image
 from rom_bench import MAC, Bench, answers_in
 from rom_requests import SYNC, frame, request, words
 
 FLASH_BYTES = 0x20000
 KEY = bytes.fromhex("0123456789abcdeffedcba98765432100f1e2d3c4b5a69788796a5b4c3d2e1f0")
+MARK = b"<<content of flash>>"
 KINDS = ("esp32", "esp32c3", "esp32s3", "esp32s2")
 STUB_TEXT = {"esp32": 0x400BE000, "esp32c3": 0x40380000, "esp32s3": 0x40378000, "esp32s2": 0x40028000}
 
@@ -89,15 +91,25 @@ def check_download(data: bytes) -> str:
     bench = Bench(folder, name, FLASH_BYTES)
     try:
         _secure(bench, state)
-        flash_before = bytes(folder.joinpath("flash.bin").read_bytes())
+        bench.flash.program(0x1000, MARK, who="test")
+        flash_before = (folder / "flash.bin").read_bytes()
+        fuses_before = (folder / "efuse.bin").read_bytes()
         frames = [SYNC, *_loads_stub(name, cut.byte())] if state < 3 else []
+        session = _Session(name != "esp32")
         while not cut.is_empty and len(frames) < 60:
-            frames.append(_command(cut))
+            frames.append(session.command(cut))
         said = b""
-        with contextlib.suppress(PowerLost):
+        with contextlib.suppress(PowerLost), mock.patch.object(rom_bench, "ScriptedUart", _Wire):
             said = b"".join(bench.talk(*frames))
         _check_board(bench, folder, flash_before)
+        fuses = int.from_bytes((folder / "efuse.bin").read_bytes(), "little")
+        require(int.from_bytes(fuses_before, "little") & ~fuses == 0, "a bit of the eFuses went back to 0")
         plain = b"".join(answers_in(said))
+        if bench.chip.fuses.secure_download is not None and state == 2:
+            require(MARK[:8] not in plain, "flash is read out in secure download mode")
+            require(
+                int.from_bytes(fuses_before, "little") == fuses, "fuses are burned in secure download mode"
+            )
         if state in (1, 2):
             for at in range(0, 32, 8):
                 require(KEY[at : at + 8] not in plain, "the flash key comes out of a board that protects it")
@@ -105,6 +117,20 @@ def check_download(data: bytes) -> str:
         return f"{name} {state} {type(bench.outcome).__name__} {len(said).bit_length()} {bench.operations.next_number}"
     finally:
         bench.close()
+
+
+class _ResetAtOnce(threading.Event):
+    """For a ROM that stands still until somebody resets it."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return True
+
+
+class _Wire(rom_bench.ScriptedUart):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = _ResetAtOnce()
 
 
 def _secure(bench: Bench, state: int) -> None:
@@ -131,25 +157,44 @@ def _loads_stub(name: str, choice: int) -> tuple[bytes, ...]:
     return (begin, request(0x06, words(0, STUB_TEXT[name])))
 
 
-def _command(cut: Cutter) -> bytes:
-    kind = cut.byte()
-    if kind >= 0xF0:
-        return cut.bytes(cut.byte())
-    opcode = _OPCODES[kind % len(_OPCODES)]
-    count = cut.byte()
-    if count >= 0xE0:
-        return request(opcode, cut.bytes(cut.byte()), cut.byte(), length=cut.number(2))
-    numbers = [_number(cut) for _ in range(count % 7)]
-    payload = cut.bytes(cut.byte()) if count & 0x40 else b""
-    if count & 0x20:
-        payload = zlib.compress(payload * 40)
-    if opcode in (0x03, 0x07, 0x11):
+class _Session:
+    """Makes frames as esptool would, with numbers that it would not send; and now and then something else."""
+
+    def __init__(self, later_rom: bool) -> None:
+        self._begin_words = 5 if later_rom else 4
+        self._sequence = 0
+
+    def command(self, cut: Cutter) -> bytes:
+        kind, shape = cut.byte(), cut.byte()
+        if kind >= 0xF8:
+            return cut.bytes(shape)
+        opcode, count = _COMMANDS[kind % len(_COMMANDS)]
+        if shape >= 0xF0:
+            return request(opcode, cut.bytes(cut.byte()), cut.byte(), length=cut.number(2))
+        if opcode == 0x08:
+            return SYNC
+        if opcode in (0x03, 0x07, 0x11):
+            return self._block(opcode, cut, shape)
+        if opcode in (0x02, 0x05, 0x10):
+            self._sequence = 0
+        if opcode in (0x02, 0x10):
+            count = self._begin_words
+        if shape >= 0xE0:
+            count = shape % 8
+        return request(opcode, words(*(_number(cut) for _ in range(count))))
+
+    def _block(self, opcode: int, cut: Cutter, shape: int) -> bytes:
+        payload = cut.bytes(cut.byte()) * (1 + shape % 8)
+        if shape & 0x10:
+            payload += bytes(-len(payload) % 4)
+        if opcode == 0x11 and not shape & 0x20:
+            payload = zlib.compress(payload)
+        sequence, self._sequence = self._sequence, self._sequence + 1
         total = 0xEF
         for byte in payload:
             total ^= byte
-        sequence = numbers[0] if numbers else 0
-        return request(opcode, words(len(payload), sequence, 0, 0) + payload, total)
-    return request(opcode, words(*numbers) + payload)
+        head = words(len(payload), sequence if shape & 0xC0 else cut.byte(), 0, 0)
+        return request(opcode, head + payload, total)
 
 
 def _number(cut: Cutter) -> int:
@@ -163,11 +208,14 @@ def _number(cut: Cutter) -> int:
     return cut.number(4)
 
 
-_OPCODES = (
-    0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A, 0x0B, 0x0D, 0x0E, 0x0F, 0x10, 0x11, 0x12, 0x13, 0x14,
-    0xD0, 0xD1,
-    0xD2, 0xD3, 0xD5, 0x03, 0x11, 0x02, 0x10, 0xD2, 0x09, 0x55,
+_COMMANDS = (
+    (0x02, 5), (0x03, 0), (0x04, 1), (0x05, 4), (0x06, 2), (0x07, 0), (0x08, 0), (0x09, 4), (0x0A, 1),
+    (0x0B, 6), (0x0D, 2),
+    (0x0D, 1), (0x0E, 2), (0x0F, 2), (0x10, 5), (0x11, 0), (0x12, 1), (0x13, 4), (0x14, 0), (0xD0, 0),
+    (0xD1, 2), (0xD2, 4),
+    (0xD3, 0), (0xD5, 0), (0x55, 0), (0x09, 8), (0x03, 0), (0x11, 0),
 )  # fmt: skip
+"""Opcodes, and how many words their data usually have."""
 _ADDRESSES = (
     0xFFFFFFFF, 0x80000000, 0x7FFFFFFF, 0xFFFFF000, FLASH_BYTES, FLASH_BYTES - 4, 0x1000000, 0x400A8000,
     0x40380000, 0x3FFE0000,
@@ -203,18 +251,49 @@ def _check_files(folder: Path) -> None:
 
 
 def downloads() -> Iterator[bytes]:
-    flash_session = (
-        bytes((1, 0, 1, 0, 5, 0x14, 0, 0x61, 4, 0, 0))
-        + bytes((1, 0x41, 0x60, 8))
+    names = [opcode for opcode, _ in _COMMANDS]
+
+    def plain(opcode: int, *numbers: int) -> bytes:
+        # `_number` makes 0x400 times what is below 0x60, and 0 to 0x1F of what is between 0x60 and 0x7F.
+        return bytes((names.index(opcode), 0, *numbers))
+
+    parameters = plain(0x0B, 0x60, 0x80, 0x40, 4, 1, 0x60)
+    write = (
+        plain(0x02, 2, 0x62, 4, 4, 0x60)
+        + bytes((1, 0xD0, 8))
         + b"abcdefgh"
-        + bytes((16, 2, 0, 4))
+        + bytes((1, 0xD3, 4))
+        + b"1234"
+        + plain(0x04, 0x61)
     )
+    enciphered = plain(0x02, 2, 0x61, 4, 4, 0x61) + bytes((1, 0xD1, 8)) + b"abcdefgh"
+    packed = (
+        plain(0x10, 2, 0x61, 4, 8, 0x60)
+        + bytes((names.index(0x11), 0xD7, 60))
+        + bytes(range(60))
+        + plain(0x12, 0x61)
+    )
+    looks = (
+        plain(0x13, 4, 2, 0x60, 0x60)
+        + plain(0x0E, 4, 0x70)
+        + plain(0x0A, 0x84)
+        + plain(0x14)
+        + plain(0x0F, 1, 0x60)
+    )
+    stub = (
+        plain(0xD1, 4, 4)
+        + plain(0xD2, 4, 0x70, 0x64, 0x61)
+        + bytes((0xF8, 6))
+        + frame(b"\x10\0\0\0")
+        + plain(0xD0)
+    )
+    burn = plain(0x09, 0x84, 0x60, 0x62, 0x60)
     for kind in range(len(KINDS)):
         for state in range(4):
-            yield bytes((kind, state, 1, 8, 2, 0xE0)) + b"\1\0\0\0" + flash_session
-            yield bytes((kind, state, 0)) + flash_session
-    yield bytes((1, 1, 1, 8, 1, 0x8A)) * 4
-    yield bytes((0, 0, 0, 20, 4, 0x60, 0x70, 0x62, 0x61, 0xF0, 6)) + frame(b"\1\0\0\0")
+            for with_stub in (0, 1):
+                start = bytes((kind, state, with_stub)) + parameters
+                yield start + write + looks + burn
+                yield start + enciphered + packed + stub
 
 
 # --- the whole machine ---

@@ -336,6 +336,38 @@ def test_its_children_end_when_the_caller_is_interrupted(idf: Path, tmp_path: Pa
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_what_it_started_ends_with_a_harness_that_is_killed(idf: Path, tmp_path: Path) -> None:
+    """ninja and compilers would go on for minutes, into the folder of the next build."""
+    (idf / "mode").write_text("hangs-below")
+    script = """
+import sys
+from pathlib import Path
+from harness.build.esp_idf import find_esp_idf
+folder = Path(sys.argv[1])
+find_esp_idf().run(["-B", "x"], folder=folder, log=folder / "log", timeout_s=60, on_line=lambda s: print(s, flush=True))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as harness:
+        assert harness.stdout is not None
+        told = next(line for line in harness.stdout if "idf.py and ninja" in line)
+        pids = [int(word) for word in told.split()[-2:]]
+        harness.kill()
+    assert all(is_gone(pid) for pid in pids)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process ends within five seconds; one that waits for its exit status to be collected has ended."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+        if not shown.strip() or shown.lstrip().startswith("Z"):
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_only_the_first_version_of_a_source_is_compiled(idf: Path, tmp_path: Path) -> None:
     with_key(idf, "1.0.0")
     source = TargetFirmware(C3, ("profile.open",), (KEY,), tmp_path / "builds")

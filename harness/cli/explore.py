@@ -138,7 +138,8 @@ def explore(
     """
     if only_list:
         for sequence in SEQUENCES:
-            where = f" [{sequence.profile.value}]" if sequence.profile else ""
+            profiles = (sequence.profile, *sequence.also) if sequence.profile else ()
+            where = f" [{', '.join(profile.value for profile in profiles)}]" if profiles else ""
             click.echo(f"{sequence.name:<18} {sequence.about}{where}")
         return 0
     say = Say(quiet=as_json)
@@ -221,7 +222,9 @@ def _tell_replay(answer: dict[str, Any], *, as_json: bool) -> int:
         click.echo("\n".join([f"without any cut: {answer['problem']}", *answer["lines"]]))
     else:
         click.echo("\n".join(_replay_lines(answer)))
-    return 1 if answer["ev"] == "clean-run-failed" or answer["problems"] else 0
+    if answer["ev"] == "clean-run-failed":
+        return 1
+    return 1 if answer["problems"] and answer["window"] is None else 0
 
 
 def _replay_lines(answer: dict[str, Any]) -> list[str]:
@@ -247,4 +250,6 @@ def _replay_lines(answer: dict[str, Any]) -> list[str]:
         "",
         f"then runs: {answer['booted'] or 'nothing'}",
     ]
+    if answer["window"] is not None:
+        lines.append(f"this is the window '{answer['window']}', which the sequence declares:")
     return lines + ([f"✗ {problem}" for problem in answer["problems"]] or ["✓ everything holds"])

@@ -115,14 +115,18 @@ class Bench:
         body = self.body(release, slot)[: signed + -signed % CIPHER_BLOCK_BYTES]
         self._images[version, slot.label] = (len(body), hashlib.sha256(body).hexdigest())
 
+    def packages(self) -> dict[str, str]:
+        """URL of the recovery's update, by label of the slot that it is for."""
+        return {
+            slot.label: self.publish(f"safe-{slot.label}.pkg", self.package(SAFE, slot))
+            for slot in self.board.slots
+        }
+
     # As the explorer takes it
 
     def job(self, home: Home, work: Path, state: Path) -> dict[str, Any]:
         """The parts of a job that do not depend on the sequence; `state` gets a copy of the board as it is now."""
-        packages = {
-            slot.label: self.publish(f"safe-{slot.label}.pkg", self.package(SAFE, slot))
-            for slot in self.board.slots
-        }
+        packages = self.packages()
         link, table = self.board.link, self.board.table
         assert isinstance(link, TwinLink)
         assert table is not None

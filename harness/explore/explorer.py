@@ -16,9 +16,11 @@ from typing import Any
 
 from harness.errors import BoardError, LabError, UsageError
 from harness.explore.bench import Bench
+from harness.explore.live_cut import LiveCut
 from harness.explore.result import Explored, Finding
 from harness.explore.sequences import Exploration
 from harness.explore.sequences import Sequence as Steps
+from harness.explore.windows import FoundWindow, Window
 from harness.lab import Lab
 from harness.links.twin import twin_environment
 from harness.preparation import Demand
@@ -38,6 +40,8 @@ class Depth:
     """How many violations end a sequence; None: none do."""
     share: bool = True
     chains: Mapping[int, int] = field(default_factory=lambda: {2: 200, 3: 100})
+    proofs: int = 3
+    """In how many cuts of a window its way out is gone, on a board that runs."""
     jobs: int = 1
     """Processes at once."""
 
@@ -68,10 +72,11 @@ def explore_all(
     benches: dict[tuple[Any, ...], Bench] = {}
     for sequence in sequences:
         demand = demand_of(target, sequence)
-        key = (demand.profile, demand.lock, demand.fragments)
+        key = (demand.profile, demand.lock, demand.fragments, sequence.bench)
         try:
             if key not in benches or benches[key].spoiled:
-                say.step(f"a {target.chip} twin in {demand.profile.value}, updated once")
+                state = "not started yet" if sequence.bench else "updated once"
+                say.step(f"a {target.chip} twin for {demand.profile.value}, {state}")
                 benches[key] = _bench_for(lab, target, sequence)
         except BoardError as error:
             # What is explored is the firmware, and one that does not even get here has failed.
@@ -81,6 +86,7 @@ def explore_all(
         with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as work:
             job = job_of(benches[key], sequence, lab, Path(work), depth)
             explored = _run(job, sequence, target, depth)
+        _prove(explored, lab, target, sequence, depth)
         for line in explored.lines()[1:]:
             say.detail(line.strip())
         results.append(explored)
@@ -122,7 +128,7 @@ def demand_of(target: Target, sequence: Steps) -> Demand:
     """
     profile, lock = target.profile or sequence.profile or Profile.RELEASE, target.lock
     if sequence.profile is not None:
-        if profile.encryption is not sequence.profile:
+        if profile.encryption not in (sequence.profile, *sequence.also):
             raise UsageError(
                 f"sequence '{sequence.name}' is for profile {sequence.profile.value}, not {profile.value}",
                 todo=f"use --profile {sequence.profile.value}",
@@ -133,11 +139,15 @@ def demand_of(target: Target, sequence: Steps) -> Demand:
 
 def applies(target: Target, sequence: Steps) -> bool:
     """Whether `sequence` makes sense on `target`."""
-    return target.profile is None or sequence.profile in (None, target.profile.encryption)
+    return target.profile is None or (
+        sequence.profile is None or target.profile.encryption in (sequence.profile, *sequence.also)
+    )
 
 
 def _bench_for(lab: Lab, target: Target, sequence: Steps) -> Bench:
     demand = demand_of(target, sequence)
+    if sequence.bench is not None:
+        return sequence.bench(lab, target.chip, demand)
     raised = int("rollback.anti" in demand.fragments)
     return Bench.prepared(lab, target.chip, demand, secure_version=raised, say=Say(quiet=True))
 
@@ -150,12 +160,26 @@ def job_of(bench: Bench, sequence: Steps, lab: Lab, work: Path, depth: Depth) ->
         "steps": list(made.steps),
         "recovery": list(made.recovery),
         "stuck": list(made.stuck),
+        "windows": [
+            {
+                "name": window.name,
+                "shows": window.shows,
+                "steps": list(window.steps),
+                "sign": window.sign,
+            }
+            for window in sequence.windows
+        ],
+        "fuses": dict(made.fuses),
+        "first_boot": made.first_boot,
+        "few_inside": made.first_boot,
         "seed": depth.seed,
         "every_byte": depth.every_byte,
         "sample": depth.sample,
         "stop_after": depth.stop_after,
         "share": depth.share,
-        "chains": {str(size): count for size, count in depth.chains.items()},
+        "chains": {
+            str(size): min(count, sequence.most_chains or count) for size, count in depth.chains.items()
+        },
     }
 
 
@@ -165,7 +189,7 @@ def _run(job: dict[str, Any], sequence: Steps, target: Target, depth: Depth) -> 
 
     def take(row: dict[str, Any]) -> None:
         with lock:
-            _note(explored, row, target, depth)
+            _note(explored, row, target, depth, sequence.windows)
 
     with ThreadPoolExecutor(depth.jobs) as pool:
         shards = [
@@ -174,10 +198,31 @@ def _run(job: dict[str, Any], sequence: Steps, target: Target, depth: Depth) -> 
         ]
         for shard in shards:
             shard.result()
+    for found in explored.windows.values():
+        found.cuts.sort(key=lambda cut: LiveCut.parse(cut).order)
     return explored
 
 
-def _note(explored: Explored, row: dict[str, Any], target: Target, depth: Depth) -> None:
+def _prove(explored: Explored, lab: Lab, target: Target, sequence: Steps, depth: Depth) -> None:
+    """Brings boards into the windows that were met, and leads them out again as the windows say."""
+    if sequence.prove is None:
+        return
+    for found in explored.windows.values():
+        for cut in found.sample(depth.proofs) if found.window.leads_out else ():
+            proof = sequence.prove(
+                lab, target.chip, demand_of(target, sequence), found.window, LiveCut.parse(cut)
+            )
+            found.proofs.append(proof)
+
+
+def _window(explored: Explored, name: str, declared: Sequence[Window]) -> FoundWindow:
+    window = next(window for window in declared if window.name == name)
+    return explored.windows.setdefault(name, FoundWindow(window))
+
+
+def _note(
+    explored: Explored, row: dict[str, Any], target: Target, depth: Depth, declared: Sequence[Window]
+) -> None:
     event = row["ev"]
     if event == "clean":
         explored.operations, explored.wear = row["operations"], row["wear"]
@@ -189,7 +234,11 @@ def _note(explored: Explored, row: dict[str, Any], target: Target, depth: Depth)
     elif event == "cut":
         explored.booted[row["booted"] or "nothing"] += 1
         if "window" in row:
-            explored.windows.setdefault(row["window"], []).append(row["cut"])
+            found = _window(explored, row["window"], declared)
+            found.cuts.append(row["cut"])
+            found.operations.add(row["n"])
+    elif event == "chain-in-window":
+        _window(explored, row["window"], declared).chains += 1
     elif event == "violation":
         explored.booted[row["booted"] or "nothing"] += 1
         explored.findings.append(_finding(explored.sequence, row, target, depth))

@@ -38,6 +38,9 @@ class Report:
         what = (
             f"{tried} cuts and chains on {self.chip} in {len(self.results)} sequences, seed {self.depth.seed}"
         )
+        if any(result.in_windows for result in self.results):
+            named = sum(len(result.windows) for result in self.results)
+            what += f"; {sum(result.in_windows for result in self.results)} of them in {named} named windows"
         if self.ok:
             lines.append(f"PASSED: {what}")
         else:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.explore.windows import FoundWindow
+
 FORMAT = 1
 
 LAYERS = {
@@ -80,15 +82,21 @@ class Explored:
     stopped: bool = False
     """There were so many violations that the rest was not tried."""
     findings: list[Finding] = field(default_factory=list)
-    windows: dict[str, list[str]] = field(default_factory=dict)
-    """Reason to the cuts after which the board starts nothing until it is flashed again: the silicon's own."""
+    windows: dict[str, FoundWindow] = field(default_factory=dict)
+    """By name: those of the declared ones that were met."""
     clean_problem: str | None = None
     """Why the run without a cut did not come out as it must."""
     clean_lines: Sequence[str] = ()
 
     @property
     def ok(self) -> bool:
-        return not self.findings and self.clean_problem is None and bool(self.operations)
+        proven = all(proof.problem is None for window in self.windows.values() for proof in window.proofs)
+        return not self.findings and self.clean_problem is None and bool(self.operations) and proven
+
+    @property
+    def in_windows(self) -> int:
+        """Cuts and chains after which the board was in a declared window: neither passed nor violations."""
+        return sum(len(window.cuts) + window.chains for window in self.windows.values())
 
     @property
     def layers(self) -> Counter[str]:
@@ -126,8 +134,8 @@ class Explored:
             f"    {self.rate:.0f} cuts per second and core",
         ]
         lines += [f"    wear: {line}" for line in wear_lines(self.wear, self.places)]
-        for reason, cuts in self.windows.items():
-            lines.append(f"    window: {len(cuts)} cuts, {cuts[0]} to {cuts[-1]}: {reason}")
+        for window in self.windows.values():
+            lines += [f"    {line}" for line in window.lines(self.operations, self.cuts)]
         for finding in self.findings[:5]:
             lines += [f"    {line}" for line in finding.lines()]
         if len(self.findings) > 5:
@@ -154,7 +162,7 @@ class Explored:
             "clean_problem": self.clean_problem,
             "operations": [dict(operation) for operation in self.operations],
             "wear": self.wear,
-            "windows": self.windows,
+            "windows": [window.to_json(self.operations) for window in self.windows.values()],
             "findings": [
                 {
                     "cut": finding.cut,

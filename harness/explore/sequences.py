@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from harness.chips.efuses import efuse_geometry
+from harness.chips.idf_burns import idf_burns
 from harness.errors import UsageError
+from harness.explore import first_boot
 from harness.explore.bench import FIRST, NEXT, SAFE, Bench
+from harness.explore.live_cut import LiveCut
+from harness.explore.windows import Proof, Window
 from harness.formats.ota_package import HEADER_BYTES
+from harness.lab import Lab
 from harness.ota.image_variants import patched_image
 from harness.ota.release import parse_release
 from harness.ota.variants import with_image_cut
+from harness.preparation import FIRST_VERSION, Demand
 from harness.provision.profile import Lock, Profile
 
 Row = dict[str, Any]
@@ -35,6 +42,10 @@ class Exploration:
     recovery: tuple[Row, ...] = RECOVERY
     stuck: tuple[tuple[int, int], ...] = ()
     """(flash address, bits) that cannot be 1 any more: worn-out cells."""
+    fuses: Mapping[str, int] = field(default_factory=dict)
+    """eFuse fields and the bits that must be burned in them when a recovery has ended: the profile."""
+    first_boot: bool = False
+    """The board enciphers itself: images are compared deciphered, and few cuts are placed inside an operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +56,20 @@ class Sequence:
     about: str
     make: Callable[[Bench], Exploration]
     profile: Profile | None = None
-    """The only profile in which it makes sense; None: any."""
+    """The one in which it is explored unless another is asked for; None: release."""
+    also: tuple[Profile, ...] = ()
+    """Where `profile` is not None: other encryption that may be asked for."""
     lock: Lock | None = None
     fragments: tuple[str, ...] = ()
     encrypted_only: bool = False
+    bench: Callable[[Lab, str, Demand], Bench] | None = None
+    """How its board is made; None: prepared, and updated once."""
+    most_chains: int | None = None
+    """Of a sequence whose recoveries take long: at most so many chains of a size."""
+    windows: tuple[Window, ...] = ()
+    """What the silicon leaves, and what leads out of it."""
+    prove: Callable[[Lab, str, Demand, Window, LiveCut], Proof] | None = None
+    """Leads a board out of a window that the cut has brought it into."""
 
 
 def _update_rows(bench: Bench) -> tuple[Row, ...]:
@@ -214,8 +235,18 @@ def _anti_rollback(bench: Bench) -> Exploration:
     return _update(bench)
 
 
-def _release_mode(_bench: Bench) -> Exploration:
-    """``esp_flash_encryption_set_release_mode()``: after any cut, asking again completes it."""
+def _release_mode(bench: Bench) -> Exploration:
+    """Fuse by fuse to ``esp_flash_encryption_set_release_mode()``: after any cut, asking again completes it."""
+    chip = bench.board.chip
+    burns, counter = idf_burns(chip.name), efuse_geometry(chip.name).field(chip.fuses.counter)
+    closed = [counter.write_disable]
+    if burns.write_protect is not None:
+        closed.append(efuse_geometry(chip.name).field(burns.write_protect).write_disable)
+    fuses = {
+        **dict.fromkeys(burns.release_mode, 1),
+        chip.fuses.secure_download or chip.fuses.download_off: 1,
+        "WR_DIS": sum(1 << bit for bit in closed if bit is not None),
+    }
     lock: Row = {
         "name": "set release mode",
         "do": "command",
@@ -227,7 +258,25 @@ def _release_mode(_bench: Bench) -> Exploration:
     return Exploration(
         (BOOT | {"expect": {"version": FIRST, "fe": "development"}}, lock, check),
         ({**lock, "boots": ()}, check, *RECOVERY),
+        fuses=fuses,
     )
+
+
+def _first_boot(bench: Bench) -> Exploration:
+    """Key, fuses, every sector in place, the counter: ESP-IDF's bootloader does it before the first app runs."""
+    profile = bench.board.profile
+    assert profile is not None
+    encryption = {"fe": profile.encryption.value}
+    first: Row = {
+        "name": first_boot.STEP,
+        "do": "boot",
+        "expect": {"version": FIRST_VERSION, **encryption},
+        "boots": (FIRST_VERSION,),
+    }
+    update = {**RECOVERY[1], "command": "ota-stock"}
+    recovery = tuple(update if row["do"] == "update" else row for row in RECOVERY)
+    check: Row = {"name": "encryption is on", "do": "command", "command": "status", "expect": encryption}
+    return Exploration((first,), (check, *recovery), first_boot=True)
 
 
 SEQUENCES: tuple[Sequence, ...] = (
@@ -258,6 +307,30 @@ SEQUENCES: tuple[Sequence, ...] = (
         _release_mode,
         profile=Profile.DEVELOPMENT,
         lock=Lock.NONE,
+    ),
+    Sequence(
+        "first-boot",
+        "a board that was flashed as plaintext makes its key and enciphers itself",
+        _first_boot,
+        profile=Profile.DEVELOPMENT,
+        also=(Profile.RELEASE,),
+        lock=Lock.NONE,
+        bench=first_boot.with_a_key_of_the_device,
+        most_chains=10,
+        windows=first_boot.WINDOWS,
+        prove=first_boot.prove,
+    ),
+    Sequence(
+        "first-boot-host-key",
+        "the same with a key that was burned before",
+        _first_boot,
+        profile=Profile.DEVELOPMENT,
+        also=(Profile.RELEASE,),
+        lock=Lock.NONE,
+        bench=first_boot.with_a_key_of_the_host,
+        most_chains=10,
+        windows=first_boot.WINDOWS,
+        prove=first_boot.prove,
     ),
 )
 

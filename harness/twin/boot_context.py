@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ class BootContext:
     state_dir: Path
     build_store: Path
     since_boot: Callable[[], float]
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    """What a key of the device is made of; an explorer, which does the same again, has it repeat itself."""
     restart_hint: int = 0
     """arg0 of the last app's RESTART request, which the next app may ask for: on a chip it survives a
     software reset in RTC memory (``esp_reset_reason_set_hint``)."""

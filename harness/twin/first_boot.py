@@ -8,7 +8,6 @@ off, and cannot start (``invalid header``) until everything is flashed again as 
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -274,8 +273,8 @@ class FirstBoot:
 
     def _random_key(self, kind: FlashKey) -> bytes:
         if self._efuses.has_field("CODING_SCHEME") and self._efuses.field("CODING_SCHEME") == _CODING_3_4:
-            return secrets.token_bytes(24)
-        return secrets.token_bytes(kind.size_bytes)
+            return self._ctx.random_bytes(24)
+        return self._ctx.random_bytes(kind.size_bytes)
 
     def _note_secure_features(self) -> None:
         """``esp_flash_encryption_enable_secure_features``; what each call returns is nobody's concern there."""

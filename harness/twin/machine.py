@@ -119,6 +119,10 @@ class Machine:
 
     # From other threads
 
+    def draw_from(self, random_bytes: Callable[[int], bytes]) -> None:
+        """Where the board takes random numbers from, instead of from the host's own."""
+        self._context.random_bytes = random_bytes
+
     def start(self, strap: Boot | None) -> None:
         """Begin to live; None leaves the board without power."""
         if strap is not None:

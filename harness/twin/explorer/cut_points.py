@@ -55,17 +55,24 @@ def parse_cut(text: str) -> Cut:
     return Cut(op - 1, where, *numbers)
 
 
-def cuts_of(changes: Sequence[Change], *, seed: int, every_byte: bool = False) -> Iterator[Cut]:
+def cuts_of(
+    changes: Sequence[Change], *, seed: int, every_byte: bool = False, few_inside: bool = False
+) -> Iterator[Cut]:
     """Before the first operation, inside each, and after each; what is after one is before the next.
 
     Inside an erase: at every sector's end, and in every sector with each of `ERASE_MIXTURES`. Inside a small write or
     a burn: at every byte, sharp and with the bits in progress mixed. Inside a larger write: at every page's end and
-    somewhere in every page; with `every_byte` at every byte.
+    somewhere in every page; with `every_byte` at every byte. With `few_inside` an operation of flash is cut inside in one
+    of these places only.
     """
     if changes:
         yield Cut(0, CutPoint.BEFORE)
     for op, change in enumerate(changes):
-        for byte, mixture in inside(change, random.Random(f"{seed}/{op}"), every_byte=every_byte):
+        chance = random.Random(f"{seed}/{op}")
+        within = list(inside(change, chance, every_byte=every_byte))
+        if few_inside and within and change.operation.kind != "burn":
+            within = [chance.choice(within)]
+        for byte, mixture in within:
             yield Cut(op, CutPoint.INSIDE, byte, mixture)
         yield Cut(op, CutPoint.AFTER)
 

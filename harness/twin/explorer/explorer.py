@@ -40,7 +40,9 @@ class Recovery:
     journal: tuple[Change, ...]
     """Every operation of the recovery."""
     lines: tuple[str, ...] = field(default=(), repr=False)
-    """What the UART said since its supply was last switched on."""
+    """What the UART said last since its supply was last switched on."""
+    windows: tuple[str, ...] = ()
+    """Those whose sign is in what was wrong, or in all that the UART said."""
 
 
 class Explorer:
@@ -147,9 +149,7 @@ class Explorer:
         self._emit(
             {
                 "ev": "clean",
-                "cut_points": sum(
-                    1 for _ in cuts_of(self._changes, seed=job.seed, every_byte=job.every_byte)
-                ),
+                "cut_points": len(self._cuts()),
                 "steps": [step.name for step in job.steps],
                 "operations": [self._operation(op) for op in range(len(self._changes))],
                 "wear": _wear(self._changes),
@@ -195,12 +195,16 @@ class Explorer:
 
     # Cuts
 
+    def _cuts(self) -> list[Cut]:
+        job = self._job
+        few = job.few_inside and not job.every_byte
+        return list(cuts_of(self._changes, seed=job.seed, every_byte=job.every_byte, few_inside=few))
+
     def _cut_states(self) -> Iterator[tuple[Cut, StoredState]]:
         """Every cut of this shard, with what it leaves."""
         k, n = self._job.shard
         state, reached = self._start, 0
-        every = list(cuts_of(self._changes, seed=self._job.seed, every_byte=self._job.every_byte))
-        cuts = sampled(every, self._job.sample, self._job.seed)
+        cuts = sampled(self._cuts(), self._job.sample, self._job.seed)
         for number, cut in enumerate(cuts):
             while reached < cut.op:
                 state = self._walker.after_all(state, [self._changes[reached]])
@@ -244,11 +248,22 @@ class Explorer:
         finally:
             lines = tuple(player.lines)
             player.off()
+        after = self._walker.after_all(state, journal)
         if problem is None:
-            after = self._walker.after_all(state, journal)
-            problem = next((f"after the recovery: {p}" for p in self._judge.problems(after)), None)
+            left = [*self._judge.problems(after), *self._judge.unset_fuses(after)]
+            problem = next((f"after the recovery: {p}" for p in left), None)
         kept = lines if self._keeps_lines else lines[-_LAST_LINES:] if problem is not None else ()
-        return Recovery(booted, problem, tuple(journal), kept), tuple(sorted(touches.read))
+        windows = () if problem is None else self._windows_of(after, (problem, *lines))
+        return Recovery(booted, problem, tuple(journal), kept, windows), tuple(sorted(touches.read))
+
+    def _windows_of(self, state: StoredState, said: Sequence[str]) -> tuple[str, ...]:
+        """Those whose signs there are, in the order in which they are declared."""
+        return tuple(
+            window.name
+            for window in self._job.windows
+            if any(window.shows in line for line in said)
+            and (not window.sign or self._judge.shows(state, window.sign))
+        )
 
     def _out_of_place(self, cut: Cut, recovery: Recovery, order: _Order) -> list[str]:
         """What is wrong with the version that came up, given where the cut was."""
@@ -270,11 +285,11 @@ class Explorer:
         self, cut: Cut, state: StoredState, problems: Sequence[str], recovery: Recovery, counts: Counter[str]
     ) -> None:
         counts["cuts"] += 1
-        step = self._job.steps[self._step_of[cut.op]]
         row: dict[str, Any] = {"ev": "cut", "cut": str(cut), "booted": recovery.booted}
-        if self._in_window(cut, recovery):
+        window = self._window_of(cut, problems, recovery)
+        if window is not None:
             counts["windows"] += 1
-            self._emit({**row, "window": step.window})
+            self._emit({**row, "window": window, "n": cut.op + 1})
             return
         if not problems:
             self._emit(row)
@@ -326,7 +341,10 @@ class Explorer:
                 break
             chain = self._chain_of(size, number)
             counts[f"chains of {size}"] += 1
-            if not chain.problems or self._in_window(chain.cuts[0], chain.recovery):
+            window = self._window_of(chain.cuts[0], chain.problems, chain.recovery)
+            if window is not None:
+                self._emit({"ev": "chain-in-window", "window": window})
+            if window is not None or not chain.problems:
                 continue
             counts["violations"] += 1
             self._emit({"ev": "violation", "chain": [size, number], **self._told(chain)})
@@ -339,12 +357,20 @@ class Explorer:
             **self._evidence(chain.state, chain.problems, chain.recovery),
         }
 
-    def _in_window(self, cut: Cut, recovery: Recovery) -> bool:
-        return bool(self._job.steps[self._step_of[cut.op]].window) and recovery.booted is None
+    def _window_of(self, cut: Cut, problems: Sequence[str], recovery: Recovery) -> str | None:
+        """The declared window that this is, and nothing else is wrong; None: it is none, or nothing is wrong."""
+        step = self._job.steps[self._step_of[cut.op]].name
+        if recovery.problem is None or list(problems) != [recovery.problem]:
+            return None
+        for window in self._job.windows:
+            if step in window.steps and window.name in recovery.windows:
+                return window.name
+        return None
 
     def _replay_chain(self, size: int, number: int) -> None:
         chain = self._chain_of(size, number)
         told = {"ev": "replayed", "struck": True, "as_computed": True, "until": [], **self._told(chain)}
+        told["window"] = self._window_of(chain.cuts[0], chain.problems, chain.recovery)
         self._emit({**told, "recovery": list(chain.recovery.lines)})
 
     # One cut, on the board itself
@@ -379,6 +405,7 @@ class Explorer:
                 "struck": struck,
                 "as_computed": same,
                 "booted": recovery.booted,
+                "window": self._window_of(cut, problems, recovery),
                 "until": lines,
                 "recovery": list(recovery.lines),
                 **self._operation(cut.op),

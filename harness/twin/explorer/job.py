@@ -34,11 +34,24 @@ class KnownImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """What may be wrong after a cut in one of `steps` without being a violation: the silicon's own."""
+
+    name: str
+    shows: str
+    """What is in the one thing that is wrong then, or in what the UART said."""
+    steps: tuple[str, ...]
+    sign: str = ""
+    """What eFuses show then, a word of `harness.twin.explorer.signs`; empty: nothing in particular."""
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One thing that is done to the board, and what must come of it.
 
     `do`: ``boot`` (switch on and wait for the firmware), ``command``, ``reboot`` (by command), ``reset``, ``cycle``
-    (supply off and on), ``update`` (with the package for the slot that is next), ``settle`` (confirm what waits for it).
+    (supply off and on), ``update`` (by `command` or ``ota``, with the package for the slot that is next), ``settle``
+    (confirm what waits for it).
     """
 
     name: str
@@ -55,8 +68,6 @@ class Step:
     """Versions of which one runs after a cut in this step; none: any that is known."""
     then: str | None = None
     """What runs after a cut behind the step's last operation."""
-    window: str = ""
-    """Why a cut in this step may leave a board that starts nothing until it is flashed again; empty: it may not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,13 @@ class Job:
     """Bits of flash that cannot be 1 any more, by address."""
     secure_boot_scheme: str | None = None
     """What signatures the bootloader verifies; None: none."""
+    windows: tuple[Window, ...] = ()
+    fuses: Mapping[str, int] = field(default_factory=dict)
+    """eFuse fields and the bits that must be set in them when a recovery has ended."""
+    first_boot: bool = False
+    """The board begins as plaintext and enciphers itself: images are known as plaintext, and compared deciphered."""
+    few_inside: bool = False
+    """Cut only once or twice inside an operation of flash: there are very many of them, and all alike."""
     rollback: bool = True
     seed: int = 1
     every_byte: bool = False
@@ -104,7 +122,10 @@ class Job:
     def from_json(cls, data: Mapping[str, Any]) -> Job:
         """From what `harness.explore` writes."""
         fields = dict(data)
-        for name, kind in (("slots", Place), ("images", KnownImage), ("places", Place)):
+        windows = fields.get("windows", ())
+        fields["windows"] = [{**row, "steps": tuple(row["steps"])} for row in windows]
+        tables = (("slots", Place), ("images", KnownImage), ("places", Place), ("windows", Window))
+        for name, kind in tables:
             fields[name] = tuple(kind(**row) for row in fields.get(name, ()))
         for name in ("steps", "recovery"):
             fields[name] = tuple(

@@ -10,11 +10,13 @@ from harness.formats.otadata import OtaData, OtaRecord, OtaState, Selection
 from harness.twin.cipher import FlashCipher
 from harness.twin.efuses import Efuses
 from harness.twin.explorer.job import Job, Place
+from harness.twin.explorer.signs import SIGNS
 from harness.twin.explorer.stored import Key, StoredState
 from harness.twin.image_signature import BootloaderSignature
 from harness.twin.image_verify import ImageCheck, ImageRejected
 from harness.twin.operations import FlashFault
 from harness.twin.rpc import CollectedLog
+from harness.twin.security import flash_encryption_enabled
 
 SECTOR_BYTES = 0x1000
 
@@ -72,6 +74,9 @@ class Judge:
         for slot in self._job.slots:
             if self.verifies(state, slot) and self.image_in(state, slot) is None:
                 found.append(f"{slot.label} holds an image that verifies and that nobody made")
+        if self._job.first_boot and not self._is_encrypted(state):
+            # Half of flash may be ciphertext, which nobody can read before the last burn.
+            return found
         selection = self.selection(state)
         if selection.slot_index is None:
             found.append(f"otadata names no slot ({selection.verdict.value}): {self.records(state)}")
@@ -109,10 +114,35 @@ class Judge:
         """The version of the known image that lies in `slot` byte for byte; None: none does."""
         for image in self._job.images:
             if image.slot == slot.label:
-                raw = state.read(slot.offset, image.size_bytes)
+                raw = self._content(state, slot, image.size_bytes)
                 if hashlib.sha256(raw).hexdigest() == image.sha256:
                     return image.version
         return None
+
+    def _content(self, state: StoredState, slot: Place, size: int) -> bytes:
+        if not self._job.first_boot:
+            return state.read(slot.offset, size)
+        self._load(state)
+        return self._cipher.read(slot.offset, size)
+
+    def _is_encrypted(self, state: StoredState) -> bool:
+        self._load(state)
+        return flash_encryption_enabled(self._efuses)
+
+    def shows(self, state: StoredState, sign: str) -> bool:
+        """Whether the eFuses of `state` are as that word of `harness.twin.explorer.signs` says."""
+        self._load(state)
+        return SIGNS[sign](self._efuses)
+
+    def unset_fuses(self, state: StoredState) -> list[str]:
+        """What of the job's fuses is not burned."""
+        self._load(state)
+        found = {name: self._efuses.field(name) for name in self._job.fuses}
+        return [
+            f"eFuse {name} is {found[name]:#x}, and must have {bits:#x}"
+            for name, bits in self._job.fuses.items()
+            if found[name] & bits != bits
+        ]
 
     def otadata(self, state: StoredState) -> OtaData:
         """Both records, as the bootloader reads them."""

@@ -58,7 +58,7 @@ class Script:
                 raise Unexpected(
                     f"'{step.name}': the firmware would update {slot}, for which there is no package"
                 )
-            self._command(step, "ota", url=self.packages[slot])
+            self._command(step, step.command or "ota", url=self.packages[slot])
         elif step.do == "command":
             self._command(step, step.command, **step.arguments)
             if step.restarts:

@@ -78,6 +78,8 @@ class Walker:
         if operation.kind not in FLASH_KINDS:
             self._scratch.restore(state.efuses)
             self._scratch.blow(operation.offset, change.data, extent)
+            # Others look at the same eFuses, and at what is loaded from them.
+            self._scratch.reload()
             return replace(state, efuses=self._scratch.snapshot())
         old = state.read(operation.offset, operation.length)
         erases = operation.kind == "erase"

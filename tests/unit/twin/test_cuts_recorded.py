@@ -12,6 +12,7 @@ import pytest
 from boot_board import OTA_0, OTA_1, Board, app_image, bootloader_image
 from cut_recordings import MOST_FAILED_BOOTS, RecordedBoard, RecordedState, as_recorded, recorded_states
 
+from harness.explore.sampled import SAMPLED, Sampled
 from harness.formats import flash_encryption
 from harness.formats.partition_table import PartitionTable
 from harness.twin.boot_context import Reset
@@ -109,3 +110,16 @@ def test_what_boots_after_a_cut_is_what_esp_idf_booted(chip: str, name: str, tmp
         assert bench.records == state.records_after, state.origin
         if state.board.config.anti_rollback:
             assert bench.secure_version == state.secure_version_after, state.origin
+
+
+@pytest.mark.parametrize("row", SAMPLED, ids=lambda row: f"{row.chip}-{row.sequence}")
+def test_what_reports_call_sampled_was_recorded(row: Sampled) -> None:
+    states = recorded_states(row.chip)
+    mine = [
+        state
+        for state in states
+        if state.origin.startswith(f"{row.sequence} ")
+        or (row.sequence == "anti-rollback" and state.board.config.anti_rollback)
+    ]
+    assert 0 < len(mine) <= row.states
+    assert {state.board.config.idf_version for state in mine} == {row.idf}

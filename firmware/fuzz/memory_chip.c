@@ -266,9 +266,8 @@ static void put_old_slot(void)
     }
 }
 
-void chip_reset(const chip_facts_t *facts, const chip_rules_t *rules)
+static void reset(const chip_facts_t *facts, const chip_rules_t *rules)
 {
-    make_start();
     s_facts = *facts;
     s_rules = *rules;
     memset(&s_record, 0, sizeof(s_record));
@@ -283,6 +282,21 @@ void chip_reset(const chip_facts_t *facts, const chip_rules_t *rules)
     put_record(0);
     put_record(1);
     put_old_slot();
+}
+
+void chip_reset(const chip_facts_t *facts, const chip_rules_t *rules)
+{
+    static bool s_started;
+    make_start();
+    if (!s_started) {
+        /* The port reads the partition table once: as at the start of a program, and not in the run of some
+         * input. */
+        static const chip_facts_t SOUND;
+        s_started = true;
+        reset(&SOUND, rules);
+        (void)esp_ota_get_running_partition();
+    }
+    reset(facts, rules);
 }
 
 const chip_record_t *chip_record(void)

@@ -11,6 +11,7 @@ from typing import Any
 import harness
 from harness.explore.explorer import Depth
 from harness.explore.result import FORMAT, LAYERS, Explored
+from harness.explore.sampled import model_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Report:
         lines.append("")
         used = {layer for result in self.results for layer in result.layers}
         lines += [f"{layer}: {about}" for layer, about in LAYERS.items() if layer in used]
+        lines += model_lines(self.chip, self._modelled)
         tried = sum(result.cuts + sum(result.chains.values()) for result in self.results)
         failed = sum(len(result.findings) for result in self.results)
         broken = sum(result.clean_problem is not None for result in self.results)
@@ -48,6 +50,11 @@ class Report:
             lines.append(f"FAILED: {what}: {failed} violations{without}")
         return lines
 
+    @property
+    def _modelled(self) -> list[str]:
+        """The sequences in which the model made operations."""
+        return [result.sequence for result in self.results if "model" in result.layers]
+
     def to_json(self) -> dict[str, Any]:
         """For machines; carries its format version."""
         return {
@@ -59,6 +66,7 @@ class Report:
             "every_byte": self.depth.every_byte,
             "shared": self.depth.share,
             "layers": LAYERS,
+            "model": model_lines(self.chip, self._modelled),
             "sequences": [result.to_json() for result in self.results],
         }
 

@@ -138,7 +138,8 @@ def parse_inventory(text: str, path: Path) -> Inventory:
         raise UsageError(
             f"{path}:{line}: not valid YAML: {_short(str(error.problem))}", todo="mend the syntax there"
         ) from error
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError, TypeError, RecursionError) as error:
+        # TypeError: a mapping or a list in the place of a name.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{path}:1: not valid YAML: {_short(first)}", todo="mend the syntax") from error
     if not isinstance(tree, dict):

@@ -120,12 +120,15 @@ class Publications:
 
     def redacted(self, raw_path: str) -> str:
         """The path without its query and without anything that is, or may once have been, a secret."""
-        path = _SECRET_PART.sub("****", raw_path.partition("?")[0])
+        return self.without_tokens(_SECRET_PART.sub("****", raw_path.partition("?")[0]))
+
+    def without_tokens(self, text: str) -> str:
+        """`text`, of whatever a client sent, without the secret part of any device's path."""
         with self._lock:
             tokens = [device.token for device in self._devices.values()]
         for token in tokens:
-            path = path.replace(token, "****")
-        return path
+            text = text.replace(token, "****")
+        return text
 
 
 def sibling_path(raw_path: str, name: str) -> str:

@@ -262,23 +262,24 @@ class OtaServer:
 
     def _refusals(self) -> type[AbstractAccessLogger]:
         """An access log that journals what aiohttp answered by itself, such as bytes that are no request."""
-        journal, redacted = self._journal, self._published.redacted
+        journal, redacted, hidden = self._journal, self._published.redacted, self._published.without_tokens
 
         class Refusals(AbstractAccessLogger):
             def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:  # noqa: ARG002
                 if not isinstance(response, ShapedResponse):
                     # For bytes that are no request aiohttp makes one up, with this method and path "/".
                     path = "-" if request.method == "UNKNOWN" else redacted(request.raw_path)[:_SHOWN_PATH]
-                    method = request.method[:_SHOWN_METHOD]
+                    method = hidden(request.method)[:_SHOWN_METHOD]
                     journal.add(OpenRequest(_peer(request), method, path, status=response.status))
 
         return Refusals
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = self._published.redacted(request.raw_path)[:_SHOWN_PATH]
-        record = OpenRequest(_peer(request), request.method[:_SHOWN_METHOD], path)
+        hidden = self._published.without_tokens
+        record = OpenRequest(_peer(request), hidden(request.method)[:_SHOWN_METHOD], path)
         asked = request.headers.get("Range")
-        record.range = asked[:_SHOWN_RANGE] if asked is not None else None
+        record.range = hidden(asked)[:_SHOWN_RANGE] if asked is not None else None
         transport = request.transport
         if transport is not None:
             # Nothing waits in user space: a byte counted as sent has left this process.

@@ -50,6 +50,9 @@ _PLAUSIBLE_SEGMENTS = 32
 """A header with more is none; up to here the count is only too large."""
 _CLOCK_DIVIDERS = {0: 2, 1: 3, 2: 4, 0xF: 1}
 
+_LONGEST_SEGMENT_BYTES = 1 << 20
+"""Of the newer chips' ROM, whose addresses and lengths are also multiples of 4."""
+
 _PRINT_NEVER = 3
 """UART_PRINT_CONTROL of the newer chips; 1 and 2 ask a pin, whose level here lets the ROM print."""
 
@@ -200,6 +203,8 @@ class _Rom:
                 self._lines.say(f"ho 0 tail {16 - room} room {room}")
             address, size = struct.unpack("<II", self._read(at, SEGMENT_HEADER_BYTES))
             at += SEGMENT_HEADER_BYTES
+            if not self._is_esp32 and address >> 31:
+                raise _StopBoot(self._refuse_command(size))
             self._announce_segment(address, size)
             self._check_segment(at, address, size)
             data = self._read(at, size)
@@ -224,6 +229,20 @@ class _Rom:
             self._lines.say("ets_loader.c 83 ")
             raise _StopBoot(self._watchdog())
 
+    def _refuse_command(self, size: int) -> Outcome:
+        """What lies above 2 GiB is no memory but a command to this ROM: what erased flash and noise read as.
+
+        It knows one command, of 8 bytes, which changes how flash is read; no image has it, and here it ends the boot.
+        """
+        if size % 4:
+            self._lines.say("ets_loader.c 78 ")
+        elif size > _LONGEST_SEGMENT_BYTES:
+            self._lines.say("ets_loader.c 79 ")
+        elif size != 8:
+            self._lines.say(f"cmd len {size}")
+            self._lines.say("ets_loader.c 212 ")
+        return self._watchdog()
+
     def _announce_segment(self, address: int, size: int) -> None:
         if self._is_esp32 and self._secure_boot is not None:
             self._lines.say(f"load:0x{address:08x} len:0x{size:x}")
@@ -234,9 +253,9 @@ class _Rom:
             self._lines.say(f"load:0x{address:08x},len:0x{size:x}")
 
     def _check_segment(self, at: int, address: int, size: int) -> None:
-        if at + size > self._ctx.flash.size_bytes:
-            if self._is_esp32:
-                raise _StopBoot(self._watchdog())
+        if self._is_esp32 and at + size > self._ctx.flash.size_bytes:
+            raise _StopBoot(self._watchdog())
+        if not self._is_esp32 and (address % 4 or size % 4 or size > _LONGEST_SEGMENT_BYTES):
             self._lines.say("Invalid image block, can't boot.")
             raise _StopBoot(self._give_up())
         own = self._facts.own_data

@@ -58,6 +58,8 @@ print("held", flush=True)
 time.sleep(60)
 """
 
+pytestmark = pytest.mark.machine_locks
+
 
 class Holder:
     """Another process that takes the lock on `path`, and then does `then`."""

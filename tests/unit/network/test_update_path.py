@@ -43,9 +43,11 @@ def opens(tmp_path: Path) -> Iterator[Opens]:
     ) -> tuple[Board, ScriptedDevice]:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
+            # One more device each time: one that is open already would be in use.
+            mac = f"{MAC[:-2]}{len(closing) // 2 + 1:02x}"
             text = (
                 "version: 1\nboards:\n  desk: {chip: esp32c3, link: serial, "
-                f'port: "socket://127.0.0.1:{port}", mac: "{MAC}", network: {{{network}}}}}\n'
+                f'port: "socket://127.0.0.1:{port}", mac: "{mac}", network: {{{network}}}}}\n'
             )
             inventory = parse_inventory(text, tmp_path / "boards.yaml")
             name = f"run-{len(closing)}"
@@ -53,8 +55,8 @@ def opens(tmp_path: Path) -> Iterator[Opens]:
             board = lab.open("desk")
             wire, _ = server.accept()
         closing.extend([lab, wire])
-        board.identity.told(MAC)
-        board.mac = MAC
+        board.identity.told(mac)
+        board.mac = mac
         there = ScriptedDevice(wire, **{"password": PASSWORD, **device}).start()
         mark = board.console.mark()
         there.boot()
@@ -263,7 +265,9 @@ def test_after_the_first_boot_of_a_physical_board_the_way_is_proven(
 ) -> None:
     board, there = opens()
     monkeypatch.setattr(board, "settle", lambda: running(net))
-    planned = cast(Planned, SimpleNamespace(plan=SimpleNamespace(lock=Lock.NONE, burns=(), key_state=None)))
+    planned = cast(
+        Planned, SimpleNamespace(plan=SimpleNamespace(lock=Lock.NONE, burns=(), key_state=None, by_itself=()))
+    )
     settle_after(board, planned, Demand(Profile.OPEN), say=Say(quiet=True))
     assert there.commands == proven
 
@@ -273,7 +277,9 @@ def test_a_first_boot_without_a_way_to_updates_ends_preparation(
 ) -> None:
     board, _ = opens(fetches=no_connection)
     monkeypatch.setattr(board, "settle", lambda: running("wifi"))
-    planned = cast(Planned, SimpleNamespace(plan=SimpleNamespace(lock=Lock.NONE, burns=(), key_state=None)))
+    planned = cast(
+        Planned, SimpleNamespace(plan=SimpleNamespace(lock=Lock.NONE, burns=(), key_state=None, by_itself=()))
+    )
     with pytest.raises(LabError, match="does not reach its updates"):
         settle_after(board, planned, Demand(Profile.OPEN), say=Say(quiet=True))
 

@@ -5,6 +5,7 @@ Expected lines were observed on the mask ROMs under QEMU; the watchdog's part on
 
 from __future__ import annotations
 
+import struct
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -187,17 +188,52 @@ def test_too_many_segments_are_refused_by_the_c3(tmp_path: Path) -> None:
     assert after_banner(board) == ["Invalid image block count: 17 (max 16)", "ets_main.c 333 "]
 
 
-def test_a_segment_that_leads_out_of_flash_is_refused_by_the_c3(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "size"),
+    [
+        (0x3FCD5990, 0x7FFFFFFF),
+        (0x3FCD5990, 0x100004),
+        (0x3FCD5990, 0x101),
+        (0x3FCD5992, 0x100),
+    ],
+)
+def test_a_segment_that_no_image_has_is_refused_by_the_c3(address: int, size: int, tmp_path: Path) -> None:
     board = Board.named("esp32c3", tmp_path)
     image = bytearray(bootloader_image(board.chip, boot_board.PLAIN_CONFIG))
-    image[28:32] = bytes.fromhex("ffffff7f")
+    image[24:32] = struct.pack("<II", address, size)
     board.put(0, bytes(image))
     board.boot()
     assert board.lines[-3:] == [
-        "load:0x3fcd5990,len:0x7fffffff",
+        f"load:0x{address:08x},len:0x{size:x}",
         "Invalid image block, can't boot.",
         "ets_main.c 333 ",
     ]
+
+
+# Seen under the mask ROM in QEMU, with such a header of the second segment.
+@pytest.mark.parametrize(
+    ("address", "size", "said"),
+    [
+        (0xFFFFFFFF, 0xFFFFFFFF, ["ets_loader.c 78 "]),
+        (0xFFFFFFFF, 0x101, ["ets_loader.c 78 "]),
+        (0xFFFFFFFF, 0xFFFFFFFC, ["ets_loader.c 79 "]),
+        (0xFFFFFFFF, 0x300000, ["ets_loader.c 79 "]),
+        (0xFFFFFFFF, 0x100000, ["cmd len 1048576", "ets_loader.c 212 "]),
+        (0x80000000, 0x100, ["cmd len 256", "ets_loader.c 212 "]),
+        (0xFFFFFFFF, 0, ["cmd len 0", "ets_loader.c 212 "]),
+    ],
+)
+def test_an_erased_segment_header_is_a_command_to_the_c3_that_it_does_not_know(
+    address: int, size: int, said: list[str], tmp_path: Path
+) -> None:
+    board = Board.named("esp32c3", tmp_path)
+    image = bytearray(bootloader_image(board.chip, boot_board.PLAIN_CONFIG))
+    second = 32 + int.from_bytes(image[28:32], "little")
+    image[second : second + 8] = struct.pack("<II", address, size)
+    board.put(0, bytes(image))
+    assert isinstance(board.boot(), RomLoop)
+    assert board.lines[-len(said) - 1].startswith("load:0x3fcd5990")
+    assert board.lines[-len(said) :] == said
 
 
 def test_the_esp32_rom_says_when_a_segment_header_straddles_two_reads(tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""What the tests without a board of anybody's have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "machine_locks: takes the locks that all users of the machine share")
+
+
+@pytest.fixture(autouse=True)
+def locks_of_this_test_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> None:
+    """Boards that tests invent share MACs and ports; runs beside this one, and its other workers, invent the same."""
+    made: list[Path] = []
+
+    def folder() -> Path:
+        if not made:
+            made.append(tmp_path_factory.mktemp("locks"))
+        return made[0]
+
+    if request.node.get_closest_marker("machine_locks") is None:
+        monkeypatch.setattr("harness.locks.shared_folder", folder)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 from harness.board import Board
-from harness.build.flash_layout import lay_out
 from harness.chips import KEY_PURPOSE_NUMBERS
 from harness.errors import HarnessError
 from harness.explore.bench import SAFE
@@ -17,9 +17,12 @@ from harness.links.link import BootMode
 from harness.links.twin import TwinLink
 from harness.preparation import Demand
 from harness.provision.key_blocks import flash_key_blocks, holds
+from harness.provision.session import KeyToBurn
 from harness.say import Say
 
 STEP = "first boot"
+
+_NOTHING_STARTS = "No bootable app partitions"
 
 _HALF_ENCIPHERED = Window(
     name="half enciphered",
@@ -42,7 +45,7 @@ _UNNAMED_FOREVER = Window(
     ),
     way_out="no purpose can be given to the digest any more: the board is sacrificed",
     steps=(STEP,),
-    sign="digest unnamed for good",
+    sign="unnamed for good",
     leads_out=False,
 )
 _UNNAMED = Window(
@@ -55,7 +58,7 @@ _UNNAMED = Window(
 )
 _KEY_READABLE_FOREVER = Window(
     name="key readable for good",
-    shows="Invalid key state",
+    shows="Initialization of Flash Encryption key failed",
     does="its bootloader finds a key that is not read-protected, and refuses to start anything",
     why=(
         "with secure boot ESP-IDF's bootloader burns the read protection of its key and the write protection of RD_DIS "
@@ -78,16 +81,17 @@ _FROZEN_TOO_EARLY = Window(
         "open for good, and release is out of reach"
     ),
     way_out=(
-        "development only, by the host over the UART: burn what the key lacks, write everything through the ROM's own "
-        "encryption, burn the counter"
+        "over the UART: burn what the key lacks, and two bits of the counter (encryption is off with them, and the "
+        "bootloader burns no other fuse any more); flash again as plaintext. It enciphers then, for good; what was left "
+        "open stays open"
     ),
     steps=(STEP,),
     sign="release out of reach",
 )
 _KEY_SPOILED = Window(
     name="key spoiled",
-    shows="Invalid key state",
-    does="its bootloader finds half a key in the only block that there is, and refuses to start anything",
+    shows=_NOTHING_STARTS,
+    does="its bootloader finds half a key, or half a digest, in the only block that there is, and starts nothing",
     why="the chip has one key block, and its check bytes are burned with the key, one bit after another",
     way_out="no other key can be burned: the board is sacrificed",
     steps=(STEP,),
@@ -125,11 +129,66 @@ _NOT_FOR_GOOD = Window(
     way_out="burn the counter's other bits, or its write protection, over the UART (espefuse) or by the firmware",
     steps=(STEP,),
 )
+_ONLY_TOGETHER = Window(
+    name="secure boot alone",
+    shows="cannot be enabled separately, only together",
+    does="secure boot is on and encryption is off, and its bootloader refuses to enable what is missing",
+    why="on a chip with one key block ESP-IDF enables both in one go, and the chip blows one bit after another",
+    way_out=_FROZEN_TOO_EARLY.way_out,
+    steps=(STEP,),
+)
+_HALF_ENCIPHERED_ALONE = Window(
+    name="half enciphered, secure boot alone",
+    shows="invalid header",
+    does=_HALF_ENCIPHERED.does,
+    why=_HALF_ENCIPHERED.why,
+    way_out=(
+        "over the UART: burn two bits of the counter, without which its bootloader does not enable encryption behind "
+        "secure boot, and flash again as plaintext"
+    ),
+    steps=(STEP,),
+    sign="secure boot without encryption",
+)
+_HALF_A_DIGEST = Window(
+    name="half a digest",
+    shows="Secure Boot V2 verification failed",
+    does="its bootloader finds half a digest in the block of secure boot, and takes no app's signature",
+    why="the block of ESP32's digest has no check bytes, and its bits are blown one after another",
+    way_out="burn the digest again over the UART (espefuse), which adds its missing bits; the bootloader then goes on",
+    steps=(STEP,),
+    sign="no check bytes",
+)
+_HALF_A_PAIR_FOREVER = Window(
+    name="half a pair of keys, no other can be hidden",
+    shows="Both AES-256 key blocks must be set",
+    does="its bootloader finds one half of a key that takes two blocks, and refuses to start anything",
+    why=_KEY_READABLE_FOREVER.why,
+    way_out="another half could not be read-protected any more: the board is sacrificed",
+    steps=(STEP,),
+    sign="no key can be hidden",
+    leads_out=False,
+)
+_HALF_A_PAIR = Window(
+    name="half a pair of keys",
+    shows="Both AES-256 key blocks must be set",
+    does="its bootloader finds one half of a key that takes two blocks, and refuses to start anything",
+    why=_KEY_LEFT_OPEN.why,
+    way_out=(
+        "burn another half into a free block over the UART (espefuse), protect both, then as for 'frozen too early'; "
+        "release only where nothing was frozen"
+    ),
+    steps=(STEP,),
+)
 WINDOWS = (
+    _KEY_SPOILED,
+    _HALF_ENCIPHERED_ALONE,
+    _ONLY_TOGETHER,
     _UNNAMED_FOREVER,
     _UNNAMED,
     _KEY_READABLE_FOREVER,
-    _KEY_SPOILED,
+    _HALF_A_PAIR_FOREVER,
+    _HALF_A_PAIR,
+    _HALF_A_DIGEST,
     _HALF_A_KEY,
     _FROZEN_TOO_EARLY,
     _KEY_LEFT_OPEN,
@@ -137,6 +196,7 @@ WINDOWS = (
     _NOT_FOR_GOOD,
 )
 """The first one whose signs there are is the one that it is."""
+_OFTEN_SHORT_OF_RELEASE = (_FROZEN_TOO_EARLY, _HALF_A_PAIR, _ONLY_TOGETHER)
 
 
 def with_a_key_of_the_device(lab: Lab, chip: str, demand: Demand) -> BlankBench:
@@ -171,8 +231,10 @@ def _proof(bench: BlankBench, demand: Demand, window: Window, cut: LiveCut) -> P
         WAYS_OUT[window](board)
         board.restart()
         running = board.status()
-        wanted = "development" if window is _FROZEN_TOO_EARLY else demand.profile.encryption.value
-        if running.encryption != wanted:
+        wanted = {demand.profile.encryption.value}
+        if window in _OFTEN_SHORT_OF_RELEASE:
+            wanted |= {"development", "release"}
+        if running.encryption not in wanted:
             return Proof(str(cut), f"afterwards it is {running.encryption}", "")
         answer = board.take(bench.release(SAFE).image, name="plain.bin", command="ota-stock")
         if not answer.ok or board.reboot().version != SAFE:
@@ -221,20 +283,54 @@ def name_digests(board: Board) -> None:
         session.burn_fuses(fuses)
 
 
+def complete_digests(board: Board) -> None:
+    """Burns the digests of boot keys again into the block that they have, for the bits that are missing.
+
+    Raises:
+        BoardError: a burn does not take.
+    """
+    assert board.firmware is not None
+    boot = board.chip.secure_boot
+    with board.rom(writes_flash=False) as session:
+        session.burn_keys(
+            [KeyToBurn(str(boot.digest_block), None, digest.digest) for digest in board.firmware.digests[:1]]
+        )
+
+
+def complete_pair(board: Board) -> None:
+    """Burns the half of a key of two blocks that is missing into a free one, and makes the bootloader go on.
+
+    Raises:
+        BoardError: a burn does not take.
+    """
+    with board.rom() as session:
+        blocks = session.state().key_blocks
+    there = {block.purpose for block in blocks}
+    missing = [purpose for purpose in board.chip.fuses.key_purposes if purpose not in there]
+    free = [block for block in blocks if block.unused]
+    keys = [
+        KeyToBurn(block.name, purpose, secrets.token_bytes(32))
+        for block, purpose in zip(free, missing, strict=False)
+    ]
+    with board.rom(writes_flash=False) as session:
+        session.burn_keys(keys)
+    finish_by_host(board)
+
+
 def finish_by_host(board: Board) -> None:
-    """What its bootloader would have done, done over the UART: the ROM enciphers with a key that only it has.
+    """Makes its bootloader leave the fuses alone: with two bits in the counter it only enciphers, and burns a third.
 
     Raises:
         BoardError: a burn or write does not take.
     """
-    assert board.app is not None
     protect_key(board)
-    regions = lay_out(board.app, encrypts=True).regions
-    with board.rom() as session:
-        for region in regions:
-            session.write_flash([(region.offset, region.data)], encrypt=True)
     with board.rom(writes_flash=False) as session:
-        session.burn_fuses({board.chip.fuses.counter: 1})
+        count = session.state().crypt_count
+        while bin(count).count("1") not in (2, 4, 6):
+            count |= count + 1
+        if count != session.state().crypt_count:
+            session.burn_fuses({board.chip.fuses.counter: count})
+    flash_plaintext(board)
 
 
 def fill_counter(board: Board) -> None:
@@ -255,6 +351,10 @@ WAYS_OUT: dict[Window, Callable[[Board], None]] = {
     _HALF_ENCIPHERED: flash_plaintext,
     _NOT_FOR_GOOD: fill_counter,
     _UNNAMED: name_digests,
+    _HALF_A_DIGEST: complete_digests,
+    _HALF_A_PAIR: complete_pair,
+    _ONLY_TOGETHER: finish_by_host,
+    _HALF_ENCIPHERED_ALONE: finish_by_host,
     _HALF_A_KEY: protect_key,
     _KEY_LEFT_OPEN: protect_key,
     _FROZEN_TOO_EARLY: finish_by_host,

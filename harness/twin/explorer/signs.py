@@ -8,7 +8,7 @@ from harness.chips import KEY_PURPOSE_NUMBERS
 from harness.chips.efuses import Coding
 from harness.chips.idf_burns import idf_burns
 from harness.twin.efuses import Efuses
-from harness.twin.security import has_key_purposes, key_purpose
+from harness.twin.security import has_key_purposes, key_purpose, secure_boot_enabled
 
 _FLASH_KEYS = frozenset(
     KEY_PURPOSE_NUMBERS[name] for name in KEY_PURPOSE_NUMBERS if name.startswith("XTS_AES")
@@ -18,8 +18,25 @@ _FLASH_KEYS = frozenset(
 def _key_readable_for_good(efuses: Efuses) -> bool:
     """A flash key that software can read, and no key can be hidden any more."""
     return efuses.write_protected("RD_DIS") and any(
-        not efuses.read_protected(block) for block in _flash_key_blocks(efuses)
+        not efuses.read_protected(block) for block in (*_flash_key_blocks(efuses), *_unnamed_blocks(efuses))
     )
+
+
+def _unnamed_blocks(efuses: Efuses) -> Iterable[str]:
+    """Blocks that are not blank, and whose purpose is neither a flash key's nor a digest's, or half of one."""
+    if not has_key_purposes(efuses.chip):
+        return ()
+    named = _FLASH_KEYS | _digests(efuses)
+    blocks = (block.name for block in efuses.geometry.key_blocks)
+    return (
+        name
+        for name in blocks
+        if any(efuses.block_for_hardware(name)) and key_purpose(efuses, name) not in named
+    )
+
+
+def _digests(efuses: Efuses) -> frozenset[int]:
+    return frozenset(KEY_PURPOSE_NUMBERS[name] for name in efuses.chip.secure_boot.digest_purposes)
 
 
 def _flash_key_blocks(efuses: Efuses) -> Iterable[str]:
@@ -36,17 +53,18 @@ def _release_out_of_reach(efuses: Efuses) -> bool:
     return any(efuses.write_protected(name) and not efuses.field(name) for name in names)
 
 
-def _digest_unnamed_for_good(efuses: Efuses) -> bool:
-    """A block that is not blank has not the purpose of a digest, and takes none any more."""
-    if not has_key_purposes(efuses.chip):
-        return False
-    digests = {KEY_PURPOSE_NUMBERS[name] for name in efuses.chip.secure_boot.digest_purposes}
+def _unnamed_for_good(efuses: Efuses) -> bool:
+    """A block that is not blank has no purpose that goes with what is in it, and takes none any more."""
     return any(
-        any(efuses.block_for_software(block.name))
-        and key_purpose(efuses, block.name) not in digests
-        and any(efuses.write_protected(field) for field in efuses.geometry.purpose_fields(block.name))
-        for block in efuses.geometry.key_blocks
+        efuses.write_protected(field)
+        for block in _unnamed_blocks(efuses)
+        for field in efuses.geometry.purpose_fields(block)
     )
+
+
+def _secure_boot_without_encryption(efuses: Efuses) -> bool:
+    """Where both keys are in one block, ESP-IDF enables both together or none."""
+    return efuses.chip.fuses.key_part is not None and secure_boot_enabled(efuses)
 
 
 def _key_beyond_repair(efuses: Efuses) -> bool:
@@ -59,14 +77,20 @@ def _key_beyond_repair(efuses: Efuses) -> bool:
 def _key_may_be_half(efuses: Efuses) -> bool:
     """A key in a block without purpose and check bytes, and none of its protections: it may be a part of one."""
     block = efuses.chip.fuses.key_storage_block
-    plain = not has_key_purposes(efuses.chip) and efuses.geometry.coding is not Coding.REED_SOLOMON
-    return plain and not (efuses.read_protected(block) or efuses.write_protected(block))
+    return _has_plain_blocks(efuses) and not (efuses.read_protected(block) or efuses.write_protected(block))
+
+
+def _has_plain_blocks(efuses: Efuses) -> bool:
+    return not has_key_purposes(efuses.chip) and efuses.geometry.coding is not Coding.REED_SOLOMON
 
 
 SIGNS: Mapping[str, Callable[[Efuses], bool]] = {
     "key readable for good": _key_readable_for_good,
     "release out of reach": _release_out_of_reach,
-    "digest unnamed for good": _digest_unnamed_for_good,
+    "unnamed for good": _unnamed_for_good,
+    "secure boot without encryption": _secure_boot_without_encryption,
     "key beyond repair": _key_beyond_repair,
     "key may be half": _key_may_be_half,
+    "no key can be hidden": lambda efuses: efuses.write_protected("RD_DIS"),
+    "no check bytes": _has_plain_blocks,
 }

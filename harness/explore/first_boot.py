@@ -84,6 +84,28 @@ _FROZEN_TOO_EARLY = Window(
     steps=(STEP,),
     sign="release out of reach",
 )
+_KEY_SPOILED = Window(
+    name="key spoiled",
+    shows="Invalid key state",
+    does="its bootloader finds half a key in the only block that there is, and refuses to start anything",
+    why="the chip has one key block, and its check bytes are burned with the key, one bit after another",
+    way_out="no other key can be burned: the board is sacrificed",
+    steps=(STEP,),
+    sign="key beyond repair",
+    leads_out=False,
+)
+_HALF_A_KEY = Window(
+    name="half a key",
+    shows="Invalid key state",
+    does="its bootloader finds a key without protections, of which a part may be missing, and refuses to start anything",
+    why="the block of ESP32's key has no check bytes, and its bits are blown one after another",
+    way_out=(
+        "burn the protections over the UART (espefuse), and it goes on by itself; since a part of the key may be zeros, "
+        "burn more random bits into the block before"
+    ),
+    steps=(STEP,),
+    sign="key may be half",
+)
 _KEY_LEFT_OPEN = Window(
     name="key not protected",
     shows="Invalid key state",
@@ -107,6 +129,8 @@ WINDOWS = (
     _UNNAMED_FOREVER,
     _UNNAMED,
     _KEY_READABLE_FOREVER,
+    _KEY_SPOILED,
+    _HALF_A_KEY,
     _FROZEN_TOO_EARLY,
     _KEY_LEFT_OPEN,
     _HALF_ENCIPHERED,
@@ -127,7 +151,15 @@ def with_a_key_of_the_host(lab: Lab, chip: str, demand: Demand) -> BlankBench:
 
 def prove(lab: Lab, chip: str, demand: Demand, window: Window, cut: LiveCut) -> Proof:
     """Cuts a board off at its first boot, does what leads out of the window, and has it take an update."""
-    bench = BlankBench.flashed(lab, chip, demand, say=Say(quiet=True))
+    return _proof(with_a_key_of_the_device(lab, chip, demand), demand, window, cut)
+
+
+def prove_with_host_key(lab: Lab, chip: str, demand: Demand, window: Window, cut: LiveCut) -> Proof:
+    """The same of a board whose key was burned before."""
+    return _proof(with_a_key_of_the_host(lab, chip, demand), demand, window, cut)
+
+
+def _proof(bench: BlankBench, demand: Demand, window: Window, cut: LiveCut) -> Proof:
     board = bench.board
     link = board.link
     assert isinstance(link, TwinLink)
@@ -206,19 +238,24 @@ def finish_by_host(board: Board) -> None:
 
 
 def fill_counter(board: Board) -> None:
-    """Burns the counter's other bits.
+    """Burns the counter's other bits, and its write protection where release has it.
 
     Raises:
         BoardError: the burn does not take.
     """
+    fuses = board.chip.fuses
     with board.rom(writes_flash=False) as session:
-        session.burn_fuses({board.chip.fuses.counter: board.chip.fuses.counter_release})
+        if session.state().crypt_count != fuses.counter_release:
+            session.burn_fuses({fuses.counter: fuses.counter_release})
+        if fuses.release_write_protect == fuses.counter:
+            session.write_protect(fuses.counter)
 
 
 WAYS_OUT: dict[Window, Callable[[Board], None]] = {
     _HALF_ENCIPHERED: flash_plaintext,
     _NOT_FOR_GOOD: fill_counter,
     _UNNAMED: name_digests,
+    _HALF_A_KEY: protect_key,
     _KEY_LEFT_OPEN: protect_key,
     _FROZEN_TOO_EARLY: finish_by_host,
 }

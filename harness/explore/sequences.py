@@ -457,7 +457,7 @@ SEQUENCES: tuple[Sequence, ...] = (
         bench=first_boot.with_a_key_of_the_host,
         most_chains=10,
         windows=first_boot.WINDOWS,
-        prove=first_boot.prove,
+        prove=first_boot.prove_with_host_key,
     ),
     Sequence(
         "provision",

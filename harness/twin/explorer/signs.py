@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from harness.chips import KEY_PURPOSE_NUMBERS
+from harness.chips.efuses import Coding
 from harness.chips.idf_burns import idf_burns
 from harness.twin.efuses import Efuses
 from harness.twin.security import has_key_purposes, key_purpose
@@ -48,8 +49,24 @@ def _digest_unnamed_for_good(efuses: Efuses) -> bool:
     )
 
 
+def _key_beyond_repair(efuses: Efuses) -> bool:
+    """The one block that a flash key can be in was burned half, and its check bytes tell."""
+    if has_key_purposes(efuses.chip):
+        return False
+    return efuses.coding_errors(efuses.chip.fuses.key_storage_block)[1]
+
+
+def _key_may_be_half(efuses: Efuses) -> bool:
+    """A key in a block without purpose and check bytes, and none of its protections: it may be a part of one."""
+    block = efuses.chip.fuses.key_storage_block
+    plain = not has_key_purposes(efuses.chip) and efuses.geometry.coding is not Coding.REED_SOLOMON
+    return plain and not (efuses.read_protected(block) or efuses.write_protected(block))
+
+
 SIGNS: Mapping[str, Callable[[Efuses], bool]] = {
     "key readable for good": _key_readable_for_good,
     "release out of reach": _release_out_of_reach,
     "digest unnamed for good": _digest_unnamed_for_good,
+    "key beyond repair": _key_beyond_repair,
+    "key may be half": _key_may_be_half,
 }

@@ -195,7 +195,7 @@ def _check_events(text: str, path: Path) -> None:
         tag = getattr(event, "tag", None)
         if tag is not None and str(tag) not in _HARMLESS_TAGS:
             raise UsageError(
-                f"{path}:{line}: the tag {str(tag)[:60]} has no place in this file",
+                f"{path}:{line}: a tag (a word that begins with !) has no place in this file",
                 todo="write the value without it",
             )
 

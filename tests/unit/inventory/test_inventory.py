@@ -364,7 +364,7 @@ def test_what_is_wrong_in_a_file_is_not_quoted_since_it_may_be_a_password(said: 
     # With HARNESS_DEBUG what it came from is shown, too.
     assert "hunter2" not in "".join(traceback.format_exception_only(caught.value))
     assert caught.value.__cause__ is None or "hunter2" not in str(caught.value.__cause__)
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
 def test_a_drive_letter_is_no_place_for_keys() -> None:

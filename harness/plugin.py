@@ -39,6 +39,7 @@ from harness.say import Say
 from harness.scope import Scope, profile_named
 from harness.session_ending import SessionEnding
 from harness.subset import FULL, Subset
+from harness.traceback_values import hide_values
 
 DEFAULT_CHIP = "esp32c3"
 
@@ -575,6 +576,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """A test that fails names the board, the last boot and the file of the full log."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        hide_values(report, item.config.invocation_params.dir)
     funcargs = getattr(item, "funcargs", {})
     bench = funcargs.get("_bench")
     if report.failed and isinstance(bench, Bench) and bench.board is not None:

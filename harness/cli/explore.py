@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from harness.cuts.cut import CutResult
 from harness.errors import UsageError
 from harness.explore.board_walk import DEFAULT_COUNT, passed, walk_on, write_walk
 from harness.explore.explorer import Depth, Target, applies, cores, explore_all, replay
+from harness.explore.live_cut import LiveCut
 from harness.explore.report import Report, write_report
 from harness.explore.sequences import SEQUENCES, sequences_named
 from harness.provision.profile import Lock, Profile
@@ -142,6 +144,7 @@ def explore(
             where = f" [{', '.join(profile.value for profile in profiles)}]" if profiles else ""
             click.echo(f"{sequence.name:<18} {sequence.about}{where}")
         return 0
+    _require_sense(board, cut, chain, chains, names, every_byte=every_byte, only_for_boards=locals())
     say = Say(quiet=as_json)
     depth = Depth(
         seed=seed,
@@ -164,11 +167,6 @@ def explore(
         vault_passphrase_fd=vault_passphrase_fd,
     ) as lab:
         if board is not None:
-            if names or cut or chain or every_byte or chains:
-                raise UsageError(
-                    "sequences, single cuts and chains are for throwaway twins, not for a board of boards.yaml",
-                    todo="leave --board out, or give only --sample and --seed with it",
-                )
             word = profile or Profile.RELEASE.value
             demand = demand_of(lab.inventory, word, lock, apps=apps, idf=idf, write=write, erase=erase)
             consent = consent_of(lab.inventory, lab.inventory.named(board), burn, unknown_burns)
@@ -177,8 +175,6 @@ def explore(
             results = walk_on(opened, demand, consent, lab.home, count=count, seed=seed, say=say)
             return _tell_walk(results, opened.folder, as_json=as_json)
         if cut is not None or chain is not None:
-            if len(names) != 1:
-                raise UsageError("one cut belongs to one sequence", todo="name it with --sequence")
             only = {"cut": cut} if cut is not None else {"chain": _pairs((chain or "",), "--chain")}
             return _tell_replay(replay(lab, target, sequences[0], depth, **only), as_json=as_json)
         chosen = [sequence for sequence in sequences if names or applies(target, sequence)]
@@ -192,6 +188,56 @@ def explore(
             click.echo(line)
         click.echo(f"Artefacts: {folder}")
     return 0 if report.ok else 1
+
+
+_BOARD_OPTIONS = {
+    "apps": "--app",
+    "idf": "--idf",
+    "write": "--write",
+    "erase": "--erase",
+    "burn": "--burn",
+    "unknown_burns": "--accept-unknown-burns",
+}
+"""What speaks of a board of boards.yaml, and of no throwaway twin."""
+
+MOST_CUTS_IN_A_CHAIN = 10
+
+
+def _require_sense(
+    board: str | None,
+    cut: str | None,
+    chain: str | None,
+    chains: tuple[str, ...],
+    names: tuple[str, ...],
+    *,
+    every_byte: bool,
+    only_for_boards: Mapping[str, Any],
+) -> None:
+    """Refuses what contradicts itself before anything is opened.
+
+    Raises:
+        UsageError: which options, and what to do.
+    """
+    if board is not None and (names or cut or chain or every_byte or chains):
+        raise UsageError(
+            "sequences, single cuts and chains are for throwaway twins, not for a board of boards.yaml",
+            todo="leave --board out, or give only --sample and --seed with it",
+        )
+    for name, option in _BOARD_OPTIONS.items():
+        if board is None and only_for_boards[name]:
+            raise UsageError(
+                f"{option} is for a board of boards.yaml, and none is named",
+                todo="name it with --board; throwaway twins run the companion firmware, or the one in HARNESS_FIRMWARE",
+            )
+    if cut is not None and chain is not None:
+        raise UsageError("--cut and --chain together", todo="give one of them")
+    if cut is not None:
+        LiveCut.parse(cut)
+    if (cut is not None or chain is not None) and len(names) != 1:
+        raise UsageError("one cut belongs to one sequence", todo="name it with --sequence")
+    for size in (*_pairs(chains, "--chains"), *_pairs((chain,) if chain else (), "--chain")):
+        if size > MOST_CUTS_IN_A_CHAIN:
+            raise UsageError(f"a chain of {size} cuts", todo=f"{MOST_CUTS_IN_A_CHAIN} are the most")
 
 
 def _tell_walk(results: list[CutResult], folder: Path, *, as_json: bool) -> int:

@@ -24,6 +24,8 @@ FIRST = "1.1.0"
 """What runs when a sequence begins."""
 NEXT = "1.2.0"
 """What the sequence updates to."""
+LAST = "1.3.0"
+"""What a second update in a sequence brings."""
 SAFE = "1.9.0"
 """The good update that a board must take after a cut."""
 
@@ -69,7 +71,7 @@ class Bench:
     # What there is
 
     def release(self, version: str) -> Release:
-        raised = self.secure_version if version in (NEXT, SAFE) else 0
+        raised = self.secure_version if version in (NEXT, LAST, SAFE) else 0
         return self.board.release(version, secure_version=raised)
 
     def slot_of(self, version: str) -> Partition:
@@ -152,6 +154,7 @@ class Bench:
                 for (version, slot), (size, digest) in self._images.items()
             ],
             "packages": packages,
+            "safe": SAFE,
         }
 
 

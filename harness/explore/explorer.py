@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
-from harness.errors import BoardError, LabError, UsageError
+from filelock import FileLock
+
+from harness.errors import BoardError, HarnessError, LabError, UsageError
 from harness.explore.bench import Bench
 from harness.explore.live_cut import LiveCut
+from harness.explore.order import Order
+from harness.explore.process import ExplorerProcess
 from harness.explore.provisioning import Provisioning, ProvisioningExplorer
 from harness.explore.result import Explored, Finding
 from harness.explore.sequences import Exploration
 from harness.explore.sequences import Sequence as Steps
 from harness.explore.windows import FoundWindow, Window
 from harness.lab import Lab
-from harness.links.twin import twin_environment
 from harness.preparation import Demand
 from harness.provision.profile import Lock, Profile
 from harness.say import Say
@@ -91,8 +90,9 @@ def explore_all(
             results.append(Explored(sequence.name, sequence.about, clean_problem=str(error)))
             continue
         say.step(f"{sequence.name}: {sequence.about}")
-        with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as work:
-            job = job_of(benches[key], sequence, lab, Path(work), depth)
+        benches[key].board.run_note.doing(f"while '{sequence.name}' was explored")
+        with work_folder() as work:
+            job = job_of(benches[key], sequence, lab, work, depth)
             explored = _run(job, sequence, target, depth)
         _prove(explored, lab, target, sequence, depth)
         for line in explored.lines()[1:]:
@@ -121,12 +121,12 @@ def replay(
         return replay_provisioning(lab, target, sequence, depth, cut)
     bench = _bench_for(lab, target, sequence)
     answers: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as work:
+    with work_folder() as work:
         only = {"only": cut, "only_chain": next(iter(chain.items())) if chain else None}
-        _carry_out({**job_of(bench, sequence, lab, Path(work), depth), **only}, answers.append)
+        _carry_out({**job_of(bench, sequence, lab, work, depth), **only}, answers.append)
     for answer in answers:
         if answer["ev"] == "no-such-cut":
-            raise UsageError(f"'{sequence.name}' has {answer['operations']} operations, no cut {cut}")
+            raise UsageError(f"'{sequence.name}' {answer['problem']}, no cut {cut}")
         if answer["ev"] in ("replayed", "clean-run-failed"):
             return answer
     raise LabError("the explorer said nothing of the cut")
@@ -139,11 +139,11 @@ def _provisioning(lab: Lab, target: Target, sequence: Steps, depth: Depth) -> It
     if sequence.begins is not None:
         begins = Demand(Profile.of(sequence.begins, secure_boot=demand.profile.secure_boot), lock=Lock.NONE)
     what = Provisioning(sequence.name, sequence.about, target.chip, demand, begins)
-    with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as work:
+    with work_folder() as work:
         yield ProvisioningExplorer(
             what,
             lab.home,
-            Path(work),
+            work,
             seed=depth.seed,
             every_operation=depth.every_byte,
             sample=depth.sample,
@@ -177,6 +177,13 @@ def replay_provisioning(lab: Lab, target: Target, sequence: Steps, depth: Depth,
         if problem is not None:
             return {"ev": "clean-run-failed", "problem": problem, "lines": []}
         return explorer.replayed(cut)
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """A folder for copies of boards; held while it is in use, so that no other run takes it for a killed one's."""
+    with tempfile.TemporaryDirectory(prefix="harness-twin-explore-") as name, FileLock(Path(name) / "lock"):
+        yield Path(name)
 
 
 def demand_of(target: Target, sequence: Steps) -> Demand:
@@ -245,19 +252,31 @@ def job_of(bench: Bench, sequence: Steps, lab: Lab, work: Path, depth: Depth) ->
 
 def _run(job: dict[str, Any], sequence: Steps, target: Target, depth: Depth) -> Explored:
     explored = Explored(sequence.name, sequence.about, places=job["places"])
-    lock = threading.Lock()
-
-    def take(row: dict[str, Any]) -> None:
-        with lock:
-            _note(explored, row, target, depth, sequence.windows)
-
-    with ThreadPoolExecutor(depth.jobs) as pool:
-        shards = [
-            pool.submit(_carry_out, {**job, "shard": [shard, depth.jobs]}, take)
-            for shard in range(depth.jobs)
-        ]
-        for shard in shards:
-            shard.result()
+    rows: Queue[dict[str, Any] | HarnessError | None] = Queue()
+    runs = [ExplorerProcess({**job, "shard": [shard, depth.jobs]}) for shard in range(depth.jobs)]
+    order = Order()
+    try:
+        for run in runs:
+            run.start(rows)
+        working = len(runs)
+        while working:
+            # In this thread, so that a signal ends it, and the explorers with it.
+            row = rows.get()
+            if isinstance(row, HarnessError):
+                raise row
+            working -= row is None
+            if row is not None:
+                order.note(row)
+                _note(explored, row, target, depth, sequence.windows)
+    finally:
+        for run in runs:
+            run.close()
+    for cut, problem in order.returns([str(op["step"]) for op in explored.operations]):
+        operation = explored.operations[int(cut.split(":")[0]) - 1]
+        again = _replay_command(explored.sequence, target, depth, f"--cut {cut}")
+        explored.findings.append(
+            Finding(explored.sequence, cut, operation, len(explored.operations), [problem], again)
+        )
     for found in explored.windows.values():
         found.cuts.sort(key=lambda cut: LiveCut.parse(cut).order)
     return explored
@@ -284,6 +303,8 @@ def _note(
     explored: Explored, row: dict[str, Any], target: Target, depth: Depth, declared: Sequence[Window]
 ) -> None:
     event = row["ev"]
+    if "state" in row:
+        explored.seen.add(row["state"])
     if event == "clean":
         explored.operations, explored.wear = row["operations"], row["wear"]
         explored.cut_points = row["cut_points"]
@@ -304,7 +325,6 @@ def _note(
         explored.findings.append(_finding(explored.sequence, row, target, depth))
     elif event == "explored":
         explored.cuts += row["cuts"]
-        explored.states += row["states"]
         explored.executed += row["executed"]
         explored.seconds += row["seconds"]
         explored.stopped |= row["stopped"]
@@ -342,38 +362,16 @@ def _carry_out(job: Mapping[str, Any], take: Callable[[dict[str, Any]], None]) -
     Raises:
         LabError: it failed; the message holds what it said.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness.twin.explorer"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=twin_environment(),
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    errors: list[bytes] = []
-    stderr = process.stderr
-    reader = threading.Thread(target=lambda: errors.append(stderr.read()), daemon=True)
-    reader.start()
+    rows: Queue[dict[str, Any] | HarnessError | None] = Queue()
+    run = ExplorerProcess(job)
     try:
-        process.stdin.write(json.dumps(job).encode() + b"\n")
-        process.stdin.flush()
-        for line in process.stdout:
-            take(json.loads(line))
-        status = process.wait()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
+        run.start(rows)
+        while (row := rows.get()) is not None:
+            if isinstance(row, HarnessError):
+                raise row
+            take(row)
     finally:
-        reader.join(5)
-        for stream in (process.stdin, process.stdout, process.stderr):
-            stream.close()
-    if status != 0:
-        said = b"".join(errors).decode(errors="replace").strip()
-        raise LabError(f"the explorer ended with status {status}: {said or 'it said nothing'}")
+        run.close()
 
 
 def cores() -> int:

@@ -110,9 +110,11 @@ class ProvisioningExplorer:
         if self.sample is not None and self.sample < len(cuts):
             chosen = sorted(random.Random(self.seed).sample(range(len(cuts)), self.sample))
             cuts = [cuts[at] for at in chosen]
-        lock = threading.Lock()
+        lock, leaving = threading.Lock(), threading.Event()
 
         def one(cut: LiveCut) -> None:
+            if leaving.is_set():
+                return
             if self.stop_after is not None and len(explored.findings) >= self.stop_after:
                 explored.stopped = True
                 return
@@ -121,8 +123,14 @@ class ProvisioningExplorer:
                 self._note(explored, cut, came, replay)
 
         with ThreadPoolExecutor(self.jobs) as pool:
-            list(pool.map(one, cuts))
-        explored.states = explored.executed = explored.cuts
+            try:
+                list(pool.map(one, cuts))
+            finally:
+                # A signal, or an error: what has not begun does not begin any more.
+                leaving.set()
+        # Each leaves its own state, and each is run.
+        explored.seen.update(map(str, cuts[: explored.cuts]))
+        explored.executed = explored.cuts
         explored.seconds = (time.monotonic() - started) * self.jobs
 
     def _note(self, explored: Explored, cut: LiveCut, came: Came, replay: Callable[[str], str]) -> None:

@@ -73,8 +73,8 @@ class Explored:
     """How many of them were tried."""
     chains: Counter[str] = field(default_factory=Counter)
     """How many chains were tried, by the number of cuts in each."""
-    states: int = 0
-    """Stored states that differ, over all cuts."""
+    seen: set[str] = field(default_factory=set, repr=False)
+    """Digests of the stored states that cuts left."""
     executed: int = 0
     """How often a board was switched on for it; the other cuts share what came of one of these."""
     seconds: float = 0.0
@@ -98,6 +98,11 @@ class Explored:
     def in_windows(self) -> int:
         """Cuts and chains after which the board was in a declared window: neither passed nor violations."""
         return sum(len(window.cuts) + window.chains for window in self.windows.values())
+
+    @property
+    def states(self) -> int:
+        """How many stored states differ, over all cuts; chains not counted."""
+        return len(self.seen)
 
     @property
     def layers(self) -> Counter[str]:

@@ -6,23 +6,30 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from harness.chips.efuses import efuse_geometry
 from harness.chips.idf_burns import idf_burns
 from harness.errors import UsageError
 from harness.explore import first_boot
-from harness.explore.bench import FIRST, NEXT, SAFE, Bench
+from harness.explore.bench import FIRST, LAST, NEXT, SAFE, Bench
 from harness.explore.live_cut import LiveCut
 from harness.explore.provisioning import SACRIFICED
 from harness.explore.windows import Proof, Window
 from harness.formats.ota_package import HEADER_BYTES
 from harness.lab import Lab
 from harness.ota.image_variants import patched_image
-from harness.ota.release import parse_release
-from harness.ota.variants import with_image_cut
+from harness.ota.release import parse_release, signer
+from harness.ota.variants import flipped, signed_by, truncated, unsigned, with_image_cut, with_image_sha256
 from harness.preparation import FIRST_VERSION, Demand
 from harness.provision.profile import Lock, Profile
 
 Row = dict[str, Any]
+
+IN_HASHES = 60
+"""A byte of the header that only the signature vouches for."""
+TRIAL_S = 1.5
+"""How long a version runs on trial in the sequence that waits; a confirmation by a timer would come."""
 
 BOOT: Row = {"name": "power on", "do": "boot"}
 RECOVERY: tuple[Row, ...] = (
@@ -63,7 +70,6 @@ class Sequence:
     """Where `profile` is not None: other encryption that may be asked for."""
     lock: Lock | None = None
     fragments: tuple[str, ...] = ()
-    encrypted_only: bool = False
     bench: Callable[[Lab, str, Demand], Bench] | None = None
     """How its board is made; None: prepared, and updated once."""
     most_chains: int | None = None
@@ -123,11 +129,56 @@ def _update(bench: Bench) -> Exploration:
     )
 
 
+def _there_and_back(bench: Bench) -> Exploration:
+    """Two updates, so that each slot and each record of otadata is written."""
+    back = bench.publish("last.pkg", bench.package(LAST, bench.slot_of(FIRST)))
+    return Exploration(
+        (
+            *_update(bench).steps,
+            {
+                "name": "update back",
+                "do": "command",
+                "command": "ota",
+                "arguments": {"url": back},
+                "boots": (NEXT, LAST),
+                "then": LAST,
+            },
+            {
+                "name": "first boot of the second",
+                "do": "reboot",
+                "expect": {"version": LAST, "state": "pending"},
+                "boots": (NEXT, LAST),
+                "then": NEXT,
+            },
+            {
+                "name": "confirm the second",
+                "do": "command",
+                "command": "confirm",
+                "boots": (NEXT, LAST),
+                "then": LAST,
+            },
+        )
+    )
+
+
+ON_TRIAL: Row = {"boots": (FIRST,), "then": FIRST}
+
+
 def _rollback(bench: Bench) -> Exploration:
+    """Whatever a version on trial is asked for, and however long it runs: only the command confirms it."""
+    asked = (
+        {"name": f"{command} on trial", "do": "command", "command": command, **ON_TRIAL}
+        for command in ("otadata", "net")
+    )
+    status: Row = {"do": "command", "command": "status", "expect": {"version": NEXT, "state": "pending"}}
     return Exploration(
         (
             *_update_rows(bench),
             _first_boot_row(),
+            *asked,
+            {"name": "some time on trial", "do": "pause", "seconds": TRIAL_S, **ON_TRIAL},
+            {"name": "status on trial", **status, **ON_TRIAL},
+            {"name": "status again", **status, **ON_TRIAL},
             {
                 "name": "reset without confirmation",
                 "do": "reset",
@@ -135,6 +186,26 @@ def _rollback(bench: Bench) -> Exploration:
                 "boots": (FIRST,),
                 "then": FIRST,
             },
+        )
+    )
+
+
+def _on_trial(bench: Bench) -> Exploration:
+    """While a version is on trial the other slot is the only way back: an update is refused, and changes nothing."""
+    another = bench.publish("another.pkg", bench.package(LAST, bench.slot_of(FIRST)))
+    return Exploration(
+        (
+            *_update_rows(bench),
+            _first_boot_row(),
+            {
+                "name": "another update",
+                "do": "command",
+                "command": "ota",
+                "arguments": {"url": another},
+                "refused": "pending-verify",
+                **ON_TRIAL,
+            },
+            {"name": "reset", "do": "reset", "expect": {"version": FIRST, "state": "valid"}, **ON_TRIAL},
         )
     )
 
@@ -184,20 +255,64 @@ def _fall_back(bench: Bench) -> Exploration:
     )
 
 
-def _refused(bench: Bench, package: bytes, error: str) -> tuple[Row, ...]:
+def _refused_row(bench: Bench, name: str, package: bytes, error: str) -> Row:
     """An update that the handler must refuse by that error; whatever happens, `FIRST` stays."""
+    return {
+        "name": name,
+        "do": "command",
+        "command": "ota",
+        "arguments": {"url": bench.publish(f"{name}.pkg".replace(" ", "-"), package)},
+        "refused": error,
+        "boots": (FIRST,),
+        "then": FIRST,
+    }
+
+
+def _good_after(bench: Bench) -> tuple[Row, ...]:
+    """The good update in the same boot, as a device tries again that was refused."""
+    good = bench.publish("good.pkg", bench.package(NEXT))
     return (
-        BOOT | {"expect": {"version": FIRST, "state": "valid"}},
         {
-            "name": "refused update",
+            "name": "good update",
             "do": "command",
             "command": "ota",
-            "arguments": {"url": bench.publish("bad.pkg", package)},
-            "refused": error,
-            "boots": (FIRST,),
-            "then": FIRST,
+            "arguments": {"url": good},
+            "boots": (FIRST, NEXT),
+            "then": NEXT,
         },
-        {"name": "reset", "do": "reset", "expect": {"version": FIRST, "state": "valid"}, "boots": (FIRST,)},
+        _first_boot_row(),
+    )
+
+
+def _refused(bench: Bench, package: bytes, error: str) -> tuple[Row, ...]:
+    return (
+        BOOT | {"expect": {"version": FIRST, "state": "valid"}},
+        _refused_row(bench, "refused update", package, error),
+    )
+
+
+def _forged(bench: Bench) -> Exploration:
+    """Headers that are not what was signed, and one that promises another image than comes."""
+    recipe = bench.board.recipe(bench.release(NEXT), bench.other(bench.slot_of(FIRST)))
+    right = recipe.package()
+    stranger = signer(ec.generate_private_key(ec.SECP256R1()))
+    return Exploration(
+        (
+            BOOT | {"expect": {"version": FIRST, "state": "valid"}},
+            _refused_row(bench, "changed header", flipped(right, IN_HASHES), "bad-signature"),
+            _refused_row(bench, "strange signature", signed_by(right, stranger), "bad-signature"),
+            _refused_row(bench, "no signature", unsigned(right), "bad-signature"),
+            _refused_row(bench, "other image hash", with_image_sha256(recipe), "image-hash"),
+            *_good_after(bench),
+        )
+    )
+
+
+def _broken_off(bench: Bench) -> Exploration:
+    """A download that ends too early, and the good one behind it, in one boot."""
+    right = bench.package(NEXT)
+    return Exploration(
+        (*_refused(bench, truncated(right, len(right) * 2 // 3), "truncated"), *_good_after(bench))
     )
 
 
@@ -211,14 +326,14 @@ def _substituted(bench: Bench) -> Exploration:
     right, body = bench.package(NEXT), bench.body(other)
     # It may lie there whole once it was refused, and must never run.
     bench.know("another image", bench.other(bench.slot_of(FIRST)), other)
-    return Exploration(_refused(bench, right[:HEADER_BYTES] + body, "body-hash"))
+    return Exploration((*_refused(bench, right[:HEADER_BYTES] + body, "body-hash"), *_good_after(bench)))
 
 
 def _invalid(bench: Bench) -> Exploration:
     """An honest package of an image that is cut off: only ESP-IDF's own look at the image finds it."""
     recipe = bench.board.recipe(bench.release(NEXT), bench.other(bench.slot_of(FIRST)))
     cut = len(recipe.release.image) // 2 // 16 * 16
-    return Exploration(_refused(bench, with_image_cut(recipe, cut), "image-invalid"))
+    return Exploration((*_refused(bench, with_image_cut(recipe, cut), "image-invalid"), *_good_after(bench)))
 
 
 def _worn(bench: Bench) -> Exploration:
@@ -226,7 +341,10 @@ def _worn(bench: Bench) -> Exploration:
     slot = bench.other(bench.slot_of(FIRST))
     body = bench.body(bench.release(NEXT))
     place = next(at for at in range(len(body) - 64, 0, -1) if body[at] & 1)
-    steps = _refused(bench, bench.package(NEXT), "readback-mismatch")
+    steps = (
+        *_refused(bench, bench.package(NEXT), "readback-mismatch"),
+        {"name": "reset", "do": "reset", "expect": {"version": FIRST, "state": "valid"}, "boots": (FIRST,)},
+    )
     # Worn cells stay worn: no update of this slot will ever succeed, and the board must stay as it is.
     recovery = (
         {"name": "settle", "do": "settle"},
@@ -290,9 +408,13 @@ SEQUENCES: tuple[Sequence, ...] = (
         "raw update, switch, first boot on trial, confirmation",
         _update,
     ),
+    Sequence("there-and-back", "two updates, each confirmed: both slots, both records", _there_and_back),
     Sequence("rollback", "an update that is not confirmed goes back at the next reset", _rollback),
+    Sequence("on-trial", "another update is refused while one is on trial", _on_trial),
     Sequence("rollback-command", "the firmware gives its own version up", _rollback_command),
     Sequence("fall-back", "an update while otadata names a slot that does not boot", _fall_back),
+    Sequence("forged", "headers that nobody signed, and a hash that does not fit, are refused", _forged),
+    Sequence("broken-off", "a download that ends too early, and the good one in the same boot", _broken_off),
     Sequence(
         "substituted",
         "another intact image behind a signed header is refused, whenever the power goes",

@@ -135,13 +135,17 @@ def parse_inventory(text: str, path: Path) -> Inventory:
         tree = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
+        # Not "from": the error quotes the line, and what is wrong there may be a password.
         raise UsageError(
-            f"{path}:{line}: not valid YAML: {_short(str(error.problem))}", todo="mend the syntax there"
-        ) from error
+            f"{path}:{line}: not valid YAML: {_short(_unquoted(str(error.problem)))}",
+            todo="mend the syntax there",
+        ) from None
     except (YAMLError, ValueError, TypeError, RecursionError) as error:
         # TypeError: a mapping or a list in the place of a name.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path}:1: not valid YAML: {_short(first)}", todo="mend the syntax") from error
+        raise UsageError(
+            f"{path}:1: not valid YAML: {_short(_unquoted(first))}", todo="mend the syntax"
+        ) from None
     if not isinstance(tree, dict):
         raise UsageError(
             f"{path}:1: the file must be a mapping",
@@ -191,7 +195,7 @@ def _check_events(text: str, path: Path) -> None:
         tag = getattr(event, "tag", None)
         if tag is not None and str(tag) not in _HARMLESS_TAGS:
             raise UsageError(
-                f"{path}:{line}: the tag {str(tag)[:60]} has no place in this file",
+                f"{path}:{line}: a tag (a word that begins with !) has no place in this file",
                 todo="write the value without it",
             )
 
@@ -272,6 +276,11 @@ _WANTED: Mapping[str, str] = {
     "less_than_equal": "must be at most {le}",
     "union_tag_invalid": "{discriminator} must be one of: {expected_tags}",
 }
+
+
+def _unquoted(problem: str) -> str:
+    """A parser's complaint without what it quotes of the file; a sign or two are no secret."""
+    return re.sub(r"""(['"]).{3,}\1""", "…", problem, flags=re.DOTALL)
 
 
 def _complaint(path: Path, tree: Any, item: dict[str, Any]) -> str:

@@ -108,11 +108,17 @@ def _nearly_erased(old: bytes, chance: random.Random) -> bytes:
     return bytes(content)
 
 
+def _begun(old: bytes, chance: random.Random) -> bytes:
+    done = chance.randrange(1, 65)
+    return b"\xff" * done + old[done:]
+
+
 ERASE_MIXTURES: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "some bits cleared": _cleared,
     "zeros": _zeros,
     "noise": _noise,
     "some bits lifted": _lifted,
     "erased but for a few bits": _nearly_erased,
+    "erased at its beginning": _begun,
 }
 """What an erase that was broken off may leave, by name; a seed chooses by its remainder."""

@@ -22,6 +22,7 @@ from typing import IO, Protocol
 
 from harness.chips import Chip
 from harness.errors import LabError, UsageError
+from harness.vault.key_bytes import KeyBytes
 from harness.vault.key_ref import plain_mac
 from harness.vault.record_file import require_private
 
@@ -41,6 +42,15 @@ _HEX_ONLY = re.compile(rb"[0-9a-fA-F]+")
 _LONG_HEX = re.compile(rb"(?:[0-9a-fA-F]{2}[\s:,-]?){8,}")
 _LONG_BASE64 = re.compile(rb"(?=\S*[0-9])(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/_-]{20,}={0,2}")
 """With digits and both cases in it, as 16 random bytes have and a path seldom."""
+_NUMBERS = re.compile(rb"(?:\b\d{1,3}\b[\s,;:]*){8,}")
+_ESCAPE = rb"\\(?:x[0-9a-fA-F]{2}|u00[0-9a-fA-F]{2}|[0-7]{3})"
+_ESCAPED = re.compile(
+    rb"(?P<quote>['\"])(?:(?!(?P=quote))[^\\\n]|\\.)*?"
+    + _ESCAPE
+    + rb"(?:(?!(?P=quote))[^\\\n]|\\.)*(?P=quote)?"
+    rb"|\S*" + _ESCAPE + rb"\S*"
+)
+"""As C, Python and JSON write bytes, in quotation marks or without."""
 
 
 class KeySource(Protocol):
@@ -208,7 +218,7 @@ def _parsed(
             board=board,
             todo="make one: espsecure generate-flash-encryption-key",
         )
-    return key
+    return KeyBytes(key)
 
 
 def _output_of(command: Sequence[str], source: CommandSource, mac: str) -> bytes:
@@ -325,6 +335,6 @@ def _without_keys(stderr: bytes, stdout: bytes) -> str:
     for part in {stdout, stdout.strip(), *stdout.split()}:
         if len(part) >= 8:
             text = text.replace(part, b"<redacted>")
-    for pattern in (_LONG_HEX, _LONG_BASE64):
+    for pattern in (_ESCAPED, _NUMBERS, _LONG_HEX, _LONG_BASE64):
         text = pattern.sub(b"<redacted>", text)
     return text.decode("utf-8", errors="replace")

@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from harness.vault.errors import DamagedError
+from harness.vault.key_bytes import KeyBytes
 from harness.vault.record_file import canonical
 
 KEY_BYTES = 32
@@ -37,7 +38,7 @@ class Sealed:
     def open(self, key: bytes, binding: Mapping[str, Any]) -> bytes | None:
         """The plaintext, or None when key, binding or ciphertext are not those that were sealed."""
         try:
-            return AESGCM(key).decrypt(self.nonce, self.ciphertext, _CONTEXT + canonical(binding))
+            return KeyBytes(AESGCM(key).decrypt(self.nonce, self.ciphertext, _CONTEXT + canonical(binding)))
         except InvalidTag:
             return None
 

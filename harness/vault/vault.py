@@ -38,6 +38,7 @@ from harness.vault.errors import (
     WrongSecretError,
 )
 from harness.vault.intent import Intent
+from harness.vault.key_bytes import KeyBytes, leave_no_core_dump
 from harness.vault.key_record import KEY_FORMAT, MADE_HERE, Change, KeyRecord
 from harness.vault.key_ref import KeyRef, KeyState, key_id, part_ids, plain_mac
 from harness.vault.key_source import KeySource
@@ -101,6 +102,7 @@ class Vault:
             UnsafePermissionsError: others may touch it.
             DamagedError: its head file is damaged.
         """
+        leave_no_core_dump()
         path = path.absolute()
         if not (path / HEAD_FILE).exists():
             if not create:
@@ -269,7 +271,7 @@ class Vault:
             raise NoKeyHereError(no_key_text(record), todo=no_key_todo(record))
         if key_id(key) != record.key_id or len(key) != record.chip.cipher.key_size_bytes:
             raise DamagedError(f"the key record {file} holds another key than its key id says")
-        return key
+        return KeyBytes(key)
 
     def check_key_file(self, file: Path) -> bool:
         """Whether there is a key in a key record that is in order.

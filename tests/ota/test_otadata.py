@@ -10,7 +10,7 @@ from harness.board import Board
 from harness.formats.otadata import OtaData, OtaState
 from harness.ota.release import Release
 
-pytestmark = pytest.mark.profiles("release", "development", full=("ciphertext-only",))
+pytestmark = pytest.mark.profiles("release", full=("development", "ciphertext-only"))
 
 LOST = "ota data partition invalid and no factory, will try all partitions"
 

@@ -222,9 +222,12 @@ def test_pre_encrypted_through_the_stock_handler_is_refused_with_the_invalid_mag
     board: Board, fresh: Callable[[], Release], still_runs: Callable[[], BootRecord]
 ) -> None:
     mark = board.console.mark()
-    answer = board.take(board.body(fresh()), name="cipher.bin", command="ota-stock")
+    body = board.body(fresh())
+    answer = board.take(body, name="cipher.bin", command="ota-stock")
     assert (answer.error, answer.code) == ("image-invalid", 0x1503)
-    board.console.wait_for("OTA image has invalid magic byte (expected 0xE9, saw 0x", 5, since=mark)
+    # Under one key in 256 the ciphertext itself begins like an image, and something else about it is wrong.
+    magic = "OTA image has invalid magic byte (expected 0xE9, saw 0x"
+    board.console.wait_for("New image failed verification" if body[0] == 0xE9 else magic, 5, since=mark)
     still_runs()
 
 

@@ -20,7 +20,9 @@ FAULTS = (
     (Fault(FaultKind.TRUNCATE, at_byte=20_000, times=None), "truncated"),
     # Whoever translates addresses on the way, as a router does, may make a close of a reset.
     (Fault(FaultKind.RESET, at_byte=20_000, times=None), "http-read or truncated"),
-    (Fault(FaultKind.STALL, at_byte=20_000, seconds=60, times=None), "http-timeout"),
+    pytest.param(
+        Fault(FaultKind.STALL, at_byte=20_000, seconds=60, times=None), "http-timeout", marks=pytest.mark.full
+    ),
     (Fault(FaultKind.FLIP, at_byte=20_000), "body-hash"),
     (Fault(FaultKind.FLIP, at_byte=40), "bad-signature"),
     (Fault(FaultKind.WRONG_LENGTH, delta=-4096), "truncated"),

@@ -61,7 +61,7 @@ def test_in_development_the_rom_enciphers_plaintext_as_the_host_does(
 
 
 @ENCIPHERED_BY_HAND
-@pytest.mark.profiles("ciphertext-only", "release")
+@pytest.mark.profiles("ciphertext-only", full=("release",))
 def test_elsewhere_the_rom_enciphers_nothing_any_more(board: Board, fresh: Callable[[], Release]) -> None:
     recipe = next_recipe(board, fresh())
     untouched = board.slot_digest(recipe.slot.label)
@@ -72,7 +72,7 @@ def test_elsewhere_the_rom_enciphers_nothing_any_more(board: Board, fresh: Calla
 
 
 @ENCIPHERED_BY_HAND
-@pytest.mark.profiles("development", "ciphertext-only", "release")
+@pytest.mark.profiles("release", full=("development", "ciphertext-only"))
 def test_ciphertext_is_written_and_boots(board: Board, fresh: Callable[[], Release]) -> None:
     recipe = next_recipe(board, fresh())
     write(board, recipe.slot.offset, recipe.body(), force=board.profile.encryption.value != "development")
@@ -80,7 +80,7 @@ def test_ciphertext_is_written_and_boots(board: Board, fresh: Callable[[], Relea
 
 
 @BRICKED
-@pytest.mark.profiles("ciphertext-only", "release")
+@pytest.mark.profiles("release", full=("ciphertext-only",))
 @pytest.mark.parametrize("content", ["plaintext", "ciphertext"])
 def test_the_tool_writes_nothing_unless_it_is_forced_since_it_cannot_tell_plaintext(
     board: Board, fresh: Callable[[], Release], content: str
@@ -95,7 +95,7 @@ def test_the_tool_writes_nothing_unless_it_is_forced_since_it_cannot_tell_plaint
 
 
 @BRICKED
-@pytest.mark.profiles("development", "ciphertext-only", "release")
+@pytest.mark.profiles("ciphertext-only", full=("development", "release"))
 def test_a_forced_plaintext_app_does_not_boot_until_its_ciphertext_comes(
     board: Board, fresh: Callable[[], Release]
 ) -> None:
@@ -112,7 +112,7 @@ def test_a_forced_plaintext_app_does_not_boot_until_its_ciphertext_comes(
 
 
 @BRICKED
-@pytest.mark.profiles("development", "ciphertext-only", "release", secure_boot=False)
+@pytest.mark.profiles("release", full=("development", "ciphertext-only"), secure_boot=False)
 def test_a_forced_plaintext_bootloader_is_no_bootloader_until_its_ciphertext_comes(
     board: Board, fresh: Callable[[], Release]
 ) -> None:
@@ -132,7 +132,7 @@ def test_a_forced_plaintext_bootloader_is_no_bootloader_until_its_ciphertext_com
 
 
 @ENCIPHERED_BY_HAND
-@pytest.mark.profiles("development", "ciphertext-only", "release", full=("open",))
+@pytest.mark.profiles("development", "release", full=("open", "ciphertext-only"))
 def test_the_bin_that_is_flashed_over_the_uart_is_the_file_that_the_server_serves_for_that_slot(
     board: Board, fresh: Callable[[], Release], tmp_path: Path
 ) -> None:

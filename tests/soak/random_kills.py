@@ -32,6 +32,7 @@ from pathlib import Path
 
 from harness.chips.efuses import efuse_geometry
 from harness.errors import HarnessError
+from harness.interruption import Interrupted, listen
 from harness.lab import own_vault
 from harness.provision.device_record import DeviceRecords
 from harness.vault import verify
@@ -449,6 +450,19 @@ def main() -> int:
     if sys.platform != "linux":
         parser.error("it finds orphans by what Linux keeps of processes")
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    listen()
+    try:
+        return _work(asked)
+    except Interrupted as interrupted:
+        return interrupted.exit_status
+    finally:
+        # Every run is a session of its own, which no Ctrl-C reaches.
+        for pid in descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM if asked.slot is None else signal.SIGKILL)
+
+
+def _work(asked: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="harness-kills-") as scratch:
         builds = asked.builds or Path(scratch) / "builds"
         slot = Slot(asked.seed, asked.kills, GONE_WITHIN_S * asked.slow, builds, Path(scratch))

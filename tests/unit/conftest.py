@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.home import Home
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "machine_locks: takes the locks that all users of the machine share")
@@ -25,3 +27,18 @@ def locks_of_this_test_alone(
 
     if request.node.get_closest_marker("machine_locks") is None:
         monkeypatch.setattr("harness.locks.shared_folder", folder)
+
+
+@pytest.fixture(scope="session")
+def users_builds() -> Path:
+    """What this run has compiled so far, whoever needed it."""
+    return Home.of_user().builds
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, users_builds: Path) -> Path:
+    """A HARNESS_HOME of one test, in which nothing is but what is compiled: that takes longer than most tests."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "builds").symlink_to(users_builds)
+    return home

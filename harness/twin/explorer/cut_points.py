@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError
-from harness.twin.half_done import ERASE_MIXTURES, PAGE_BYTES, SECTOR_BYTES, Extent
+from harness.twin.half_done import ERASE_MIXTURES, PAGE_BYTES, SECTOR_BYTES, Extent, burned
 from harness.twin.operations import Change, CutPoint
 
 SMALL_WRITE_BYTES = 64
@@ -60,10 +60,10 @@ def cuts_of(
 ) -> Iterator[Cut]:
     """Before the first operation, inside each, and after each; what is after one is before the next.
 
-    Inside an erase: at every sector's end, and in every sector with each of `ERASE_MIXTURES`. Inside a small write or
-    a burn: at every byte, sharp and with the bits in progress mixed. Inside a larger write: at every page's end and
-    somewhere in every page; with `every_byte` at every byte. With `few_inside` an operation of flash is cut inside in one
-    of these places only.
+    Inside an erase: at every sector's end, and in every sector with each of `ERASE_MIXTURES`. Inside a small write: at
+    every byte, sharp and with the bits in progress mixed; inside a burn each set of bits that this gives, once. Inside a
+    larger write: at every page's end and somewhere in every page; with `every_byte` at every byte. With `few_inside` an
+    operation of flash is cut inside in one of these places only.
     """
     if changes:
         yield Cut(0, CutPoint.BEFORE)
@@ -77,24 +77,31 @@ def cuts_of(
         yield Cut(op, CutPoint.AFTER)
 
 
-def sampled(cuts: Sequence[Cut], count: int | None, seed: int) -> list[Cut]:
-    """`count` of `cuts`, in their order, as evenly over the operations as they allow; None: all."""
+def sampled(cuts: Sequence[Cut], count: int | None, seed: int, decisive: frozenset[int]) -> list[Cut]:
+    """`count` of `cuts`, in their order; None: all.
+
+    What lies whole on both sides of an operation comes first; then, in turns, one inside of each operation and two of
+    those in `decisive` (otadata, eFuses), of which there are few, and on which it depends what boots.
+    """
     if count is None or count >= len(cuts):
         return list(cuts)
     chance = random.Random(seed)
+    whole: list[int] = []
     by_op: dict[int, list[int]] = {}
     for at, cut in enumerate(cuts):
-        by_op.setdefault(cut.op, []).append(at)
-    chosen: set[int] = set()
-    groups = [chance.sample(group, len(group)) for group in by_op.values()]
-    for group in groups:
-        # Last in, first out: what lies whole on both sides of an operation comes before what lies inside.
-        group.sort(key=lambda at: cuts[at].where is not CutPoint.INSIDE)
-    # One of each operation in turn, so that long writes do not crowd out short ones.
+        if cut.where is CutPoint.INSIDE:
+            by_op.setdefault(cut.op, []).append(at)
+        else:
+            whole.append(at)
+    whole.sort(key=lambda at: (cuts[at].op not in decisive, chance.random()))
+    chosen = set(whole[:count])
+    groups = {op: chance.sample(group, len(group)) for op, group in by_op.items()}
+    turn = [*groups, *(op for op in groups if op in decisive)]
     while len(chosen) < count:
-        for group in groups:
-            if group and len(chosen) < count:
-                chosen.add(group.pop())
+        turn.sort(key=lambda op: (op not in decisive, chance.random()))
+        for op in turn:
+            if groups[op] and len(chosen) < count:
+                chosen.add(groups[op].pop())
     return [cuts[at] for at in sorted(chosen)]
 
 
@@ -102,6 +109,9 @@ def inside(change: Change, chance: random.Random, *, every_byte: bool) -> Iterat
     """(byte, mixture) of every cut inside one operation."""
     if change.operation.kind == "erase":
         yield from _inside_erase(change.operation.length, chance)
+        return
+    if change.operation.kind == "burn":
+        yield from _inside_burn(change.data, chance)
         return
     length = len(change.data)
     sharp = every_byte or length <= SMALL_WRITE_BYTES
@@ -113,6 +123,18 @@ def inside(change: Change, chance: random.Random, *, every_byte: bool) -> Iterat
         return
     for page in range(0, length, PAGE_BYTES):
         yield page + chance.randrange(min(PAGE_BYTES, length - page)), chance.getrandbits(30)
+
+
+def _inside_burn(data: bytes, chance: random.Random) -> Iterator[tuple[int, int | None]]:
+    """Each set of bits that may be blown once: of a burn of one bit there is no half."""
+    value = int.from_bytes(data, "little")
+    seen = {0, value}
+    places = [(byte, None) for byte in range(1, len(data))]
+    for byte, mixture in [*places, *((byte, chance.getrandbits(30)) for byte in range(len(data)))]:
+        blown = burned(value, Extent(byte, mixture), len(data))
+        if blown not in seen:
+            seen.add(blown)
+            yield byte, mixture
 
 
 def _inside_erase(length: int, chance: random.Random) -> Iterator[tuple[int, int | None]]:

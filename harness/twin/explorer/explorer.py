@@ -6,7 +6,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,6 @@ class Explorer:
         self._player.machine.flash.stuck = job.stuck
         base, cells = self._player.stored()
         self._start = StoredState(in_sectors(base), cells)
-        self._excused = frozenset(self._judge.problems(self._start))
-        """What is wrong with the board before anything is done to it."""
         self._changes: list[Change] = []
         self._step_of: list[int] = []
         """The step that each operation belongs to."""
@@ -92,14 +90,11 @@ class Explorer:
             return
         started = time.monotonic()
         counts: Counter[str] = Counter()
-        states: set[tuple[object, ...]] = set()
-        order = _Order()
         for cut, state in self._cut_states():
             if self._enough(counts):
                 break
             problems, recovery = self._judged(state)
-            problems += self._out_of_place(cut, recovery, order)
-            states.add((tuple(sorted(state.sectors)), state.key(sorted(state.sectors))))
+            problems += self._out_of_place(cut, recovery)
             self._report(cut, state, problems, recovery, counts)
         for size, count in sorted(self._job.chains.items()):
             self._chains(size, count, counts)
@@ -110,7 +105,6 @@ class Explorer:
                 "chains": {str(size): counts[f"chains of {size}"] for size in sorted(self._job.chains)},
                 "violations": counts["violations"],
                 "windows": counts["windows"],
-                "states": len(states),
                 "executed": self._executed,
                 "stopped": self._enough(counts),
                 "seconds": time.monotonic() - started,
@@ -200,11 +194,21 @@ class Explorer:
         few = job.few_inside and not job.every_byte
         return list(cuts_of(self._changes, seed=job.seed, every_byte=job.every_byte, few_inside=few))
 
+    @property
+    def _decisive(self) -> frozenset[int]:
+        otadata = self._job.otadata
+        return frozenset(
+            op
+            for op, change in enumerate(self._changes)
+            if change.operation.kind not in FLASH_KINDS
+            or otadata.offset <= change.operation.offset < otadata.offset + otadata.size
+        )
+
     def _cut_states(self) -> Iterator[tuple[Cut, StoredState]]:
         """Every cut of this shard, with what it leaves."""
         k, n = self._job.shard
         state, reached = self._start, 0
-        cuts = sampled(self._cuts(), self._job.sample, self._job.seed)
+        cuts = sampled(self._cuts(), self._job.sample, self._job.seed, self._decisive)
         for number, cut in enumerate(cuts):
             while reached < cut.op:
                 state = self._walker.after_all(state, [self._changes[reached]])
@@ -214,7 +218,7 @@ class Explorer:
             yield cut, self._after_cut(state, self._changes[cut.op], cut)
 
     def _judged(self, state: StoredState) -> tuple[list[str], Recovery]:
-        problems = [problem for problem in self._judge.problems(state) if problem not in self._excused]
+        problems = self._judge.problems(state)
         recovery = self._recovery(state)
         if recovery.problem is not None:
             problems.append(recovery.problem)
@@ -242,6 +246,7 @@ class Explorer:
         try:
             script.run([Step("power on", "boot")])
             booted = str(script.last.get("version"))
+            self._compare_state(state, script.last)
             script.run(self._job.recovery)
         except (Unexpected, BoardDead) as error:
             problem = f"does not boot: {error}" if booted is None else f"does not recover: {error}"
@@ -256,6 +261,14 @@ class Explorer:
         windows = () if problem is None else self._windows_of(after, (problem, *lines))
         return Recovery(booted, problem, tuple(journal), kept, windows), tuple(sorted(touches.read))
 
+    def _compare_state(self, state: StoredState, boot: Mapping[str, Any]) -> None:
+        """A version on trial says so: nothing confirms it but the command."""
+        expected = self._judge.expected_state(state, str(boot.get("slot")))
+        if expected is not None and boot.get("state") != expected:
+            raise Unexpected(
+                f"{boot.get('version')} says '{boot.get('state')}' of itself after power came back, not '{expected}'"
+            )
+
     def _windows_of(self, state: StoredState, said: Sequence[str]) -> tuple[str, ...]:
         """Those whose signs there are, in the order in which they are declared."""
         return tuple(
@@ -265,7 +278,7 @@ class Explorer:
             and (not window.sign or self._judge.shows(state, window.sign))
         )
 
-    def _out_of_place(self, cut: Cut, recovery: Recovery, order: _Order) -> list[str]:
+    def _out_of_place(self, cut: Cut, recovery: Recovery) -> list[str]:
         """What is wrong with the version that came up, given where the cut was."""
         booted = recovery.booted
         if booted is None:
@@ -277,15 +290,18 @@ class Explorer:
         last = cut.op + 1 == len(self._changes) or self._step_of[cut.op + 1] != number
         if step.then is not None and last and cut.where is CutPoint.AFTER and booted != step.then:
             return [f"{booted} runs after a cut at the end of '{step.name}', expected: {step.then}"]
-        if cut.where is not CutPoint.INSIDE:
-            return order.note(number, step, booted)
         return []
 
     def _report(
         self, cut: Cut, state: StoredState, problems: Sequence[str], recovery: Recovery, counts: Counter[str]
     ) -> None:
         counts["cuts"] += 1
-        row: dict[str, Any] = {"ev": "cut", "cut": str(cut), "booted": recovery.booted}
+        row: dict[str, Any] = {
+            "ev": "cut",
+            "cut": str(cut),
+            "booted": recovery.booted,
+            "state": state.digest(),
+        }
         window = self._window_of(cut, problems, recovery)
         if window is not None:
             counts["windows"] += 1
@@ -326,6 +342,9 @@ class Explorer:
             )
             chain.problems, chain.recovery = self._judged(chain.state)
             changes = chain.recovery.journal
+        first, booted = self._job.steps[self._step_of[chain.cuts[0].op]], chain.recovery.booted
+        if first.boots and booted is not None and booted not in (*first.boots, self._job.safe):
+            chain.problems.append(f"{booted} runs after cuts that began in '{first.name}'")
         return chain
 
     def _after_cut(self, state: StoredState, change: Change, cut: Cut) -> StoredState:
@@ -375,10 +394,20 @@ class Explorer:
 
     # One cut, on the board itself
 
+    def _no_such_cut(self, cut: Cut) -> str | None:
+        if cut.op >= len(self._changes):
+            return f"has {len(self._changes)} operations"
+        change = self._changes[cut.op]
+        length = max(change.operation.length, len(change.data))
+        if cut.where is CutPoint.INSIDE and not 0 <= cut.byte < length:
+            return f"writes or erases {length} bytes in operation {cut.op + 1}"
+        return None
+
     def _replay(self, cut: Cut) -> None:
         """Runs the sequence with the cut armed, and the recovery; tells everything, and whether it is as computed."""
-        if cut.op >= len(self._changes):
-            self._emit({"ev": "no-such-cut", "operations": len(self._changes)})
+        problem = self._no_such_cut(cut)
+        if problem is not None:
+            self._emit({"ev": "no-such-cut", "problem": problem})
             return
         player = self._player
         player.restore(self._start)
@@ -397,7 +426,7 @@ class Explorer:
         computed = self._after_cut(before, self._changes[cut.op], cut)
         same = struck and cells == computed.efuses and stored == computed.read(0, len(stored))
         problems, recovery = self._judged(computed)
-        problems += self._out_of_place(cut, recovery, _Order())
+        problems += self._out_of_place(cut, recovery)
         self._emit(
             {
                 "ev": "replayed",
@@ -422,22 +451,6 @@ class _Chain:
     cuts: list[Cut] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     recovery: Recovery = field(default_factory=lambda: Recovery(None, None, ()))
-
-
-class _Order:
-    """Within a step the board goes from one version to another once, and never back."""
-
-    def __init__(self) -> None:
-        self._seen: dict[int, list[str]] = {}
-
-    def note(self, number: int, step: Step, booted: str) -> list[str]:
-        """What is wrong with `booted` after the cuts of the same step before."""
-        seen = self._seen.setdefault(number, [])
-        if not seen or seen[-1] != booted:
-            if booted in seen:
-                return [f"in '{step.name}' the board goes back to {booted} after {seen[-1]}"]
-            seen.append(booted)
-        return []
 
 
 def _random_cut(changes: Sequence[Change], chance: random.Random) -> Cut:

@@ -51,7 +51,7 @@ class Step:
 
     `do`: ``boot`` (switch on and wait for the firmware), ``command``, ``reboot`` (by command), ``reset``, ``cycle``
     (supply off and on), ``update`` (by `command` or ``ota``, with the package for the slot that is next), ``settle``
-    (confirm what waits for it).
+    (confirm what waits for it), ``pause`` (let `seconds` pass).
     """
 
     name: str
@@ -60,6 +60,7 @@ class Step:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     refused: str | None = None
     """The error that a command must end with; None: it succeeds."""
+    seconds: float = 0.0
     restarts: bool = False
     """The command ends in a restart, and its result may not be seen."""
     expect: Mapping[str, Any] = field(default_factory=dict)
@@ -100,7 +101,8 @@ class Job:
     """The board begins as plaintext and enciphers itself: images are known as plaintext, and compared deciphered."""
     few_inside: bool = False
     """Cut only once or twice inside an operation of flash: there are very many of them, and all alike."""
-    rollback: bool = True
+    safe: str = ""
+    """The version that the recovery updates to."""
     seed: int = 1
     every_byte: bool = False
     sample: int | None = None

@@ -20,6 +20,9 @@ from harness.twin.security import flash_encryption_enabled
 
 SECTOR_BYTES = 0x1000
 
+_SAID: dict[int, str] = {OtaState.NEW: "pending", OtaState.VALID: "valid"}
+"""The word in the firmware's boot event, by the state that the record had before."""
+
 
 class _Overlay:
     """The flash of a stored state, to be read only."""
@@ -69,7 +72,10 @@ class Judge:
         self._efuses.close()
 
     def problems(self, state: StoredState) -> list[str]:
-        """What is wrong with `state`; nothing: nothing."""
+        """What is wrong with `state`; nothing: nothing.
+
+        A slot that otadata names and that has not been touched since the start may hold what does not boot: it did then.
+        """
         found = []
         for slot in self._job.slots:
             if self.verifies(state, slot) and self.image_in(state, slot) is None:
@@ -82,9 +88,29 @@ class Judge:
             found.append(f"otadata names no slot ({selection.verdict.value}): {self.records(state)}")
             return found
         named = self._job.slots[selection.slot_index]
-        if not self.verifies(state, named):
+        if not self._untouched(state, named) and not self.verifies(state, named):
             found.append(f"otadata names {named.label}, which holds nothing that boots")
         return found
+
+    def _untouched(self, state: StoredState, slot: Place) -> bool:
+        numbers = range(slot.offset // SECTOR_BYTES, (slot.offset + slot.size) // SECTOR_BYTES)
+        return all(
+            state.sector(number) == state.base[number] for number in numbers if number in state.sectors
+        )
+
+    def expected_state(self, state: StoredState, slot: str) -> str | None:
+        """What the firmware in `slot` must say of itself at its next boot: ``pending`` for a record that is NEW.
+
+        None where otadata does not name that slot, or nobody can say.
+        """
+        if self._job.first_boot:
+            return None
+        selection = self.selection(state)
+        if selection.record_index is None or selection.slot_index is None:
+            return None
+        if self._job.slots[selection.slot_index].label != slot:
+            return None
+        return _SAID.get(self.otadata(state).records[selection.record_index].state)
 
     def verifies(self, state: StoredState, slot: Place) -> bool:
         """Whether a bootloader would take what lies in `slot` for a whole image."""
@@ -152,9 +178,7 @@ class Judge:
     def selection(self, state: StoredState) -> Selection:
         """What otadata selects at the next boot, a trial that was not confirmed being over then."""
         first, second = self.otadata(state).records
-        if self._job.rollback:
-            first, second = _after_trial(first), _after_trial(second)
-        return OtaData((first, second)).select(len(self._job.slots))
+        return OtaData((_after_trial(first), _after_trial(second))).select(len(self._job.slots))
 
     def records(self, state: StoredState) -> str:
         """Both records in words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,8 @@ class Script:
         elif step.do == "reboot":
             self._command(step, "reboot")
             self.last = self.player.await_boot()
+        elif step.do == "pause":
+            time.sleep(step.seconds)
         elif step.do == "settle":
             self._settle(step)
         elif step.do == "update":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,8 @@ from harness.twin.operations import Change
 
 FLASH_KINDS = frozenset({"erase", "write", "write-encrypted"})
 
+
+DIGEST_BYTES = 8
 
 Key = tuple[EfuseCells, tuple[bytes, ...]]
 
@@ -58,6 +61,14 @@ class StoredState:
                 changed.get(number, self.base[number]) if piece == self.sector(number) else piece
             )
         return replace(self, sectors=changed)
+
+    def digest(self) -> str:
+        """What tells this state from others of the same start, hexadecimal."""
+        digest = hashlib.sha256(repr(self.efuses).encode())
+        for number in sorted(self.sectors):
+            if self.sectors[number] != self.base[number]:
+                digest.update(number.to_bytes(4, "little") + self.sectors[number])
+        return digest.hexdigest()[: 2 * DIGEST_BYTES]
 
     def key(self, sectors: Iterable[int]) -> Key:
         """What states are compared by: the eFuses, and the content of these sectors."""

@@ -64,6 +64,7 @@ def test_a_board_with_dtr_and_rts_is_reset_and_no_power_is_claimed(
     assert CutKind.POWER not in [each.kind for each in results]
 
 
+@pytest.mark.full
 def test_a_supply_that_can_be_switched_is_cut_at_the_operation_where_the_firmware_holds(
     start: Start, wired: WiredLab
 ) -> None:

@@ -113,8 +113,8 @@ def safe_place(monkeypatch: pytest.MonkeyPatch) -> None:
     ("locked", "chip"),
     [
         (lock_by_plan, "esp32c3"),
-        (lock_by_plan, "esp32"),
-        (lock_by_planned_command, "esp32c3"),
+        pytest.param(lock_by_plan, "esp32", marks=pytest.mark.full),
+        pytest.param(lock_by_planned_command, "esp32c3", marks=pytest.mark.full),
         (lock_by_itself, "esp32"),
     ],
 )

@@ -45,13 +45,35 @@ def test_a_seed_repeats_its_cuts_and_another_gives_others() -> None:
     assert list(cuts_of(UPDATE, seed=1)) == list(cuts_of(UPDATE, seed=1)) != list(cuts_of(UPDATE, seed=2))
 
 
-def test_a_sample_takes_from_every_operation_and_keeps_the_order() -> None:
+RECORD = frozenset({2})
+"""The operation on which it depends what boots."""
+
+
+@pytest.mark.parametrize("count", range(5, 40, 7))
+def test_a_sample_keeps_the_order_and_takes_first_what_decides(count: int) -> None:
     every = list(cuts_of(UPDATE, seed=1))
-    some = sampled(every, 9, seed=3)
-    assert len(some) == 9
-    assert {cut.op for cut in some} == {0, 1, 2}
+    some = sampled(every, count, seed=3, decisive=RECORD)
+    assert len(some) == count
     assert [every.index(cut) for cut in some] == sorted(every.index(cut) for cut in some)
-    assert sampled(every, None, seed=3) == sampled(every, len(every) + 1, seed=3) == every
+    assert {cut.op for cut in some if cut.where is CutPoint.AFTER} == {0, 1, 2}
+    inside = [cut.op for cut in some if cut.where is CutPoint.INSIDE]
+    assert inside.count(2) >= max(inside.count(0), inside.count(1))
+    assert inside.count(2) >= 1
+
+
+def test_a_sample_of_more_than_there_is_is_all() -> None:
+    every = list(cuts_of(UPDATE, seed=1))
+    assert sampled(every, None, 3, RECORD) == sampled(every, len(every) + 1, 3, RECORD) == every
+
+
+def test_a_burn_is_cut_inside_only_where_that_leaves_something_else() -> None:
+    one, many = (
+        Change(Operation(0, "burn", 0, 24, "app"), bits.to_bytes(24, "little"))
+        for bits in (1 << 90, (1 << 192) - 1)
+    )
+    assert [cut for cut in cuts_of([one], seed=1) if cut.where is CutPoint.INSIDE] == []
+    inside = [cut for cut in cuts_of([many], seed=1) if cut.where is CutPoint.INSIDE]
+    assert len(inside) > 24
 
 
 @pytest.mark.parametrize("cut", [*cuts_of(UPDATE, seed=7)][::11], ids=str)

@@ -27,6 +27,7 @@ def test_a_sound_handler_passes_and_the_report_says_what_was_tried(few: Report, 
     found = few.results[0]
     assert found.ok, found.lines()
     assert found.cuts == 60 < found.cut_points
+    assert found.states > 30
     assert dict(found.chains) == {"2": 3, "3": 2}
     assert set(found.booted) == {"1.1.0", "1.2.0"}
     assert {"shipping C", "port", "model"} == set(found.layers)

@@ -21,6 +21,7 @@ class Bug:
     changes: tuple[tuple[str, str], ...]
     sequence: str
     shows: str
+    full: bool = False
 
 
 HANDLER = "components/raw_ota/raw_ota.c"
@@ -72,6 +73,7 @@ BUGS = (
         ),
         "update",
         "not-erased",
+        full=True,
     ),
     Bug(
         "otadata is written raw",
@@ -105,11 +107,67 @@ BUGS = (
         (("memcmp(sha256, job->result->body_sha256, sizeof(sha256)) != 0", "false"),),
         "worn",
         "not 'readback-mismatch'",
+        full=True,
+    ),
+    Bug(
+        "only the first update of a boot erases",
+        HANDLER,
+        (
+            (
+                "    size_t erase_size = job->body_size;\n",
+                "    static bool s_erased;\n"
+                "    size_t erase_size = s_erased ? OTA_WITH_SEQUENTIAL_WRITES : job->body_size;\n"
+                "    s_erased = true;\n",
+            ),
+        ),
+        "invalid",
+        "'good update'",
+        full=True,
+    ),
+    Bug(
+        "nobody compares the hash of what it deciphers to",
+        BODY,
+        (("memcmp(sha256, job->package.image_sha256, sizeof(sha256)) != 0", "false"),),
+        "forged",
+        "not 'image-hash'",
+        full=True,
+    ),
+    Bug(
+        "a version counts as confirmed when power comes back",
+        "main/app_main.c",
+        (
+            (
+                "void app_main(void)\n{\n",
+                '#include "esp_system.h"\nvoid app_main(void)\n{\n'
+                "    if (esp_reset_reason() == ESP_RST_POWERON) {\n"
+                "        (void)esp_ota_mark_app_valid_cancel_rollback();\n    }\n",
+            ),
+        ),
+        "update",
+        "after power came back, not 'pending'",
+    ),
+    Bug(
+        "whoever asks for the status confirms",
+        "main/commands.c",
+        (
+            (
+                '    device_state_add(&outcome->fields);\n    event_add_number(&outcome->fields, "uptime_ms"',
+                "    (void)esp_ota_mark_app_valid_cancel_rollback();\n"
+                '    device_state_add(&outcome->fields);\n    event_add_number(&outcome->fields, "uptime_ms"',
+            ),
+            ('#include "esp_log.h"\n', '#include "esp_log.h"\n#include "esp_ota_ops.h"\n'),
+        ),
+        "rollback",
+        "state is 'valid', not 'pending'",
+        full=True,
     ),
 )
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize(
+    "bug",
+    [pytest.param(bug, id=bug.name, marks=[pytest.mark.full] if bug.full else []) for bug in BUGS],
+)
 def test_a_planted_bug_is_found(bug: Bug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     firmware = tmp_path / "firmware"
     shutil.copytree(firmware_dir(), firmware)

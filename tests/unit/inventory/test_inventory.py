@@ -1,6 +1,7 @@
 """boards.yaml: what it may say, and that every complaint names file, line and field."""
 
 import contextlib
+import traceback
 from pathlib import Path
 from typing import get_args
 
@@ -341,6 +342,29 @@ def test_wrong_keys_are_named_with_file_line_and_field(chip: str, said: str, com
         parse_inventory(BOOT.format(chip=chip, said=said), FILE)
     assert "boards.yaml:" in str(caught.value)
     assert "MIIEv" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "password_file: 'hunter2hunter2",
+        "ssid: hunter2hunter2, ssid: another",
+        "ssid: lab, password_file: *hunter2hunter2",
+        "ssid: lab, password_file: !hunter2hunter2 x",
+        "ssid: lab, password_file: @hunter2hunter2",
+        "ssid: lab, password_file: %hunter2hunter2",
+        'ssid: "hunter2hunter2\\q"',
+        "ssid: lab, password_file: [hunter2hunter2]",
+    ],
+)
+def test_what_is_wrong_in_a_file_is_not_quoted_since_it_may_be_a_password(said: str) -> None:
+    text = f"version: 1\nboards:\n  a: {{chip: esp32c3, link: twin, network: {{{said}}}}}\n"
+    with pytest.raises(UsageError, match=r"boards\.yaml:[34]: ") as caught:
+        parse_inventory(text, FILE)
+    # With HARNESS_DEBUG what it came from is shown, too.
+    assert "hunter2" not in "".join(traceback.format_exception_only(caught.value))
+    assert caught.value.__cause__ is None or "hunter2" not in str(caught.value.__cause__)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
 def test_a_drive_letter_is_no_place_for_keys() -> None:

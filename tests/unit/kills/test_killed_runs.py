@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,22 +84,12 @@ class Bench:
         return [block for block in blocks if any(block)]
 
 
-@pytest.fixture(scope="module")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build store that every bench of this file starts with, so that only the first one compiles."""
-    return tmp_path_factory.mktemp("kills") / "builds"
-
-
 @pytest.fixture
-def bench(tmp_path: Path, builds: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, own_home: Path) -> Bench:
     (tmp_path / "boards.yaml").write_text(BOARDS)
-    (tmp_path / "home").mkdir(mode=0o700)
     made = Bench(tmp_path)
-    if builds.exists():
-        shutil.copytree(builds, made.home / "builds")
-    yield made
-    if not builds.exists() and (made.home / "builds").exists():
-        shutil.copytree(made.home / "builds", builds)
+    assert made.home == own_home
+    return made
 
 
 def read_until(run: subprocess.Popen[str], pattern: str) -> None:
@@ -235,6 +223,7 @@ def test_a_twin_starts_as_soon_as_the_one_before_it_has_let_go(tmp_path: Path) -
 
 def test_leftovers_of_killed_runs_go_with_the_next_one(bench: Bench) -> None:
     """What a kill leaves at the worst moment, planted: half-made builds, a half-written file."""
+    (bench.home / "builds").unlink()
     making = [bench.home / "builds" / folder / ".making-x" for folder in ("objects", "artefacts")]
     for folder in making:
         folder.mkdir(parents=True)

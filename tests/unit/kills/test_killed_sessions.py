@@ -72,8 +72,8 @@ def ends_within(timeout_s: float, pid: int) -> bool:
 
 
 @pytest.fixture
-def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, own_home: Path) -> Path:
+    monkeypatch.setenv("HARNESS_HOME", str(own_home))
     pytester.makefile(".yaml", boards=BOARDS)
     pytester.makepyfile(STRANGERS_TEST)
     return pytester.path

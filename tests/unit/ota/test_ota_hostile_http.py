@@ -207,13 +207,15 @@ def test_more_connections_than_any_rack_makes_are_turned_away_and_the_next_clien
         own = server.publish(MAC, "a", DATA)
         clients = [many.enter_context(connect(server)) for _ in range(300)]
         for client in clients[-20:]:
+            # On a busy machine the server accepts them late.
+            client.settimeout(60)
             with contextlib.suppress(ConnectionResetError):
                 assert client.recv(1) == b""
         for client in clients:
             client.close()
-        deadline_s = time.monotonic() + 5
+        deadline_s = time.monotonic() + 60
         while time.monotonic() < deadline_s:
-            with contextlib.suppress(ConnectionError, IndexError):
+            with contextlib.suppress(ConnectionError, IndexError, TimeoutError):
                 if get(server, own).body == DATA:
                     break
             time.sleep(0.05)

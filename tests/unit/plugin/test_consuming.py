@@ -26,9 +26,9 @@ SCENARIOS = """
 
 
 def test_what_a_twin_has_is_used_up_once_noted_and_told(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, own_home: Path
 ) -> None:
-    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HARNESS_HOME", str(own_home))
     pytester.makepyfile(SCENARIOS.replace("assert board.restart", BURN + "    assert board.restart"))
     result = pytester.runpytest_subprocess("-rs", "--junitxml=out.xml", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, skipped=1, errors=1)

@@ -30,8 +30,8 @@ OWN_TESTS = """
 
 
 @pytest.fixture
-def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Pytester:
-    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, own_home: Path) -> pytest.Pytester:
+    monkeypatch.setenv("HARNESS_HOME", str(own_home))
     return pytester
 
 

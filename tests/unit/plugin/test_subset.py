@@ -37,8 +37,8 @@ TABLE = """
 
 
 @pytest.fixture
-def table(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Pytester:
-    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+def table(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, own_home: Path) -> pytest.Pytester:
+    monkeypatch.setenv("HARNESS_HOME", str(own_home))
     pytester.makefile(".yaml", boards=BOARDS)
     pytester.makepyfile(test_it=TABLE)
     return pytester
@@ -60,9 +60,9 @@ def test_rows_and_profiles_outside_of_the_subset_are_left_out_and_counted(table:
 
 
 def test_a_scenario_that_makes_its_own_boards_is_left_out_and_counted_too(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, own_home: Path
 ) -> None:
-    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HARNESS_HOME", str(own_home))
     pytester.makepyfile(
         test_it="""
         import pytest

@@ -116,7 +116,7 @@ def test_several_kills_in_a_row(case, kills, tmp_path_factory):
     check_finished(bench, profile, lock)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=st.sampled_from(CASES), burn=st.integers(0, 14), seed=st.integers(0, 10**6))
 def test_a_burn_of_which_only_some_bits_took(case, burn, seed, tmp_path_factory):
     chip, profile, lock = case

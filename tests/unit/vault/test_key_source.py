@@ -91,6 +91,9 @@ COMPLAINTS = (
     ("out.write(KEY); out.flush(); time.sleep(60)", r"did not end within 1\.5 s"),
     ("out.write(KEY); print(KEY.hex(), file=sys.stderr); sys.exit(3)", "ended with status 3"),
     ("print('the key is ' + KEY.hex()); sys.exit('got ' + KEY.hex()[:40])", "ended with status 1"),
+    ("sys.exit(f'the key {KEY!r} is not permitted')", "ended with status 1"),
+    ("import json; sys.exit(json.dumps({'key': KEY.decode('latin-1')}))", "ended with status 1"),
+    ("sys.exit(str(list(KEY)))", "ended with status 1"),
     ("import base64; sys.exit('key=' + base64.b64encode(KEY).decode())", "ended with status 1"),
 )
 
@@ -104,7 +107,12 @@ def test_a_command_that_gives_no_key_is_one_clear_error_without_a_byte_of_it(
         vault.make_flash_key(MAC, ESP32C3)
     assert vault.key_record(MAC) is None
     shown = _everything(error.value)
-    for hidden in (KEY.hex()[:24], base64.b64encode(KEY).decode()[:20], repr(KEY)[2:20]):
+    for hidden in (
+        KEY.hex()[:24],
+        base64.b64encode(KEY).decode()[:20],
+        repr(KEY)[2:20],
+        str(list(KEY))[1:20],
+    ):
         assert hidden not in shown
 
 

@@ -134,7 +134,7 @@ def _key_problems(record: DeviceRecord, key: KeyRef | None) -> list[str]:
 def differences(state: ChipState, info: SecurityInfo, record: DeviceRecord) -> tuple[str, ...]:
     """How what the ROM shows of the chip differs from the fuses in `record`, in words; empty when it does not."""
     counter = state.chip.fuses.counter
-    found = list(disagreements(state, record.profile, record.mac))
+    found = list(disagreements(state, record.profile, record.mac, fuses=record.fuses))
     if counter not in record.fuses:
         found.append(f"the record does not tell what {counter} is: there is too little to compare")
     elif info.crypt_count != record.fuses[counter]:

@@ -68,6 +68,14 @@ def test_a_board_that_shows_what_its_record_says_is_taken_for_it() -> None:
     require_rescuable(STATE, replace(RECORD, lock=Lock.NONE), KEY, intent=intent(Lock.SECURE_DOWNLOAD))
 
 
+def test_a_counter_that_was_write_protected_instead_of_filled_up_is_that_of_the_record() -> None:
+    """The firmware's own way to release leaves it at one bit, and the ROM does not show its write protection."""
+    state = replace(STATE, security_info=replace(INFO, crypt_count=1))
+    require_rescuable(state, replace(RECORD, fuses={**FUSES, "SPI_BOOT_CRYPT_CNT": 1}), KEY)
+    with pytest.raises(RefusedError, match="the flash encryption counter is 0x1"):
+        require_rescuable(state, RECORD, KEY)
+
+
 @pytest.mark.parametrize(
     ("fuse", "value", "said"),
     [

@@ -324,6 +324,7 @@ def test_the_bootloader_refuses_a_bit_error_wherever_the_rom_would(
 # ---- revoked keys ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.profiles("development", full=("open", "ciphertext-only"), secure_boot=True)
 @pytest.mark.needs("uart-download")
 @pytest.mark.source(IDF_TEST)

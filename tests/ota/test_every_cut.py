@@ -50,7 +50,7 @@ EVERYWHERE = tuple(
 )
 TABLE = (
     Exploration("update", "esp32c3", Profile.RELEASE, QUICK, source=SOURCE),
-    Exploration("rollback", "esp32", Profile.DEVELOPMENT, QUICK, source=SOURCE),
+    Exploration("rollback", "esp32", Profile.DEVELOPMENT, QUICK, source=SOURCE, full=True),
     *EVERYWHERE,
 )
 

@@ -38,6 +38,7 @@ def opened(wired: WiredLab, twin: WiredTwin, **fields: Any) -> tuple[Board, Rfc2
     return board, entry
 
 
+@pytest.mark.full
 def test_a_board_with_dtr_and_rts_is_reset_and_no_power_is_claimed(
     start: Start, wired: WiredLab, tmp_path: Path
 ) -> None:

@@ -81,6 +81,7 @@ BUGS = (
         (("esp_partition_write(partition", "esp_partition_write_raw(partition"),),
         "update",
         "",
+        full=True,
     ),
     Bug(
         "a version counts as confirmed as soon as it runs",
@@ -100,6 +101,7 @@ BUGS = (
         (("memcmp(sha256, job->package.body_sha256, hash_size) != 0", "false"),),
         "substituted",
         "not 'body-hash'",
+        full=True,
     ),
     Bug(
         "nobody reads back what was written",

@@ -84,8 +84,10 @@ def test_an_esp32_tells_of_secure_boot_only_in_a_build_that_has_it(
     [
         ("esp32c5", ("profile.release", "boot.sbv2"), True),
         ("esp32c5", ("profile.development", "boot.sbv2"), False),
-        ("esp32c5", ("profile.release", "boot.sbv2", "scheme.ecdsa384"), False),
-        ("esp32c5", ("profile.release",), False),
+        pytest.param(
+            "esp32c5", ("profile.release", "boot.sbv2", "scheme.ecdsa384"), False, marks=pytest.mark.full
+        ),
+        pytest.param("esp32c5", ("profile.release",), False, marks=pytest.mark.full),
         ("esp32h2", ("profile.development", "boot.sbv2"), True),
         ("esp32p4", ("profile.release", "boot.sbv2"), False),
     ],

@@ -256,6 +256,11 @@ class Target:
     def id(self) -> str:
         return f"{self.name}-{self.profile.value}" if self.profile else self.name
 
+    @property
+    def worker(self) -> str:
+        """What goes to one worker of pytest-xdist: a board in all its profiles; each throwaway twin is one of its own."""
+        return self.id if self.throwaway else self.name
+
 
 @dataclass(slots=True)
 class Bench:
@@ -337,7 +342,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     subset.multiply(metafunc.definition.nodeid, chosen=len(targets), everything=len(everything))
     parallel = config.pluginmanager.hasplugin("xdist")
     parameters = [
-        pytest.param(target, id=target.id, marks=[pytest.mark.xdist_group(target.id)] if parallel else [])
+        pytest.param(target, id=target.id, marks=[pytest.mark.xdist_group(target.worker)] if parallel else [])
         for target in targets
     ]
     metafunc.parametrize("_target", parameters, indirect=True, scope="session")

@@ -30,6 +30,11 @@ boards:
     flash_key: {file: flash.key}
     secure_boot: {keys: [boot.pem]}
     network: {ssid: lab, password_file: wifi.txt}
+  blank:
+    chip: esp32c3
+    link: twin
+    flash_key: {file: flash.key}
+    secure_boot: {keys: [boot.pem]}
   classic:
     chip: esp32
     link: twin

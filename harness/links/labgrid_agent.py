@@ -239,6 +239,7 @@ class Agent:
             self._require_known(session)
             await self._reserve(session)
         else:
+            self.note.note(place=self.task.held)
             await self._recover(time.monotonic() + self.task.grace_s)
         self._live.set()
         await self._say_held()
@@ -608,8 +609,9 @@ class Agent:
     async def _give_back(self, identity: str, place: str | None, token: str | None) -> None:
         """Both calls do nothing when there is nothing to do: a place is released from `identity`, or not at all."""
         session = self.live_session
-        if place is not None and place in session.places:
-            request = messages.ReleasePlaceRequest(placename=place, fromuser=identity)
+        held = {each.name for each in session.places.values() if each.acquired == identity}
+        for name in held | ({place} & session.places.keys()):
+            request = messages.ReleasePlaceRequest(placename=name, fromuser=identity)
             await session.stub.ReleasePlace(request, timeout=CALL_S)
         reservations = await session.stub.GetReservations(messages.GetReservationsRequest(), timeout=CALL_S)
         for each in reservations.reservations:

@@ -13,6 +13,7 @@ from harness.cli.build import build
 from harness.cli.doctor import doctor
 from harness.cli.encrypt import encrypt
 from harness.cli.explore import explore
+from harness.cli.history import history
 from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
@@ -65,6 +66,7 @@ for command in (
     sign_image,
     encrypt,
     log,
+    history,
     vault,
     keys,
 ):

@@ -18,6 +18,7 @@ from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
+from harness.cli.prune import prune_command
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
@@ -67,6 +68,7 @@ for command in (
     encrypt,
     log,
     history,
+    prune_command,
     vault,
     keys,
 ):

@@ -7,7 +7,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +20,7 @@ from harness.history.amounts import age_s, age_text
 from harness.history.export import export_lines
 from harness.history.flakiness import RULE, Flaky
 from harness.history.history import History
+from harness.history.page import SIGNS, history_page
 from harness.history.queries import (
     BoardRate,
     PhaseSeries,
@@ -34,9 +35,9 @@ from harness.history.queries import (
 )
 from harness.home import Home
 
-_SIGNS = {"passed": "+", "failed": "x", "error": "!", "not proven": "?"}
 _LEGEND = "last, newest on the right: + passed   x failed   ! error of the bench   ? not proven"
 _MOST_TESTS = 30
+_LONGEST_CAUSE = 100
 
 
 @click.command(
@@ -56,6 +57,7 @@ Examples:
 @click.option(
     "--export", metavar="FILE", help="Write everything to FILE as JSON lines; - is standard output."
 )
+@click.option("--html", metavar="FILE", help="Write a page with plots to FILE; it needs no network.")
 @json_option
 def history(
     board: str | None,
@@ -63,6 +65,7 @@ def history(
     since: str | None,
     flaky: bool,
     export: str | None,
+    html: str | None,
     as_json: bool,
 ) -> None:
     """Say what all runs under HARNESS_HOME came to: per board, per test, flaky tests, how long phases took."""
@@ -70,6 +73,9 @@ def history(
     with History.of(Home.of_user()).reading() as database:
         if export is not None:
             _export(database, scope, export)
+            return
+        if html is not None:
+            _write([history_page(database, scope)], html)
             return
         unstable = flaky_tests(database, scope)
         if flaky:
@@ -111,7 +117,7 @@ def _tell(
                 str(one.runs),
                 _ago(one.last_run_s),
                 _signs(one.last),
-                f"{_ago(one.broken_s)}: {one.problem}" if one.broken_s is not None else "never",
+                f"{_ago(one.broken_s)}: {_short(one.problem)}" if one.broken_s is not None else "never",
             )
             for one in boards
         ],
@@ -125,9 +131,7 @@ def _tell(
                 _percent(one.rate),
                 f"{one.median_s:.1f} s",
                 _signs(one.last),
-                f"{_ago(one.failed_s)}: {one.cause or 'no cause noted'}"
-                if one.failed_s is not None
-                else "never",
+                f"{_ago(one.failed_s)}: {_short(one.cause)}" if one.failed_s is not None else "never",
             )
             for one in tests[:_MOST_TESTS]
         ],
@@ -185,13 +189,17 @@ def _export(database: sqlite3.Connection, scope: Scope, file: str) -> None:
     if file == "-":
         for line in lines:
             click.echo(line)
-        return
+    else:
+        _write((f"{line}\n" for line in lines), file)
+
+
+def _write(texts: Iterable[str], file: str) -> None:
     path = Path(file)
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         # A reader never sees half of it.
         with part.open("x", encoding="utf-8") as out:
-            out.writelines(f"{line}\n" for line in lines)
+            out.writelines(texts)
         part.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -207,11 +215,16 @@ def _percent(rate: Rate) -> str:
 
 
 def _signs(outcomes: Sequence[str]) -> str:
-    return "".join(_SIGNS.get(outcome, "?") for outcome in outcomes)
+    return "".join(SIGNS.get(outcome, "?") for outcome in outcomes)
 
 
 def _ago(moment_s: float) -> str:
     return f"{age_text(time.time() - moment_s)} ago"
+
+
+def _short(cause: str | None) -> str:
+    line = " ".join((cause or "no cause noted").split())
+    return line if len(line) <= _LONGEST_CAUSE else f"{line[:_LONGEST_CAUSE]}…"
 
 
 def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

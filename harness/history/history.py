@@ -62,7 +62,7 @@ class History:
 def key_of_test(test: TestRecord) -> str:
     """One name of a test for all its boards, profiles and parameters of them: file and name."""
     path, separator, _ = test.id.partition("::")
-    return f"{path}::{test.name}" if separator else test.name
+    return f"{path}::{test.name}" if separator else test.id
 
 
 def _take(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.report.run_record import Event, RunRecord
+from harness.report.run_record import RunRecord
 
 _CHANGING = re.compile(r"\b0x[0-9a-fA-F]+\b|\bv?\d+(?:\.\d+)*(?:[-+][\w.]+)?\b|\b[0-9a-fA-F]{8,}\b")
 _LONGEST_NAME = 80
@@ -29,17 +29,21 @@ class Phase:
     """Bytes that it moved."""
 
 
-def phase_name(event: Event) -> str:
+def phase_name(kind: str, text: str) -> str:
     """``kind: what``, without what differs from run to run."""
-    words = re.sub(r"\s+", " ", _CHANGING.sub("…", event.text)).strip()
-    return f"{event.kind}: {words}"[:_LONGEST_NAME] if words else event.kind
+    words = re.sub(r"\s+", " ", _CHANGING.sub("…", text)).strip()
+    return f"{kind}: {words}"[:_LONGEST_NAME] if words else kind
 
 
 def phases_of(run: RunRecord) -> Iterator[Phase]:
-    """Everything on the timelines of `run` that has a duration."""
+    """Everything on the timelines of `run` that has a duration, and the steps of a run that is no pytest."""
     chips = {board.name: board.chip for board in run.boards}
     for test in run.tests:
+        chip = chips.get(test.board) if test.board else None
+        if "::" not in test.id and test.outcome == "passed":
+            name = phase_name(run.kind, test.name)
+            yield Phase(test.board, chip, name, test.began_s, test.duration_s, None)
         for event in test.events:
             if event.duration_s is not None and event.duration_s >= 0:
-                chip = chips.get(test.board) if test.board else None
-                yield Phase(test.board, chip, phase_name(event), event.at_s, event.duration_s, event.size)
+                name = phase_name(event.kind, event.text)
+                yield Phase(test.board, chip, name, event.at_s, event.duration_s, event.size)

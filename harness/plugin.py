@@ -35,6 +35,7 @@ from harness.ota.server import OtaServer
 from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
+from harness.rack.reason import command_of_pytest, reason_of
 from harness.say import Say
 from harness.scope import Scope, profile_named
 from harness.session_ending import SessionEnding
@@ -427,6 +428,7 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         harness_out,
         secret_from(config.getoption("--vault-key-file")),
         purpose="pytest",
+        reason=reason_of(command_of_pytest(config.invocation_params.args)),
         deadline=config.stash[DEADLINE],
     )
     bench = Bench()

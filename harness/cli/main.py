@@ -13,10 +13,12 @@ from harness.cli.build import build
 from harness.cli.doctor import doctor
 from harness.cli.encrypt import encrypt
 from harness.cli.explore import explore
+from harness.cli.history import history
 from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
+from harness.cli.prune import prune_command
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
@@ -65,6 +67,8 @@ for command in (
     sign_image,
     encrypt,
     log,
+    history,
+    prune_command,
     vault,
     keys,
 ):

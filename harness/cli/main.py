@@ -17,6 +17,7 @@ from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
+from harness.cli.report import report
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
@@ -65,6 +66,7 @@ for command in (
     sign_image,
     encrypt,
     log,
+    report,
     vault,
     keys,
 ):

@@ -29,16 +29,21 @@ AROUND = 40
 PLAIN, BOOT, TELLING, EVENT, WARNING, ERROR, PANIC = " ", "b", "l", "v", "w", "e", "p"
 MARK, TOOL, SENT, GAP = "m", "t", "s", "g"
 
-_TELLING = (
-    patterns.LOADED_APP,
-    patterns.ENCRYPTION_ON,
-    patterns.ENCRYPTION_MODE,
-    patterns.SECURE_BOOT_ON,
-    patterns.ROLLBACK,
-    patterns.ROM_VERIFIED,
-    patterns.OTADATA_INVALID,
-    patterns.NOT_BOOTABLE,
-    re.compile(r"App version: |Set actual ota_seq="),
+_TELLING = re.compile(
+    "|".join(
+        pattern.pattern
+        for pattern in (
+            patterns.LOADED_APP,
+            patterns.ENCRYPTION_ON,
+            patterns.ENCRYPTION_MODE,
+            patterns.SECURE_BOOT_ON,
+            patterns.ROLLBACK,
+            patterns.ROM_VERIFIED,
+            patterns.OTADATA_INVALID,
+            patterns.NOT_BOOTABLE,
+        )
+    )
+    + r"|App version: |Set actual ota_seq="
 )
 _LEVEL = re.compile(r"([EW]) \([\d:. -]{1,32}\) ")
 
@@ -196,7 +201,7 @@ def _kind_of(line: Line, errors: Collection[int], panics: Collection[int]) -> st
         return ERROR
     if patterns.BOOT_START.search(text):
         return BOOT
-    if any(pattern.search(text) for pattern in _TELLING):
+    if _TELLING.search(text):
         return TELLING
     if MARKER in text:
         return EVENT

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -119,6 +120,7 @@ def _packed_logs(view: RunView) -> Iterable[tuple[str, PackedLog]]:
         yield board.id, PackedLog(packed(lines, gaps, heads, references), left_out)
 
 
+@cache
 def _environment() -> Environment:
     """Everything that comes from a board is hostile text: nothing is put in unescaped but our own style and script."""
     environment = Environment(

@@ -19,6 +19,7 @@ from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
 from harness.cli.prune import prune_command
+from harness.cli.report import report
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
@@ -69,6 +70,7 @@ for command in (
     log,
     history,
     prune_command,
+    report,
     vault,
     keys,
 ):

@@ -10,6 +10,7 @@ import click
 import harness
 from harness.cli.boards import boards
 from harness.cli.build import build
+from harness.cli.completion import completion
 from harness.cli.doctor import doctor
 from harness.cli.encrypt import encrypt
 from harness.cli.explore import explore
@@ -20,6 +21,7 @@ from harness.cli.plan import plan, provision
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
+from harness.cli.schema import schema
 from harness.cli.sign import sign_image
 from harness.cli.twin import twin
 from harness.cli.vault import vault
@@ -67,6 +69,8 @@ for command in (
     log,
     vault,
     keys,
+    schema,
+    completion,
 ):
     cli.add_command(command)
 

@@ -35,6 +35,7 @@ from harness.ota.server import OtaServer
 from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
+from harness.report.annotations import annotate_in_ci
 from harness.say import Say
 from harness.scope import Scope, profile_named
 from harness.session_ending import SessionEnding
@@ -183,6 +184,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_options(config)
     config.stash[ENDING] = SessionEnding(config)
     config.pluginmanager.register(config.stash[ENDING], "harness-session-ending")
+    annotate_in_ci(config)
     config.stash[EARLIER_RUNS] = []
     config.stash[SUBSET] = Subset.of(config)
     config.stash[CONSUMPTION] = Consumption(frozenset(config.getoption("--consume")))

@@ -27,6 +27,7 @@ from harness.cli.twin import twin
 from harness.cli.vault import vault
 from harness.errors import HarnessError
 from harness.interruption import Interrupted, ignore_all
+from harness.report.workflow_commands import command
 
 EXIT_INTERRUPTED = 130
 EXIT_INTERNAL = 70
@@ -52,7 +53,7 @@ def cli() -> None:
     """
 
 
-for command in (
+for each in (
     run,
     explore,
     init,
@@ -72,7 +73,7 @@ for command in (
     schema,
     completion,
 ):
-    cli.add_command(command)
+    cli.add_command(each)
 
 
 def _leave(code: int) -> None:
@@ -128,6 +129,8 @@ def _run() -> None:
         if os.environ.get("HARNESS_DEBUG"):
             raise
         click.echo(f"harness: {error}", err=True)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            click.echo(command("error", str(error), title="harness"))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

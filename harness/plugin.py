@@ -36,6 +36,7 @@ from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
 from harness.rack.reason import command_of_pytest, reason_of
+from harness.report.annotations import annotate_in_ci
 from harness.report.pytest_recording import RunRecording
 from harness.say import Say
 from harness.scope import Scope, profile_named
@@ -188,6 +189,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(config.stash[ENDING], "harness-session-ending")
     config.stash[RECORDING] = RunRecording(config)
     config.pluginmanager.register(config.stash[RECORDING], "harness-run-recording")
+    annotate_in_ci(config)
     config.stash[EARLIER_RUNS] = []
     config.stash[SUBSET] = Subset.of(config)
     config.stash[CONSUMPTION] = Consumption(frozenset(config.getoption("--consume")))

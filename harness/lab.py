@@ -53,6 +53,9 @@ from harness.provision.device_record import DeviceRecords
 from harness.provision.flash_baud import FlashBauds
 from harness.provision.profile import Profile
 from harness.provision.time_needed import TimeLeft
+from harness.rack.health import HealthBook
+from harness.rack.reason import reason_of
+from harness.rack.renewal import leased
 from harness.run_note import RunNote
 from harness.say import Say
 from harness.vault.record_file import remove_leftovers
@@ -82,6 +85,8 @@ class Lab:
     out: Path
     secret: Callable[[Path], Secret]
     purpose: str = "harness"
+    reason: str = ""
+    """What others are told who want a board that this run holds; default: the purpose, and the CI job."""
     say: Say = field(default_factory=lambda: Say(quiet=True))
     deadline: Deadline | None = field(default_factory=lambda: deadline_in(None))
     """When this run may be ended from outside; see `harness.deadline`."""
@@ -199,7 +204,14 @@ class Lab:
         return board
 
     def _lock(self, name: str, files: Iterable[Path]) -> BoardLock:
-        return self._stack.enter_context(BoardLock(files, board=name, purpose=self.purpose))
+        book = HealthBook(self.home)
+        lock = self._stack.enter_context(
+            leased(files, board=name, purpose=self.purpose, reason=self.reason or reason_of(self.purpose))
+        )
+        # Also when it is let go of: a long run's board was used until then.
+        self._stack.callback(book.used, name)
+        book.used(name)
+        return lock
 
     def _opened(
         self,

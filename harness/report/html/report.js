@@ -54,11 +54,12 @@
   addEventListener("hashchange", revealHash);
 
   let openedForPrint = [];
-  const openAllFailures = () => {
-    openedForPrint = [...document.querySelectorAll("details.test.bad:not([open]), details.group:not([open])")];
+  const openForPaper = () => {
+    openedForPrint = [...document.querySelectorAll(
+      "details.test.bad:not([open]), details.group:not([open]), .few details.part:not([open])")];
     openedForPrint.forEach((closed) => { closed.open = true; });
   };
-  addEventListener("beforeprint", openAllFailures);
+  addEventListener("beforeprint", openForPaper);
   addEventListener("afterprint", () => openedForPrint.forEach((opened) => { opened.open = false; }));
 
   /* ---- The filter of tests. ---- */

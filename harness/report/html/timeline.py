@@ -112,14 +112,16 @@ class _Scale:
         return 1.0
 
     def ticks(self, began_s: float) -> list[Tick]:
-        """Where time is told: the start, and behind every cut."""
-        after = [(start, x) for start, _end, x, _width in self._places]
-        cut = {item.x + item.width for item in self.breaks}
-        places = [(start, x) for start, x in after if x == 0.0 or any(abs(x - edge) < 1e-9 for edge in cut)]
-        if len(places) < 2 and self._places:
-            first, last = self._places[0][0], self._places[-1][1]
-            places = [(first + (last - first) * n / 4, n / 4) for n in range(4)]
-        return [Tick(x, moment - began_s) for moment, x in places]
+        """Where time is told: at quarters of the width, whatever was cut out before them."""
+        found = []
+        for quarter in range(4):
+            x = quarter / 4
+            start, end, left, width = next(
+                place for place in self._places if x < place[2] + place[3] or place is self._places[-1]
+            )
+            inside = (x - left) / width if width else 0.0
+            found.append(Tick(x, start + (end - start) * inside - began_s))
+        return found
 
 
 def timeline_of(events: Sequence[Event], began_s: float, duration_s: float) -> Timeline | None:

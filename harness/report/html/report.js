@@ -17,7 +17,7 @@
   };
   const canUnpack = typeof DecompressionStream === "function";
 
-  /* ---- Tests: what is drawn comes when a test is opened; a link into a closed test opens it. ---- */
+  /* ---- Tests: their bodies come when they are opened; a link into a closed test opens it. ---- */
 
   let details = null;
   const draw = async (test) => {
@@ -25,7 +25,7 @@
     if (!place || place.dataset.drawn) return;
     place.dataset.drawn = "1";
     if (!canUnpack) {
-      place.textContent = "This browser cannot unpack the drawings (it has no DecompressionStream).";
+      place.textContent = "This browser cannot unpack what is known of this test (it has no DecompressionStream).";
       return;
     }
     details = details || unpack("details-data");
@@ -47,9 +47,11 @@
     document.querySelectorAll(".here-now").forEach((old) => old.classList.remove("here-now"));
     target.classList.add("here-now");
   };
-  const revealHash = () => {
-    const target = location.hash.length > 1 && $(decodeURIComponent(location.hash.slice(1)));
-    if (target) reveal(target);
+  const revealHash = async () => {
+    const id = location.hash.slice(1), within = /^(t\d+)[ec]\d+$/.exec(id);
+    // What is inside a test that was never opened is not in the page yet.
+    if (within && !$(id) && $(within[1])) await draw($(within[1]));
+    if ($(id)) reveal($(id));
   };
   addEventListener("hashchange", revealHash);
 

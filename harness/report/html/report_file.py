@@ -78,8 +78,8 @@ def report_of(run: RunRecord, folder: Path) -> str:
     view = view_of(run, logs)
     style, script = _asset("look.css", "harness.report") + _asset("report.css"), _asset("report.js")
     environment = _environment()
-    details = environment.get_template("details.html.j2")
-    lazy = {test.id: details.render(test=test, run=run) for test in view.tests if not test.in_full}
+    body = environment.get_template("test_body.html.j2")
+    lazy = {test.id: body.render(test=test, drawn=True) for test in view.tests if not test.in_full}
     return environment.get_template("report.html.j2").render(
         view=view,
         run=run,

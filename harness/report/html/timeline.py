@@ -15,7 +15,7 @@ from harness.report.run_record import Event
 LANES = (
     ("reset", frozenset({"reset", "power", "cut"})),
     ("boot", frozenset({"rom", "bootloader", "app", "boot"})),
-    ("update", frozenset({"update", "ota"})),
+    ("update", frozenset({"update", "phase", "ota", "provision", "step"})),
     ("server", frozenset({"served", "server"})),
     ("error", frozenset({"error", "panic"})),
 )

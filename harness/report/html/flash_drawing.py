@@ -115,12 +115,16 @@ def _partition(
 
 def _strip(flash: FlashMap, first: int, length: int) -> tuple[Stretch, ...]:
     """What `length` bytes from `first` hold; what no extent covers is unknown and drawn as such."""
-    stretches = [_stretch(first, length, first, length, "unknown", "unknown")]
+    stretches = []
+    known = 0
     for extent in sorted(flash.extents, key=lambda extent: extent.offset):
         start, end = max(extent.offset, first), min(extent.offset + extent.size, first + length)
         if end > start:
-            title = f"{extent.content}: {size(end - start)} at {address(start)}; {how_known(extent.source)}"
+            known += end - start
+            title = f"{extent.content}: {size(end - start)} at {address(start)}, {extent.source}"
             stretches.append(_stretch(start, end - start, first, length, extent.content, title))
+    if known < length:
+        stretches.insert(0, _stretch(first, length, first, length, "unknown", "unknown"))
     return tuple(stretches)
 
 

@@ -30,7 +30,8 @@
     }
     details = details || unpack("details-data");
     // Made by the report's templates, which escape all that comes from outside; the page's policy runs no other script.
-    place.innerHTML = (await details)[place.dataset.details] || "";
+    const { tests, pieces } = await details;
+    place.innerHTML = (tests[place.dataset.details] || []).map(([heading, n]) => pieces[heading][n]).join("");
   };
   document.addEventListener("toggle", (event) => {
     if (event.target.matches("details.test") && event.target.open) draw(event.target);
@@ -51,6 +52,8 @@
     const id = location.hash.slice(1), within = /^(t\d+)[ec]\d+$/.exec(id);
     // What is inside a test that was never opened is not in the page yet.
     if (within && !$(id) && $(within[1])) await draw($(within[1]));
+    const line = /^(b\d+)l(\d+)$/.exec(id);
+    if (line) open(line[1], Number(line[2]), null);
     if ($(id)) reveal($(id));
   };
   addEventListener("hashchange", revealHash);
@@ -290,10 +293,12 @@
   };
 
   document.addEventListener("click", (event) => {
-    const link = event.target.closest("a[data-line], button.open-log");
+    const link = event.target.closest("a.line, button.open-log");
     if (!link || event.ctrlKey || event.metaKey) return;
+    const line = link.matches("a") && /^#(b\d+)l(\d+)$/.exec(link.getAttribute("href"));
+    if (line && !$(`${line[1]}data`)) return;
     event.preventDefault();
-    open(link.dataset.board, link.dataset.line === undefined ? null : Number(link.dataset.line), link);
+    if (line) open(line[1], Number(line[2]), link); else open(link.dataset.board, null, link);
   });
 
   const close = () => {

@@ -15,8 +15,10 @@ from harness.report.run_record import Event
 LANES = (
     ("reset", frozenset({"reset", "power", "cut"})),
     ("boot", frozenset({"rom", "bootloader", "app", "boot"})),
-    ("update", frozenset({"update", "phase", "ota", "provision", "step"})),
-    ("server", frozenset({"served", "server"})),
+    ("update", frozenset({"update", "phase", "provision", "step"})),
+    ("command", frozenset({"command"})),
+    ("server", frozenset({"served"})),
+    ("tool", frozenset({"tool"})),
     ("error", frozenset({"error", "panic"})),
 )
 OTHER = "notes"

@@ -118,7 +118,7 @@ def test_a_test_that_passed_is_drawn_when_it_is_opened(reader: Reader, small: Pa
 def test_an_event_leads_to_its_line_and_back(reader: Reader, small: Path) -> None:
     page = reader.opens(small)
     link = page.locator("details.test.bad table.events a.line").nth(1)
-    n = link.get_attribute("data-line")
+    n = link.get_attribute("href").split("l")[1]
     link.click()
     line = page.locator(f"#log-lines .ll.here[data-n='{n}']")
     line.wait_for()

@@ -137,7 +137,7 @@ def timeline_of(events: Sequence[Event], began_s: float, duration_s: float) -> T
     by_lane: dict[str, list[Bar]] = {}
     for number, (event, (start, end)) in enumerate(zip(events, spans, strict=True), start=1):
         x = scale.at(start)
-        width = scale.at(end) - x if event.duration_s is not None else 0.0
+        width = scale.at(end) - x if event.duration_s else 0.0
         by_lane.setdefault(lane_of(event.kind), []).append(Bar(event, number, x, width, 0))
     order = [name for name, _ in LANES] + [OTHER]
     lanes = tuple(_laid_out(name, by_lane[name]) for name in order if name in by_lane)
@@ -190,4 +190,4 @@ def _laid_out(name: str, bars: Sequence[Bar]) -> Lane:
 
 def _end(bar: Bar) -> float:
     # Phases that follow each other share a row, however short they are.
-    return bar.x + (MARK_SHARE if bar.event.duration_s is None else bar.width)
+    return bar.x + (bar.width if bar.event.duration_s else MARK_SHARE)

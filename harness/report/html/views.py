@@ -261,6 +261,7 @@ def _test(n: int, test: TestRecord, board: BoardView | None, *, in_full: bool, p
     if in_full and board is not None and board.log is not None and test.first_line is not None:
         last = test.last_line if test.last_line is not None else test.first_line
         excerpt = board.log.between(max(test.first_line, last - EXCERPT + 1), last)
+    flash = drawing_of(test.flash_before, test.flash_after, test.flash_steps)
     return TestView(
         f"t{n}",
         test,
@@ -268,8 +269,8 @@ def _test(n: int, test: TestRecord, board: BoardView | None, *, in_full: bool, p
         boots,
         before,
         timeline_of(test.events, test.began_s, test.duration_s),
-        drawing_of(test.flash_before, test.flash_after, test.flash_steps),
-        change_of(test.otadata_before, test.otadata_after),
+        flash,
+        change_of(test.otadata_before, test.otadata_after, flash.otadata_steps if flash else ()),
         tuple(excerpt),
         in_full,
         place,

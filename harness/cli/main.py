@@ -22,6 +22,7 @@ from harness.cli.prune import prune_command
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
+from harness.cli.serve import serve_command
 from harness.cli.sign import sign_image
 from harness.cli.twin import twin
 from harness.cli.vault import vault
@@ -69,6 +70,7 @@ for command in (
     log,
     history,
     prune_command,
+    serve_command,
     vault,
     keys,
 ):

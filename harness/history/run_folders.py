@@ -22,7 +22,7 @@ from harness.report.run_record import RUN_FILE
 from harness.vault.vault import HEAD_FILE as VAULT_FILE
 
 ARTEFACTS = "artefacts"
-"""Under HARNESS_HOME."""
+"""Under HARNESS_HOME; `harness.report.recorder` makes them, which imports this."""
 PARTS = "parts"
 """In the folder of a run: one JSON Lines file per process."""
 MAIN_PART = "main.jsonl"

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.history.history import History
+from harness.history.history import NOT_KEPT, History
 from harness.history.pruning import prune_after_run
 from harness.home import Home
 from harness.report.run_record import RunRecord
@@ -20,7 +20,8 @@ UNDER_WAY = "it has not ended, or it was killed"
 def begin_run(head: Mapping[str, Any], folder: Path, *, tell: Callable[[str], None]) -> None:
     """The run has begun: whoever looks at the rack finds its folder, and a kill leaves it in the history.
 
-    `head`: fields of `RunRecord` that are known by now. `tell` gets what could not be done, in a sentence.
+    `head`: fields of `RunRecord` that are known by now. `tell` gets what a person should know; that a run cannot be
+    kept is told at its end.
     """
     try:
         run = RunRecord.model_validate({**head, "verdict": "not proven", "reason": UNDER_WAY})
@@ -28,7 +29,7 @@ def begin_run(head: Mapping[str, Any], folder: Path, *, tell: Callable[[str], No
         # A head that is no run's: its end will say so.
         return
     said = History.of(Home.of_user()).record(run, folder)
-    if said is not None:
+    if said is not None and not said.startswith(NOT_KEPT):
         tell(said)
 
 

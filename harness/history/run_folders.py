@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.history.plain_file import open_plain
 from harness.home import Home
 from harness.report.run_record import RUN_FILE
 from harness.vault.vault import HEAD_FILE as VAULT_FILE
@@ -183,11 +184,8 @@ def _end(path: Path) -> str:
 
 def _read(path: Path, offset: int, size: int) -> str:
     """Of a plain file that is no link; empty of anything else."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 - a descriptor
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return ""
+        with open_plain(path) as file:
             file.seek(offset)
             return file.read(size).decode("utf-8", "replace")
     except OSError:

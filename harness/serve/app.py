@@ -74,6 +74,8 @@ class Pages:
             web.get("/run/{id}/{file:.+}", self.run_file),
             web.get("/history", self.history),
             web.get("/static/{name}", self.static),
+            # Browsers ask for it beside a report, too.
+            web.get("/favicon.ico", self.icon),
         ]
 
     async def rack(self, request: web.Request) -> web.StreamResponse:
@@ -169,6 +171,10 @@ class Pages:
         if name not in STATIC:
             raise web.HTTPNotFound
         return _fresh(request, self._static[name], STATIC[name])
+
+    async def icon(self, request: web.Request) -> web.StreamResponse:
+        """What a browser shows beside the title."""
+        return _fresh(request, self._static["icon.svg"], STATIC["icon.svg"])
 
     async def _look(self) -> RackView:
         async with self._guard:

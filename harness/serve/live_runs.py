@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.history import History
+from harness.history.plain_file import open_plain
 from harness.history.queries import unfinished_folders
 from harness.history.run_folders import PARTS, RunFolder, run_folder, run_folders
 from harness.home import Home
@@ -104,8 +105,8 @@ class LiveRuns:
 
     def _run(self, folder: RunFolder) -> LiveRun:
         known = self._known.setdefault(folder.path, _Known())
-        with suppress(OSError):
-            for part in sorted((folder.path / PARTS).glob("*.jsonl")):
+        for part in sorted((folder.path / PARTS).glob("*.jsonl")):
+            with suppress(OSError):
                 _follow(part, known)
         counted = known.outcomes
         aside = sum(counted.get(word, 0) for word in ("passed", "skipped", "not applicable"))
@@ -155,8 +156,7 @@ def inside(folder: Path, name: str) -> Path | None:
 
 def _follow(part: Path, known: _Known) -> None:
     offset = known.offsets.get(part.name, 0)
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with open(os.open(part, flags), "rb") as file:  # noqa: PTH123 - a descriptor
+    with open_plain(part) as file:
         if os.fstat(file.fileno()).st_size <= offset:
             return
         file.seek(offset)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.console.log_line import printable_text
+from harness.history.plain_file import open_plain
 
 MOST_BYTES = 64 * 1024
 """Given at a time; whoever is further behind gets the end."""
@@ -40,19 +40,17 @@ class Tail:
 
 
 def tail(path: Path, place: str = "") -> Tail:
-    """What came since `place`; the last lines without one. An empty piece where there is no such file.
+    """What came since `place`; the last lines without one. Empty where there is no such file.
 
-    A half line waits until it is whole. OSError other than a missing file passes through.
+    A half line waits until it is whole. OSError while it is read passes through.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(path, flags)
-    except (FileNotFoundError, NotADirectoryError):
+        opened = open_plain(path)
+    except OSError:
+        # Not there yet, or nothing to show.
         return Tail((), "", fresh=place != "")
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+    with opened as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            return Tail((), "", fresh=place != "")
         identity, _, offset_text = place.rpartition(".")
         offset = int(offset_text) if offset_text.isascii() and offset_text.isdigit() else -1
         same = identity == _identity(status) and 0 <= offset <= status.st_size

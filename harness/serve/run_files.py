@@ -11,6 +11,7 @@ from aiohttp import web
 
 from harness.errors import HarnessError
 from harness.history import History
+from harness.history.plain_file import open_plain
 from harness.history.queries import folders_of
 from harness.history.run_folders import ARTEFACTS, ID_PATTERN, RunFolder, run_folder
 from harness.home import Home
@@ -76,13 +77,11 @@ async def give(request: web.Request, folder: RunFolder, name: str) -> web.Stream
     if path is None or kind is None:
         raise web.HTTPNotFound
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        opened = open_plain(path)
     except OSError:
         raise web.HTTPNotFound from None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+    with opened as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise web.HTTPNotFound
         answer = web.StreamResponse(
             headers={
                 "Content-Type": kind,

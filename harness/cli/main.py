@@ -25,6 +25,7 @@ from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
 from harness.cli.schema import schema
+from harness.cli.serve import serve_command
 from harness.cli.sign import sign_image
 from harness.cli.twin import twin
 from harness.cli.vault import vault
@@ -73,6 +74,7 @@ for each in (
     log,
     history,
     prune_command,
+    serve_command,
     report,
     vault,
     keys,

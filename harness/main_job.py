@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,19 @@ UPDATES = ("1.1.0", "1.2.0")
 """There and back: after both, the slot that ran first runs again."""
 
 
-def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, say: Say) -> Verdict:
+def run_main_job(
+    board: Board,
+    demand: Demand,
+    consent: Consent,
+    home: Home,
+    *,
+    say: Say,
+    on_ready: Callable[[], object] = lambda: None,
+) -> Verdict:
     """Provisions if need be, updates twice, and says what the log proves.
+
+    Args:
+        on_ready: called when the board is prepared and its firmware is up: from then on its firmware is judged.
 
     Raises:
         RefusedError: consent is missing or the board cannot reach the profile.
@@ -41,6 +53,7 @@ def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, 
     carry_out_plan(board, planned, consent, home, say=say)
     say.step("first boot")
     prepared = settle_after(board, planned, demand, say=say)
+    on_ready()
     say.detail(board.boots[-1].summary())
     claims = _provisioned(board, demand)
     if prepared.running is None:

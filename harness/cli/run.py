@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -83,10 +84,19 @@ def run(
         time_left_s=time_left_s,
     ) as lab:
         entry = lab.inventory.named(board) if board else TwinEntry(chip=chip)
-        opened = lab.open(board) if board else lab.throwaway(chip)
         demand = demand_of(lab.inventory, profile, lock, apps=apps, idf=idf, write=write, erase=erase)
         consent = consent_of(lab.inventory, entry, burn, unknown_burns)
-        verdict = run_main_job(opened, demand, consent, lab.home, say=say)
+        watch = lab.watch(board) if board else None
+        with watch.watching() if watch else nullcontext():
+            opened = lab.open(board) if board else lab.throwaway(chip)
+            verdict = run_main_job(
+                opened,
+                demand,
+                consent,
+                lab.home,
+                say=say,
+                on_ready=watch.ready if watch else lambda: None,
+            )
         folder = opened.folder
         write_verdict(verdict, folder)
     _tell(verdict, folder, as_json=as_json)

@@ -29,6 +29,7 @@ from harness.provision.chip_state import ChipState
 from harness.provision.device_record import DeviceRecords
 from harness.provision.flash_baud import FlashBauds
 from harness.provision.identity import Identity
+from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
 from harness.provision.rom import RomSession
 from harness.provision.time_needed import TimeLeft
@@ -86,6 +87,8 @@ class LinkedBoard:
         self.mac: str | None = None
         self.identity = Identity(name, physical=link.physical, declared=declared_mac, claim=claim)
         """Guards every way of writing to it."""
+        self.plans: tuple[Plan, ...] = ()
+        """What was planned for it in this run, the latest last."""
         self.app: AppDirectory | None = None
         """What is flashed over the UART first; None before it was planned for."""
         self.console = Console(link.port, log_path=folder / "serial.log", name=name)
@@ -340,7 +343,7 @@ class LinkedBoard:
     def _has_ended(self, record: BootRecord) -> bool:
         """An application runs, the ROM gives up, or the next boot has begun."""
         newest = self.console.boot_records[-1]
-        gave_up = record.rom_refused or _is_stuck(record)
+        gave_up = record.rom_refused or is_stuck(record)
         return record.outcome is Outcome.APP or gave_up or newest.number > record.number
 
     def _reset(self) -> int:
@@ -355,7 +358,7 @@ class LinkedBoard:
             self.console.wait_for(TWIN_STOPS, timeout_s, since=mark)
         what = "the firmware's boot event" if self.speaks else "the app"
         found = self.console.wait_for_boot(
-            lambda record: self._is_up(record) or _is_stuck(record), timeout_s, since=mark, what=what
+            lambda record: self._is_up(record) or is_stuck(record), timeout_s, since=mark, what=what
         )
         record = next(boot for boot in self.boots if boot.number == found.number)
         if not self._is_up(record):
@@ -446,6 +449,6 @@ STUCK_ROM_LINES = 200
 """A C3 without a bootloader prints thousands of lines a second and need not reset between them."""
 
 
-def _is_stuck(record: BootRecord) -> bool:
+def is_stuck(record: BootRecord) -> bool:
     """Nothing more will come of this boot: it failed alike several times, or the ROM complains without end."""
     return record.repeats >= STUCK_BOOTS or record.rom_header_lines >= STUCK_ROM_LINES

@@ -114,9 +114,20 @@ class Lab:
 
     def watch(self, name: str) -> BoardWatch:
         """What latches the board `name` as broken when it fails in this run; a person is told if it is already."""
-        watch = BoardWatch(HealthBook(self.home), name, run=self._why, say=self.say)
+        watch = BoardWatch(
+            HealthBook(self.home),
+            name,
+            run=self._why,
+            say=self.say,
+            starts_anew=lambda error: self._is_end_of_process(name, error),
+        )
         watch.warn()
         return watch
+
+    def _is_end_of_process(self, name: str, error: HarnessError) -> bool:
+        """Whether what failed is that the process of a virtual board has ended."""
+        ended = (link.ended for twin, link in self._twins if twin == name)
+        return EMULATOR_GONE in error.message or any(how is not None for how in ended)
 
     @property
     def _why(self) -> str:

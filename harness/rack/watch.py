@@ -2,13 +2,13 @@
 
 The rule: while a board is opened and prepared, whatever `harness.rack.health.latches` says is the board's own failure
 latches it. Once it is ready, only the loss of the way to it does (`LinkError`): what else fails then is a test's verdict
-on its firmware.
+on its firmware. The end of a virtual board's process latches nothing: the next run starts another.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.errors import HarnessError, LabError, LinkError
@@ -19,12 +19,22 @@ from harness.say import Say
 class BoardWatch:
     """One board of boards.yaml in one run."""
 
-    def __init__(self, book: HealthBook, name: str, *, run: str, say: Say) -> None:
-        """`run` is what this run is called where others read of it."""
+    def __init__(
+        self,
+        book: HealthBook,
+        name: str,
+        *,
+        run: str,
+        say: Say,
+        starts_anew: Callable[[HarnessError], bool] = lambda _error: False,
+    ) -> None:
+        """`run` is what this run is called where others read of it. `starts_anew` says of an error that it is only the
+        end of a virtual board's process: the next run starts another."""
         self._book = book
         self._name = name
         self._run = f"{run} (process {os.getpid()})"
         self._say = say
+        self._starts_anew = starts_anew
         self._ready = False
 
     @property
@@ -69,6 +79,8 @@ class BoardWatch:
         if not (isinstance(error, LinkError) or (latches(error) and not (self._ready and answers))):
             return False
         assert isinstance(error, HarnessError)
+        if self._starts_anew(error):
+            return False
         try:
             self._book.latch(self._name, error.message, self._run)
         except LabError as unwritten:

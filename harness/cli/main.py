@@ -14,10 +14,13 @@ from harness.cli.completion import completion
 from harness.cli.doctor import doctor
 from harness.cli.encrypt import encrypt
 from harness.cli.explore import explore
+from harness.cli.history import history
 from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
+from harness.cli.prune import prune_command
+from harness.cli.report import report
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
@@ -68,6 +71,9 @@ for each in (
     sign_image,
     encrypt,
     log,
+    history,
+    prune_command,
+    report,
     vault,
     keys,
     schema,

@@ -138,7 +138,7 @@ def _run() -> None:
             raise
         click.echo(f"harness: {error}", err=True)
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            click.echo(command("error", str(error), title="harness"))
+            click.echo(command("error", str(error), title="harness"), err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

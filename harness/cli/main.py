@@ -17,6 +17,7 @@ from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
+from harness.cli.qualify import qualify
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
@@ -52,6 +53,7 @@ def cli() -> None:
 
 for command in (
     run,
+    qualify,
     explore,
     init,
     doctor,

@@ -6,7 +6,7 @@ app says neither version nor ELF digest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.console.boot_record import BootRecord
@@ -125,6 +125,18 @@ class Match:
     seen: tuple[str, ...]
 
 
+def unsteady(boot: BootRecord | None, later: Sequence[BootRecord] = ()) -> str | None:
+    """Why what `boot` started does not count as running: it died, or the unit began anew by itself; None: it runs."""
+    if boot is None:
+        return None
+    if boot.panic is not None:
+        return f"it dies: {boot.panic}"
+    again = next((each for each in later if each.number > boot.number and each.caused_by is None), None)
+    if again is not None:
+        return f"it started again by itself ({again.reset_reason or 'reset reason not printed'})"
+    return None
+
+
 def matches(image: ImageFacts, boot: BootRecord | None, readings: Readings | None = None) -> Match:
     """Whether what `boot` runs is `image`, by everything that was printed or read."""
     said = readings or Readings()
@@ -168,9 +180,14 @@ def _where(boot: BootRecord | None, readings: Readings | None) -> str:
 
 
 def judge_running(
-    key: str, image: ImageFacts, boot: BootRecord | None, readings: Readings | None = None
+    key: str,
+    image: ImageFacts,
+    boot: BootRecord | None,
+    readings: Readings | None = None,
+    *,
+    falls: str | None = None,
 ) -> Judged:
-    """The claim `key`: that `boot` runs `image`."""
+    """The claim `key`: that `boot` runs `image`. `falls`: see `unsteady`."""
     match = matches(image, boot, readings)
     line = boot.first_line if boot is not None else None
     if match.same is None and boot is None:
@@ -186,6 +203,8 @@ def judge_running(
     seen = f"{number} {_where(boot, readings)}: {'; '.join(match.seen)}"
     if not match.same:
         return Judged.of(key, Standing.FAILED, f"{image.version} was demanded; {seen}", line)
+    if falls is not None:
+        return Judged.of(key, Standing.FAILED, f"{seen}, but {falls}", line)
     return Judged.of(key, Standing.PROVEN, seen, line)
 
 
@@ -196,9 +215,11 @@ def judge_switch(
     after: BootRecord | None,
     readings: Readings | None = None,
     readings_before: Readings | None = None,
+    *,
+    falls: str | None = None,
 ) -> Judged:
     """The claim `key`: that `image` runs now, and from another place than what ran before."""
-    judged = judge_running(key, image, after, readings)
+    judged = judge_running(key, image, after, readings, falls=falls)
     if judged.standing is not Standing.PROVEN:
         return judged
     place = place_of(after, readings)
@@ -226,9 +247,11 @@ def judge_same_place(
     before: BootRecord | None,
     after: BootRecord | None,
     readings: Readings | None = None,
+    *,
+    falls: str | None = None,
 ) -> Judged:
     """The claim `key`: that after a reset `image` runs, where it ran before."""
-    judged = judge_running(key, image, after, readings)
+    judged = judge_running(key, image, after, readings, falls=falls)
     if judged.standing is not Standing.PROVEN or after is None or before is None:
         return judged
     was, now = place_of(before), place_of(after)
@@ -341,6 +364,7 @@ def judge_survival(
     boot: BootRecord | None,
     readings: Readings | None = None,
     *,
+    falls: str | None = None,
     new_may_run: bool = False,
 ) -> Judged:
     """The claim `key`: that after a bad update, or a cut, the old version boots (or also the new, where that is right).
@@ -367,6 +391,8 @@ def judge_survival(
     seen = f"boot {boot.number} {_where(boot, readings)}: {'; '.join(match.seen)}"
     if not good:
         return Judged.of(key, Standing.FAILED, f"{seen}; {tried}".rstrip("; "), boot.first_line)
+    if falls is not None:
+        return Judged.of(key, Standing.FAILED, f"{seen}, but {falls}; {tried}".rstrip("; "), boot.first_line)
     if not tried:
         return Judged.of(
             key,

@@ -235,6 +235,8 @@ class Times(_Model):
     """From the trigger to the boot of the new version."""
     settle_s: Seconds = 10.0
     """Of an update that must fail: nothing more is served and nothing restarts for so long; then it counts as over."""
+    steady_s: Annotated[float, Field(ge=0, le=3600)] = 3.0
+    """An app that is up must stay up for so long: what panics and starts again does not run."""
     confirm_s: Seconds = 60.0
     """From the new version's start until it has confirmed itself."""
 

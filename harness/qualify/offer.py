@@ -60,8 +60,10 @@ class Offer:
     def _mac(self) -> str:
         return self.board.mac or self.board.identity.declared or str(getattr(self.board.link, "mac", NOBODY))
 
-    def start(self, *, certificate: Path | None = None, key: Path | None = None) -> None:
-        """Starts the harness's server, with another certificate than the given one where that is asked for.
+    def start(
+        self, *, certificate: Path | None = None, key: Path | None = None, port: int | None = None
+    ) -> None:
+        """Starts the harness's server; with another certificate, or on a certain port, where that is asked for.
 
         Raises:
             LabError: address or port cannot be had. UsageError: the certificate is none.
@@ -76,7 +78,8 @@ class Offer:
         if self.server is None:
             self.server = OtaServer(journal_path=self.folder / "server-journal.jsonl")
         ports = wanted.port if wanted.port.first else self.board.network.ports
-        self.server.start(wanted.bind or bind_of(self.entry), ports.numbers, tls=tls)
+        numbers = [port] if port is not None else ports.numbers
+        self.server.start(wanted.bind or bind_of(self.entry), numbers, tls=tls)
         if first and wanted.path is not None:
             self.server.open_path(wanted.path, self._mac, NAME)
 

@@ -13,6 +13,7 @@ from harness.board import Board
 from harness.console.inference import boots_to_json
 from harness.qualify import claims as c
 from harness.qualify.artefacts import App, Artefacts, Loaded
+from harness.qualify.bench import Bench, CaseResult, NotCovered
 from harness.qualify.claims import Judged
 from harness.qualify.file import ExternalServer, QualifyPlan
 from harness.qualify.qualification import (
@@ -22,7 +23,7 @@ from harness.qualify.qualification import (
     RequirementRow,
     UncoveredRow,
 )
-from harness.qualify.run import CaseResult, NotCovered, Qualifier
+from harness.qualify.run import stated_end
 from harness.report.run_record import (
     AppFacts,
     BoardRecord,
@@ -40,20 +41,18 @@ OBSERVED_ONLY = "an observation touches neither: only the log was read"
 _WORST = (Standing.FAILED, Standing.NOT_PROVEN, Standing.PROVEN, Standing.NOT_APPLICABLE)
 
 
-def verdict_of(qualifier: Qualifier, subject: str) -> Verdict:
+def verdict_of(bench: Bench, subject: str) -> Verdict:
     """All claims, and those that requirements demand and no case has made."""
-    claims = [judged.claim for judged in (*qualifier.claims, *unmet(qualifier))]
-    return Verdict(subject, claims, {}, marks_of(qualifier))
+    claims = [judged.claim for judged in (*bench.claims, *unmet(bench))]
+    return Verdict(subject, claims, {}, marks_of(bench))
 
 
-def unmet(qualifier: Qualifier) -> tuple[Judged, ...]:
+def unmet(bench: Bench) -> tuple[Judged, ...]:
     """Demanded claims that nothing was seen of, since they were not covered."""
-    made = {judged.key for judged in qualifier.claims}
-    why = {each.key: each.why for each in qualifier.not_covered if each.key is not None}
+    made = {judged.key for judged in bench.claims}
+    why = {each.key: each.why for each in bench.not_covered if each.key is not None}
     demanded = {
-        key
-        for identifier in qualifier.plan.file.requirements
-        for key in qualifier.plan.file.claims_of(identifier)
+        key for identifier in bench.plan.file.requirements for key in bench.plan.file.claims_of(identifier)
     }
     return tuple(
         Judged.of(
@@ -74,12 +73,12 @@ def reason_of(verdict: Verdict) -> str:
     return f"{verdict.word.lower()}: {first}{more}"
 
 
-def marks_of(qualifier: Qualifier) -> tuple[str, ...]:
+def marks_of(bench: Bench) -> tuple[str, ...]:
     """What whoever holds the unit must know, whatever was proven."""
     marks = []
-    if qualifier.plan.file.unit == "sacrificial":
+    if bench.plan.file.unit == "sacrificial":
         marks.append("this unit was sacrificed: do not ship it")
-    board = qualifier.board
+    board = bench.board
     record = board.records.read(board.mac) if board.mac else None
     if record is not None and not record.shippable:
         marks.append(f"its flash key is {record.key_state} by its device record: do not ship it")
@@ -88,25 +87,23 @@ def marks_of(qualifier: Qualifier) -> tuple[str, ...]:
     return tuple(marks)
 
 
-def qualification_of(qualifier: Qualifier, verdict: Verdict, reason: str) -> Qualification:
+def qualification_of(bench: Bench, verdict: Verdict, reason: str) -> Qualification:
     """Everything that the first page says, without the evidence's digest, which comes after it."""
-    file, artefacts, silicon = qualifier.plan.file, qualifier.artefacts, qualifier.silicon
-    rows = [
-        _claim_row(qualifier, judged, result.name) for result in qualifier.results for judged in result.claims
-    ]
-    rows += [_claim_row(qualifier, judged, "not covered") for judged in unmet(qualifier)]
+    file, artefacts, silicon = bench.plan.file, bench.artefacts, bench.silicon
+    rows = [_claim_row(bench, judged, result.name) for result in bench.results for judged in result.claims]
+    rows += [_claim_row(bench, judged, "not covered") for judged in unmet(bench)]
     return Qualification(
         product=file.product or artefacts.update.facts.project,
         unit=file.unit,
-        observed=qualifier.observe,
+        observed=bench.observe,
         verdict=verdict.word.lower(),
         reason=reason,
-        demanded=_demanded(qualifier.plan, artefacts),
+        demanded=_demanded(bench),
         claims=tuple(rows),
-        requirements=_requirements(qualifier.plan, rows),
+        requirements=_requirements(bench.plan, rows),
         silicon={
-            "board": qualifier.board.name,
-            "link": qualifier.board.link.kind,
+            "board": bench.board.name,
+            "link": bench.board.link.kind,
             "chip": silicon.chip,
             "mac": silicon.mac,
             "identity": silicon.identity,
@@ -119,25 +116,25 @@ def qualification_of(qualifier: Qualifier, verdict: Verdict, reason: str) -> Qua
         },
         images=_images(artefacts),
         versions=versions(artefacts),
-        end_state=_end_state(qualifier),
-        not_covered=tuple(UncoveredRow(what=each.what, why=each.why) for each in _not_covered(qualifier)),
+        end_state=_end_state(bench),
+        not_covered=tuple(UncoveredRow(what=each.what, why=each.why) for each in _not_covered(bench)),
         marks=tuple(verdict.marks),
-        server=_server(qualifier),
-        qualify_file=f"{qualifier.board.name}/{QUALIFY_COPY}",
+        server=_server(bench),
+        qualify_file=f"{bench.board.name}/{QUALIFY_COPY}",
     )
 
 
 QUALIFY_COPY = "qualify.yaml"
 
 
-def _claim_row(qualifier: Qualifier, judged: Judged, case: str) -> ClaimRow:
+def _claim_row(bench: Bench, judged: Judged, case: str) -> ClaimRow:
     return ClaimRow(
         key=judged.key,
         text=judged.claim.text,
         standing=judged.standing.value,
         evidence=judged.claim.evidence,
         case=case,
-        requirement=qualifier.plan.file.requirements_of(judged.key),
+        requirement=bench.plan.file.requirements_of(judged.key),
         line=judged.line,
     )
 
@@ -152,16 +149,15 @@ def _requirements(plan: QualifyPlan, rows: Sequence[ClaimRow]) -> tuple[Requirem
     return tuple(found)
 
 
-def _demanded(plan: QualifyPlan, artefacts: Artefacts) -> tuple[str, ...]:
-    file = plan.file
+def _demanded(bench: Bench) -> tuple[str, ...]:
+    file, artefacts = bench.file, bench.artefacts
     way = {
         "ciphertext": "enciphered on the host for the slot",
         "plaintext": "as plaintext, which the unit enciphers itself",
         "file": "as files that were made elsewhere",
     }[file.image]
     there = f"update from {artefacts.running.facts.text()} to {artefacts.update.facts.text()}, {way}"
-    end = file.end.image or ("running" if file.there_and_back else "update")
-    facts = artefacts.update.facts if end == "update" else artefacts.running.facts
+    facts = stated_end(bench).facts
     slot = f" in {file.end.slot}" if file.end.slot else ""
     left = f"the unit ends with {facts.project} {facts.version}{slot}, otadata {file.end.otadata}"
     return (
@@ -215,16 +211,16 @@ def versions(artefacts: Artefacts | None = None) -> dict[str, str]:
     return found
 
 
-def _end_state(qualifier: Qualifier) -> dict[str, str]:
-    boot = qualifier.last_boot
+def _end_state(bench: Bench) -> dict[str, str]:
+    boot = bench.boot
     if boot is None:
         return {}
-    end = next((each for each in reversed(qualifier.claims) if each.key == c.END), None)
-    running = qualifier.runs
+    end = next((each for each in reversed(bench.claims) if each.key == c.END), None)
+    running = bench.runs
     found = {"boot": boot.summary()}
     if boot.version is not None:
         found["version"] = boot.version
-    place = c.place_of(boot, qualifier.last_readings)
+    place = c.place_of(boot, bench.readings)
     if place is not None:
         found["slot"] = place
     if running is not None:
@@ -232,33 +228,33 @@ def _end_state(qualifier: Qualifier) -> dict[str, str]:
         found["image_sha256"] = running.facts.file_sha256
     if end is not None:
         found["otadata"] = (
-            qualifier.plan.file.end.otadata if end.standing is Standing.PROVEN else f"{end.standing.value}"
+            bench.plan.file.end.otadata if end.standing is Standing.PROVEN else f"{end.standing.value}"
         )
     return found
 
 
-def _not_covered(qualifier: Qualifier) -> list[NotCovered]:
-    found = list(qualifier.not_covered)
-    if qualifier.observe:
+def _not_covered(bench: Bench) -> list[NotCovered]:
+    found = list(bench.not_covered)
+    if bench.observe:
         found.append(NotCovered("eFuses, key blocks, and what lies in flash", OBSERVED_ONLY))
-    elif qualifier.silicon.not_read is not None:
-        found.append(NotCovered("eFuses as they are now", qualifier.silicon.not_read))
-    if qualifier.silicon.fuses_by is None:
+    elif bench.silicon.not_read is not None:
+        found.append(NotCovered("eFuses as they are now", bench.silicon.not_read))
+    if bench.silicon.fuses_by is None:
         found.append(
             NotCovered(
                 "a snapshot of the eFuses before the lock", "this harness has no device record of the unit"
             )
         )
     found.append(NotCovered("flash content byte by byte", "the log names the image; nothing was read back"))
-    if not qualifier.board.link.physical:
+    if not bench.board.link.physical:
         found.append(
-            NotCovered("the silicon, its radio and its supply", f"the unit is a {qualifier.board.link.kind}")
+            NotCovered("the silicon, its radio and its supply", f"the unit is a {bench.board.link.kind}")
         )
     return found
 
 
-def _server(qualifier: Qualifier) -> str:
-    server = qualifier.plan.file.server
+def _server(bench: Bench) -> str:
+    server = bench.plan.file.server
     if isinstance(server, ExternalServer):
         return f"external: {server.url}"
     how = "HTTPS with the given certificate" if server.certificate else "HTTP"
@@ -274,7 +270,7 @@ def new_run_id() -> str:
 
 
 def run_record(
-    qualifier: Qualifier,
+    bench: Bench,
     verdict: Verdict,
     qualification: Qualification,
     *,
@@ -285,8 +281,8 @@ def run_record(
     host: str,
 ) -> RunRecord:
     """The record of the whole run; the board's logs are where `harness.lab` puts them."""
-    board = qualifier.board
-    tests = tuple(_test(qualifier, result, command) for result in qualifier.results)
+    board = bench.board
+    tests = tuple(_test(bench, result, command) for result in bench.results)
     word = qualification.verdict
     return RunRecord(
         id=run_id,
@@ -300,18 +296,18 @@ def run_record(
         user=user,
         host=host,
         versions=qualification.versions,
-        boards=(board_record(qualifier, board),),
+        boards=(board_record(bench, board),),
         tests=tests,
         notes=tuple(f"not covered: {each.what}: {each.why}" for each in qualification.not_covered),
         qualification=qualification.model_dump(mode="json"),
     )
 
 
-def board_record(qualifier: Qualifier, board: Board) -> BoardRecord:
+def board_record(bench: Bench, board: Board) -> BoardRecord:
     """The unit, without any event of the companion's protocol."""
-    silicon = qualifier.silicon
-    boots = qualifier.unit.look()
-    running = qualifier.runs
+    silicon = bench.silicon
+    boots = bench.unit.look()
+    running = bench.runs
     return BoardRecord(
         name=board.name,
         link=board.link.kind,
@@ -334,7 +330,7 @@ def board_record(qualifier: Qualifier, board: Board) -> BoardRecord:
         log=f"{board.name}/{SERIAL_LOG}",
         raw_log=f"{board.name}/{RAW_LOG}",
         boots=tuple(boots_to_json(boots, ())["boots"]),
-        marks=marks_of(qualifier),
+        marks=marks_of(bench),
     )
 
 
@@ -346,13 +342,15 @@ _OUTCOMES: dict[Standing, Outcome] = {
 }
 
 
-def _test(qualifier: Qualifier, result: CaseResult, command: str) -> TestRecord:
+def _test(bench: Bench, result: CaseResult, command: str) -> TestRecord:
     standings = {judged.standing for judged in result.claims}
     worst = next((each for each in _WORST if each in standings), Standing.NOT_PROVEN)
     bad = next((each for each in result.claims if each.standing is worst), None)
     cause = None if worst is Standing.PROVEN or bad is None else f"{bad.claim.text}: {bad.claim.evidence}"
-    events = [Event(at_s=at, kind=kind, text=text, size=size) for at, kind, text, size in result.events]
-    for boot in qualifier.unit.look():
+    events = [
+        Event(at_s=each.at_s, kind="served", text=each.text, size=each.size_bytes) for each in result.events
+    ]
+    for boot in bench.unit.look():
         if result.first_line <= boot.first_line <= result.last_line:
             events.append(
                 Event(at_s=boot.started_wall, kind="reset", text=boot.summary(), line=boot.first_line)
@@ -363,8 +361,8 @@ def _test(qualifier: Qualifier, result: CaseResult, command: str) -> TestRecord:
         outcome=_OUTCOMES[worst],
         began_s=result.began_s,
         duration_s=max(0.0, result.ended_s - result.began_s),
-        board=qualifier.board.name,
-        profile=qualifier.plan.file.profile,
+        board=bench.board.name,
+        profile=bench.plan.file.profile,
         cause=cause,
         detail="\n".join(result.steps) or None,
         repeat=command,
@@ -373,7 +371,7 @@ def _test(qualifier: Qualifier, result: CaseResult, command: str) -> TestRecord:
                 text=judged.claim.text,
                 standing=judged.standing.value,
                 evidence=judged.claim.evidence,
-                requirement=qualifier.plan.file.requirements_of(judged.key),
+                requirement=bench.plan.file.requirements_of(judged.key),
                 line=judged.line,
             )
             for judged in result.claims

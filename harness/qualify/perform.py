@@ -15,6 +15,7 @@ from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.lab import Lab
 from harness.provision.profile import Profile
 from harness.qualify.artefacts import Artefacts
+from harness.qualify.bench import Bench
 from harness.qualify.evidence import PAGE, STATEMENT, write_manifest
 from harness.qualify.file import QualifyPlan, UartAction
 from harness.qualify.offer import Offer
@@ -28,7 +29,7 @@ from harness.qualify.outcome import (
 )
 from harness.qualify.page import page_lines
 from harness.qualify.qualification import Qualification
-from harness.qualify.run import Qualifier
+from harness.qualify.run import carry_out
 from harness.qualify.signature import PrivateKey, sign, write_signature
 from harness.qualify.silicon import observed, read_silicon
 from harness.qualify.trigger import Hands
@@ -98,6 +99,9 @@ def perform(
     entry = lab.inventory.named(name)
     board = lab.open(name)
     board.choose_vault(Profile.RELEASE)
+    if plan.file.reset == "power":
+        # Where nothing switches it, that is said now.
+        lab.say.detail(f"it is reset by its supply: {board.power.description}")
     (board.folder / QUALIFY_COPY).write_text(plan.text, encoding="utf-8")
     say = lab.say
     say.step(f"{name}: {board.chip.title} on {board.link.description}")
@@ -107,15 +111,15 @@ def perform(
     unit = Unit(board, plan.file)
     hands = Hands(unit, plan, observe, ask)
     offer = Offer(plan, board, entry, hands, board.folder)
-    qualifier = Qualifier(plan, artefacts, board, hands, offer, silicon, say, observe)
-    qualifier.carry_out()
+    bench = Bench(plan, artefacts, board, hands, offer, silicon, say, observe)
+    carry_out(bench)
     subject = (
         f"{name} ({silicon.chip} {silicon.mac or 'MAC unknown'}), {plan.file.unit} unit, {plan.file.profile}"
     )
-    verdict = verdict_of(qualifier, subject)
-    qualification = qualification_of(qualifier, verdict, reason_of(verdict))
+    verdict = verdict_of(bench, subject)
+    qualification = qualification_of(bench, verdict, reason_of(verdict))
     run = run_record(
-        qualifier,
+        bench,
         verdict,
         qualification,
         run_id=new_run_id(),

@@ -119,6 +119,17 @@ class Unit:
         newest = self.console.lines[-1:] if boot.number == self.look()[-1].number else ()
         return not newest or time.monotonic() - newest[0].at_s > QUIET_S
 
+    def watch(self, boot: BootRecord | None, for_s: float) -> None:
+        """Looks on for so long, or until `boot` is over."""
+        if boot is None:
+            return
+
+        def over() -> BootRecord | None:
+            newest = self.look()[-1]
+            return newest if newest.number != boot.number or newest.panic is not None else None
+
+        self._until(over, for_s)
+
     def latest(self, boot: BootRecord | None) -> BootRecord | None:
         """`boot` with what has become known of it since."""
         if boot is None:

@@ -24,7 +24,9 @@ def read_witnesses(unit: Unit, hands: Hands, since: int, *, wait: bool = True) -
         entry: WitnessEntry | None = getattr(unit.file.witness, name)
         if entry is None:
             continue
-        value, line = read_witness(entry, unit, hands, since, timeout_s=None if wait else 0.0)
+        # Confirmation may come much later, or never: whoever waits for it asks again.
+        waits = wait and name != "confirmed"
+        value, line = read_witness(entry, unit, hands, since, timeout_s=None if waits else 0.0)
         values[name] = _as_label(value, unit) if name == "slot" else value
         if line is not None:
             lines[name] = line

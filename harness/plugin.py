@@ -35,6 +35,9 @@ from harness.ota.server import OtaServer
 from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
+from harness.rack.reason import command_of_pytest, reason_of
+from harness.report.annotations import annotate_in_ci
+from harness.report.pytest_recording import RunRecording
 from harness.say import Say
 from harness.scope import Scope, profile_named
 from harness.session_ending import SessionEnding
@@ -47,6 +50,7 @@ SUBSET = pytest.StashKey[Subset]()
 CONSUMPTION = pytest.StashKey[Consumption]()
 DEADLINE = pytest.StashKey[Deadline | None]()
 ENDING = pytest.StashKey[SessionEnding]()
+RECORDING = pytest.StashKey[RunRecording]()
 EARLIER_RUNS = pytest.StashKey[list[str]]()
 """What runs before this one left on the boards of this one, a sentence each."""
 WORKER_OUTPUT = "harness"
@@ -154,7 +158,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             "--harness-out",
             {
                 "metavar": "DIR",
-                "help": "folder for logs, plans and boot records; default: pytest's temporary folder",
+                "help": "folder for the run's record, report and logs; default: one per run under HARNESS_HOME/artefacts",
             },
         ),
     ]
@@ -183,6 +187,9 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_options(config)
     config.stash[ENDING] = SessionEnding(config)
     config.pluginmanager.register(config.stash[ENDING], "harness-session-ending")
+    config.stash[RECORDING] = RunRecording(config)
+    config.pluginmanager.register(config.stash[RECORDING], "harness-run-recording")
+    annotate_in_ci(config)
     config.stash[EARLIER_RUNS] = []
     config.stash[SUBSET] = Subset.of(config)
     config.stash[CONSUMPTION] = Consumption(frozenset(config.getoption("--consume")))
@@ -411,28 +418,30 @@ def _target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.fixture(scope="session")
-def harness_out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def harness_out(request: pytest.FixtureRequest) -> Path:
     """Where this session leaves its artefacts."""
-    named = request.config.getoption("--harness-out")
-    return Path(named).absolute() if named else tmp_path_factory.getbasetemp() / "harness"
+    return request.config.stash[RECORDING].folder
 
 
 @pytest.fixture(scope="session")
 def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -> Iterator[Bench]:
     """Opens and prepares the board of this round, once; what went wrong is kept for every test that wanted it."""
     config = request.config
+    recording = config.stash[RECORDING]
     lab = Lab(
         Home.of_user(),
         _inventory(config),
         harness_out,
         secret_from(config.getoption("--vault-key-file")),
         purpose="pytest",
+        reason=reason_of(command_of_pytest(config.invocation_params.args)),
         deadline=config.stash[DEADLINE],
     )
     bench = Bench()
     with lab:
         try:
             bench.board = _opened(lab, _target)
+            recording.opened(bench.board)
             if bench.board.run_note.earlier is not None:
                 earlier = bench.board.run_note.earlier.text()
                 config.stash[EARLIER_RUNS].append(f"board {bench.board.name}: {earlier}")
@@ -443,7 +452,11 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
             bench.broken = str(error)
         if bench.board is not None and bench.broken is None and bench.refused is None:
             config.stash[CONSUMPTION].look(bench.board, _target.entry)
+        if bench.board is not None:
+            recording.prepared(bench.board, bench.broken)
         yield bench
+        if bench.board is not None:
+            recording.closing(bench.board)
         interrupted = config.stash[ENDING].interrupted
         if interrupted is not None:
             lab.note_interrupted(interrupted)
@@ -504,6 +517,7 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
         pytest.skip(f"board {board.name} has no {', '.join(missing)} ({board.link.kind} link)")
     if board.profile is not None and not _scope(request.node).admits(board.profile):
         pytest.skip(f"board {board.name} is in profile {board.profile.value}, which this scenario is not for")
+    request.config.stash[RECORDING].uses(request.node, board)
     board.console.note(f"test {request.node.name}")
     board.run_note.doing(f"in test {request.node.name}")
     refusal = request.config.stash[CONSUMPTION].begin(request.node, board, _target.entry)

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.report.run_record import RUN_FILE
+from harness.report.writing import JUNIT_FILE, REPORT_FILE
 
 MANIFEST = "evidence.sha256"
 SIGNATURE = "evidence.sig.json"
 STATEMENT = "qualification.json"
 """What was concluded; it is evidence itself, so that nobody can exchange it."""
-REPORT = "report.html"
 PAGE = "qualification.txt"
 
-DERIVED = frozenset({MANIFEST, SIGNATURE, RUN_FILE, REPORT, PAGE})
+DERIVED = frozenset({MANIFEST, SIGNATURE, RUN_FILE, JUNIT_FILE, REPORT_FILE, PAGE})
 """Made from the evidence afterwards; each names the evidence's digest."""
 
 

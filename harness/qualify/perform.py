@@ -34,8 +34,9 @@ from harness.qualify.signature import PrivateKey, sign, write_signature
 from harness.qualify.silicon import observed, read_silicon
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import Unit
-from harness.report.run_record import RUN_FILE, RunRecord
+from harness.report.run_record import RunRecord
 from harness.report.verdict import Verdict
+from harness.report.writing import write_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def perform(
 
 
 def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:
-    """When every board is closed: writes the statement, the manifest, its signature, ``run.json`` and the page.
+    """When every board is closed: writes the statement, the manifest, its signature, and what is made of them.
 
     Returns:
         The record with the evidence's digest.
@@ -156,6 +157,6 @@ def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:
         }
     )
     run = run.model_copy(update={"qualification": done.model_dump(mode="json")})
-    (folder / RUN_FILE).write_text(run.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_run(run, folder)
     (folder / PAGE).write_text("\n".join(page_lines(done)) + "\n", encoding="utf-8")
     return run

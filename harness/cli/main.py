@@ -20,6 +20,7 @@ from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
 from harness.cli.prune import prune_command
+from harness.cli.qualify import qualify
 from harness.cli.report import report
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
@@ -59,6 +60,7 @@ def cli() -> None:
 
 for each in (
     run,
+    qualify,
     explore,
     init,
     doctor,

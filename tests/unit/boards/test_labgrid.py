@@ -18,6 +18,7 @@ from harness.links.link import BootMode
 from harness.main_job import run_main_job
 from harness.preparation import Consent, Demand
 from harness.provision.profile import Lock, Profile
+from harness.rack.coordinators import Coordinators
 from harness.report.verdict import Standing
 from harness.say import Say
 
@@ -175,6 +176,9 @@ def test_a_killed_run_gives_the_place_back_to_those_who_wait(
     ):
         wired.open(site.entry(0))
     assert site.who() == {"desk-0": holder}
+    lease = Coordinators().holder_of("desk", site.entry(0))
+    assert lease is not None
+    assert (lease.pid, lease.reason) == (run.pid, "harness")
     run.end(number)
     board = wired.open(site.entry(0, reserve_timeout_s=20))
     assert board.read_state().mac == site.twins[0].mac

@@ -158,7 +158,7 @@ class Rack:
         )
         note = self._home.root / "runs" / f"{name}.json" if state is None else state / RUN_NOTE
         doing, since_s = _doing(live[1] if live else None, note, lease)
-        records = self._home.devices if state is None else state / "devices"
+        records = self._home.place_with_keys("devices") if state is None else state / "devices"
         record = _record_of(records, entry)
         return BoardView(
             name,

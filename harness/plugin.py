@@ -174,6 +174,7 @@ MARKERS = (
     "its encryption, with secure boot and without, unless secure_boot says which; those in full need --full or --profile",
     "needs(*capabilities): what the board's link must be able to do",
     "full: not in the default subset; --full runs it",
+    "in_turn: rows that differ little from chip to chip: in the default subset each runs on one of the throwaway twins",
     "source(*cases): the public cases that this comes from, e.g. 'esp-idf #6172'; kept in the JUnit report",
     "consumes(**amounts): what one run uses up for good (secure_version, digest_slots, revocations, device_keys); on "
     "physical boards only with --consume NAME and a budget in the board's entry",

@@ -103,7 +103,7 @@ def _not_in_turn(items: list[pytest.Item]) -> set[str]:
     """
     tables: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for item in items:
-        callspec = getattr(item, "callspec", None)
+        callspec: Any = getattr(item, "callspec", None)
         target = callspec.params.get("_target") if callspec is not None else None
         # Of a test without a target pytest keeps a marker of its own in its place.
         if getattr(target, "throwaway", False) and item.get_closest_marker(IN_TURN) is not None:

@@ -21,7 +21,7 @@ from harness.lock_note import Note
 from harness.locks import BoardLock, lock_files
 from harness.rack import renewal
 from harness.rack.lease import Lease, board_locks, holder_of
-from harness.rack.reason import command_of_pytest, reason_of
+from harness.rack.reason import REASON_VARIABLE, command_of_pytest, reason_of, reason_of_session
 from harness.rack.renewal import LEASE_S, leased
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and flock(2)")
@@ -268,19 +268,22 @@ def test_the_reason_names_the_command_and_the_job(environment: dict[str, str], e
 
 
 def test_of_pytests_options_only_those_that_choose_tests_are_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "tests").mkdir()
-    monkeypatch.chdir(tmp_path)
+    test = pytester.makepyfile(test_it="def test_it(): pass\n")
+    for variable in ("CI_JOB_ID", "GITHUB_RUN_ID", "BUILD_TAG", REASON_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
     given = [
-        "-n4",
-        "tests::test_it",
+        "test_it.py::test_it",
         "-k",
-        "switch and not slow",
-        "--token=hunter2",
-        "-o",
-        "x=hunter3",
+        "it and not slow",
+        f"--basetemp={test.parent / 'hunter2'}",
         "-m",
-        "full",
+        "not full",
     ]
-    assert command_of_pytest(given) == "pytest tests::test_it -k 'switch and not slow' -m full"
+    config = pytester.parseconfig(*given, "--rootdir", str(pytester.path), "-p", "no:cacheprovider")
+    assert command_of_pytest(config) == "pytest test_it.py::test_it -k 'it and not slow' -m 'not full'"
+    assert command_of_pytest(pytester.parseconfig()) == "pytest"
+    assert reason_of_session(config) == reason_of_session(config)
+    config.option.harness_reason = "as the controller said"
+    assert reason_of_session(config) == "as the controller said"

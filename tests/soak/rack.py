@@ -226,7 +226,7 @@ class Rack:
         text = "" if verdict is None else f"{verdict.get('message') or ''} {verdict.text or ''}"
         if verdict is None:
             kind = "passed"
-        elif "AssertionError" in text or "assert " in text:
+        elif str(verdict.get("message")).startswith(("AssertionError", "assert ")):
             kind = "failed on purpose" if name.startswith(PURPOSELY) else "failed"
         elif held := re.search(r"in use by .*process (\d+)", text):
             kind = "in use" if int(held[1]) in self.pids else "in use by nobody of us"

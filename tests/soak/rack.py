@@ -30,6 +30,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from harness.home import Home
+from harness.interruption import Interrupted, listen
 from harness.inventory.inventory import read_inventory
 from harness.rack.health import HealthBook
 from harness.rack.lease import holder_of
@@ -403,6 +404,7 @@ def main() -> int:
     if sys.platform != "linux":
         parser.error("it finds orphans by what Linux keeps of processes")
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    listen()
     work = idle if asked.idle is not None else soak
     try:
         if asked.keep is not None:
@@ -410,6 +412,8 @@ def main() -> int:
             return work(asked, asked.keep.absolute())
         with tempfile.TemporaryDirectory(prefix="harness-rack-") as folder:
             return work(asked, Path(folder))
+    except Interrupted as interrupted:
+        return interrupted.exit_status
     finally:
         for pid in descendants(os.getpid()):
             with contextlib.suppress(ProcessLookupError):

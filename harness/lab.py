@@ -19,6 +19,9 @@ from harness.build.board_keys import KeySources
 from harness.chips import chip_named
 from harness.connection import (
     key_source_of,
+    labgrid_lease,
+    lent_link,
+    lent_names,
     names_of,
     network_of,
     physical_link,
@@ -32,6 +35,7 @@ from harness.home import Home
 from harness.interruption import Interrupted, unbroken
 from harness.inventory.entry import (
     AnyEntry,
+    LabgridEntry,
     PhysicalEntry,
     Rfc2217Entry,
     SerialEntry,
@@ -41,6 +45,7 @@ from harness.inventory.entry import (
 from harness.inventory.inventory import Inventory
 from harness.links.device_names import mac_name
 from harness.links.emulator_port import EMULATOR_GONE
+from harness.links.labgrid_lease import PlaceLease
 from harness.links.link import Link
 from harness.links.twin import TwinLink
 from harness.locks import STATE_LOCK, BoardLock, lock_files
@@ -88,6 +93,7 @@ class Lab:
     _stack: ExitStack = field(default_factory=ExitStack)
     _twins: list[tuple[str, TwinLink]] = field(default_factory=list)
     _notes: list[RunNote] = field(default_factory=list)
+    _leases: list[tuple[str, PlaceLease]] = field(default_factory=list)
 
     def open(self, name: str) -> Board:
         """Opens the board `name` of the inventory; its state persists.
@@ -139,6 +145,10 @@ class Lab:
         """A virtual board has no cable: what looks like a pulled one is the end of its process."""
         if EMULATOR_GONE in error.message:
             error.todo = "run it again, the next run goes on from here"
+        for name, lease in self._leases:
+            if error.board == name and lease.ending is not None:
+                # Whatever failed, this is why.
+                error.message, error.todo = lease.error().message, lease.error().todo
         for name, link in self._twins:
             how = link.ended if error.board == name else None
             if how is not None:
@@ -154,14 +164,14 @@ class Lab:
         return self._noted(board, state / RUN_NOTE)
 
     def _open_physical(self, name: str, entry: PhysicalEntry) -> Board:
-        assert isinstance(entry, (SerialEntry, Rfc2217Entry))
-        port = physical_port(name, entry, self.inventory)
-        lock = self._lock(name, lock_files(names_of(entry, port)))
+        assert isinstance(entry, (SerialEntry, Rfc2217Entry, LabgridEntry))
+        link, names = self._reached(name, entry)
+        lock = self._lock(name, lock_files(names))
         place = self.home.vault
         board = self._opened(
             name,
             entry,
-            physical_link(name, entry, port),
+            link,
             lambda: Vault.open(place, self.secret(place)),
             self.home.devices,
             bench_vault=lambda: own_vault(self.home.folder(BENCH)),
@@ -169,6 +179,19 @@ class Lab:
             claim=lambda mac: lock.extend(lock_files([mac_name(mac)])),
         )
         return self._noted(board, self.home.folder("runs") / f"{name}.json")
+
+    def _reached(
+        self, name: str, entry: SerialEntry | Rfc2217Entry | LabgridEntry
+    ) -> tuple[Link, tuple[str, ...]]:
+        """The link to a physical board, and what tells it from others; a place of labgrid is taken first."""
+        if isinstance(entry, LabgridEntry):
+            lease = labgrid_lease(name, entry, self.home, self.say.line)
+            self._stack.enter_context(lease)
+            self._leases.append((name, lease))
+            lent = lent_link(name, entry, lease)
+            return lent, lent_names(entry, lent)
+        port = physical_port(name, entry, self.inventory)
+        return physical_link(name, entry, port), names_of(entry, port)
 
     def _noted(self, board: Board, path: Path) -> Board:
         """Says what the run before this one left in `path`, and keeps this one's note there."""

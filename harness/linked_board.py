@@ -29,6 +29,7 @@ from harness.provision.chip_state import ChipState
 from harness.provision.device_record import DeviceRecords
 from harness.provision.flash_baud import FlashBauds
 from harness.provision.identity import Identity
+from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile
 from harness.provision.rom import RomSession
 from harness.provision.time_needed import TimeLeft
@@ -86,6 +87,8 @@ class LinkedBoard:
         self.mac: str | None = None
         self.identity = Identity(name, physical=link.physical, declared=declared_mac, claim=claim)
         """Guards every way of writing to it."""
+        self.plans: tuple[Plan, ...] = ()
+        """What was planned for it in this run, the latest last."""
         self.app: AppDirectory | None = None
         """What is flashed over the UART first; None before it was planned for."""
         self.console = Console(link.port, log_path=folder / "serial.log", name=name)

@@ -16,6 +16,7 @@ from harness.preparation import Consent, Demand, Planned, Prepared, carry_out_pl
 from harness.provision.device_record import RAW_UPDATE_BACK, RAW_UPDATE_THERE
 from harness.provision.profile import Profile
 from harness.provision.secure_boot_steps import also_trusted
+from harness.report.step_recording import StepRecording
 from harness.report.verdict import Claim, Standing, Verdict
 from harness.say import Say
 from harness.vault.key_life import due_notes
@@ -25,7 +26,15 @@ UPDATES = ("1.1.0", "1.2.0")
 """There and back: after both, the slot that ran first runs again."""
 
 
-def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, say: Say) -> Verdict:
+def run_main_job(
+    board: Board,
+    demand: Demand,
+    consent: Consent,
+    home: Home,
+    *,
+    say: Say,
+    steps: StepRecording | None = None,
+) -> Verdict:
     """Provisions if need be, updates twice, and says what the log proves.
 
     Raises:
@@ -33,27 +42,31 @@ def run_main_job(board: Board, demand: Demand, consent: Consent, home: Home, *, 
         BoardError, LabError: the board or the lab failed; what was done so far is kept.
     """
     say.step(f"{board.name}: {board.chip.title} on {board.link.description}")
-    planned = make_plan(board, demand, home, say=say, to_carry_out=True)
-    for line in planned.plan.text().splitlines():
-        say.detail(line)
-    if not planned.plan.empty:
-        say.step(f"provisioning as {demand.profile.value}")
-    carry_out_plan(board, planned, consent, home, say=say)
+    steps = steps or StepRecording()
+    with steps.step(f"provision as {demand.profile.value}"):
+        planned = make_plan(board, demand, home, say=say, to_carry_out=True)
+        for line in planned.plan.text().splitlines():
+            say.detail(line)
+        if not planned.plan.empty:
+            say.step(f"provisioning as {demand.profile.value}")
+        carry_out_plan(board, planned, consent, home, say=say)
     say.step("first boot")
-    prepared = settle_after(board, planned, demand, say=say)
-    say.detail(board.boots[-1].summary())
-    claims = _provisioned(board, demand)
-    if prepared.running is None:
-        claims += _as_flashed(board, planned)
-        why = "takes no commands" if board.runs_app else "was built for the chip: a twin only loads it"
-        say.detail(f"{planned.app.project} {why}; no update is tried")
-    else:
-        claims += _confessed(board, prepared.running, demand)
-        if prepared.plan.key_state is not None:
-            why = f"no key: it is {KEYLESS[KeyState(prepared.plan.key_state)]}, and no update can be enciphered here"
-            claims.append(Claim("raw updates there and back", Standing.NOT_APPLICABLE, why))
+    with steps.step("first boot") as step:
+        prepared = settle_after(board, planned, demand, say=say)
+        say.detail(board.boots[-1].summary())
+        step.claims += _provisioned(board, demand)
+        if prepared.running is None:
+            step.claims += _as_flashed(board, planned)
+            why = "takes no commands" if board.runs_app else "was built for the chip: a twin only loads it"
+            say.detail(f"{planned.app.project} {why}; no update is tried")
         else:
-            claims += _there_and_back(board, prepared.running, say=say)
+            step.claims += _confessed(board, prepared.running, demand)
+            if prepared.plan.key_state is not None:
+                why = f"no key: it is {KEYLESS[KeyState(prepared.plan.key_state)]}, and no update can be enciphered here"
+                step.claims.append(Claim("raw updates there and back", Standing.NOT_APPLICABLE, why))
+    claims = step.claims
+    if prepared.running is not None and prepared.plan.key_state is None:
+        claims += _there_and_back(board, prepared.running, steps, say=say)
     subject = f"{board.name} ({board.chip.name} {board.mac}), profile {demand.profile.value}"
     return Verdict(subject, claims, _facts(board, prepared, demand, say), _marks(board, planned))
 
@@ -123,28 +136,26 @@ def _silent(board: Board) -> tuple[None, ...]:
     return () if board.runs_app else (None,)
 
 
-def _there_and_back(board: Board, first: Running, *, say: Say) -> list[Claim]:
+def _there_and_back(board: Board, first: Running, steps: StepRecording, *, say: Say) -> list[Claim]:
     claims: list[Claim] = []
-    running, expected, way = first, first.slot, [first.slot]
+    running, way = first, [first.slot]
     for version, proof in zip(
         _versions(board, first.version), (RAW_UPDATE_THERE, RAW_UPDATE_BACK), strict=True
     ):
         expected = running.next_slot
-        done = _update(board, board.release(version), running, say=say)
-        claims += done
-        running = board.status()
-        came_back = proof is RAW_UPDATE_THERE or running.slot == first.slot
-        if came_back and all(claim.standing is Standing.PROVEN for claim in done):
-            board.note_proof(proof, version=version)
-        way.append(running.slot)
-    # With a factory app or a third slot the second update goes on, not back.
-    back = expected == first.slot
-    what = (
-        "the second update went back to the first slot"
-        if back
-        else "the second update went to the slot after"
-    )
-    claims.append(Claim.of(what, running.slot == expected, " → ".join(way)))
+        with steps.step(f"update to {version}") as step:
+            step.claims += _update(board, board.release(version), running, say=say)
+            running = board.status()
+            came_back = proof is RAW_UPDATE_THERE or running.slot == first.slot
+            if came_back and all(claim.standing is Standing.PROVEN for claim in step.claims):
+                board.note_proof(proof, version=version)
+            way.append(running.slot)
+            if proof is RAW_UPDATE_BACK:
+                # With a factory app or a third slot the second update goes on, not back.
+                where = "back to the first slot" if expected == first.slot else "to the slot after"
+                claim = Claim.of(f"the second update went {where}", running.slot == expected, " → ".join(way))
+                step.claims.append(claim)
+        claims += step.claims
     return claims
 
 

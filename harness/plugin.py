@@ -49,6 +49,8 @@ from harness.rack.registration import (
 from harness.rack.run import LEASE_WAIT_S, BoardRun
 from harness.rack.tally import NOT_RUN, Reason
 from harness.rack.target import Target
+from harness.report.annotations import annotate_in_ci
+from harness.report.pytest_recording import RunRecording
 from harness.say import Say
 from harness.scope import profile_named
 from harness.session_ending import SessionEnding
@@ -62,6 +64,7 @@ CONSUMPTION = pytest.StashKey[Consumption]()
 DEADLINE = pytest.StashKey[Deadline | None]()
 ENDING = pytest.StashKey[SessionEnding]()
 RUN = pytest.StashKey[BoardRun]()
+RECORDING = pytest.StashKey[RunRecording]()
 EARLIER_RUNS = pytest.StashKey[list[str]]()
 """What runs before this one left on the boards of this one, a sentence each."""
 WORKER_OUTPUT = "harness"
@@ -193,7 +196,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             "--harness-out",
             {
                 "metavar": "DIR",
-                "help": "folder for logs, plans and boot records; default: pytest's temporary folder",
+                "help": "folder for the run's record, report and logs; default: one per run under HARNESS_HOME/artefacts",
             },
         ),
     ]
@@ -223,6 +226,9 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_options(config)
     config.stash[ENDING] = SessionEnding(config)
     config.pluginmanager.register(config.stash[ENDING], "harness-session-ending")
+    config.stash[RECORDING] = RunRecording(config)
+    config.pluginmanager.register(config.stash[RECORDING], "harness-run-recording")
+    annotate_in_ci(config)
     config.stash[EARLIER_RUNS] = []
     config.stash[SUBSET] = Subset.of(config)
     config.stash[CONSUMPTION] = Consumption(frozenset(config.getoption("--consume")))
@@ -437,16 +443,16 @@ def _target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.fixture(scope="session")
-def harness_out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def harness_out(request: pytest.FixtureRequest) -> Path:
     """Where this session leaves its artefacts."""
-    named = request.config.getoption("--harness-out")
-    return Path(named).absolute() if named else tmp_path_factory.getbasetemp() / "harness"
+    return request.config.stash[RECORDING].folder
 
 
 @pytest.fixture(scope="session")
 def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -> Iterator[Bench]:
     """Opens and prepares the board of this round, once; what went wrong is kept for every test that wanted it."""
     config = request.config
+    recording = config.stash[RECORDING]
     lab = Lab(
         Home.of_user(),
         inventory_of(config),
@@ -463,6 +469,7 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
             if bench.not_run is not None:
                 raise NotApplicableError(bench.not_run[1])
             bench.board = run.open(_target, lambda: _opened(lab, _target))
+            recording.opened(bench.board)
             if bench.board.run_note.earlier is not None:
                 earlier = bench.board.run_note.earlier.text()
                 config.stash[EARLIER_RUNS].append(f"board {bench.board.name}: {earlier}")
@@ -474,7 +481,11 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
             bench.not_run = run.blame(_target, error)
         if bench.board is not None and bench.broken is None and bench.refused is None:
             config.stash[CONSUMPTION].look(bench.board, _target.entry)
+        if bench.board is not None:
+            recording.prepared(bench.board, bench.broken)
         yield bench
+        if bench.board is not None:
+            recording.closing(bench.board)
         interrupted = config.stash[ENDING].interrupted
         if interrupted is not None:
             lab.note_interrupted(interrupted)
@@ -539,6 +550,7 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
         pytest.skip(f"board {board.name} has no {', '.join(missing)} ({board.link.kind} link)")
     if board.profile is not None and not demands_of(request.node).scope.admits(board.profile):
         pytest.skip(f"board {board.name} is in profile {board.profile.value}, which this scenario is not for")
+    request.config.stash[RECORDING].uses(request.node, board)
     board.console.note(f"test {request.node.name}")
     board.run_note.doing(f"in test {request.node.name}")
     refusal = request.config.stash[CONSUMPTION].begin(request.node, board, _target.entry)

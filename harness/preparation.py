@@ -339,6 +339,7 @@ def make_plan(
 
 def keep_plan(board: Board, plan: Plan) -> None:
     """Leaves `plan` among the artefacts of this run."""
+    board.plans = (*board.plans, plan)
     (board.folder / "plan.txt").write_text(plan.text() + "\n", encoding="utf-8")
     (board.folder / "plan.json").write_text(plan.to_json() + "\n", encoding="utf-8")
 

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from harness.cli.options import boards_option, json_option
+from harness.connection import labgrid_wish
 from harness.home import Home
-from harness.inventory.entry import AnyEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
+from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import read_inventory
 from harness.lab import state_folder
 from harness.provision.device_record import DeviceRecord, DeviceRecords
@@ -76,6 +77,8 @@ def _place(entry: AnyEntry) -> str:
     """Where a physical board is, in the word that its entry uses."""
     if isinstance(entry, Rfc2217Entry):
         return entry.url
+    if isinstance(entry, LabgridEntry):
+        return labgrid_wish(entry).text
     if isinstance(entry, SerialEntry):
         return entry.port or entry.usb_serial or entry.usb_location or f"with MAC {entry.mac}"
     return ""

@@ -23,6 +23,7 @@ from harness.cli.options import (
 )
 from harness.inventory.entry import TwinEntry
 from harness.main_job import run_main_job, write_verdict
+from harness.report.command_recording import CommandRecording, recorded_command
 from harness.report.verdict import Verdict
 from harness.say import Say
 
@@ -73,29 +74,37 @@ def run(
     Leaves a folder of artefacts: time-stamped serial log, plan, boot records, server journal, bundles, verdict.
     """
     say = Say(quiet=as_json)
-    with open_lab(
-        boards_file=boards_file,
-        out=out,
-        say=say,
-        purpose="harness run",
-        vault_key_file=vault_key_file,
-        vault_passphrase_fd=vault_passphrase_fd,
-        time_left_s=time_left_s,
-    ) as lab:
+    subject = f"{board or f'twin-{chip}'}, {profile}"
+    with (
+        recorded_command("run", subject, tell=say.line) as recording,
+        open_lab(
+            boards_file=boards_file,
+            out=out,
+            say=say,
+            purpose="harness run",
+            vault_key_file=vault_key_file,
+            vault_passphrase_fd=vault_passphrase_fd,
+            time_left_s=time_left_s,
+        ) as lab,
+    ):
+        recording.into(lab.out)
         entry = lab.inventory.named(board) if board else TwinEntry(chip=chip)
-        opened = lab.open(board) if board else lab.throwaway(chip)
         demand = demand_of(lab.inventory, profile, lock, apps=apps, idf=idf, write=write, erase=erase)
         consent = consent_of(lab.inventory, entry, burn, unknown_burns)
-        verdict = run_main_job(opened, demand, consent, lab.home, say=say)
-        folder = opened.folder
-        write_verdict(verdict, folder)
-    _tell(verdict, folder, as_json=as_json)
+        opened = lab.open(board) if board else lab.throwaway(chip)
+        with recording.watching(opened) as steps:
+            verdict = run_main_job(opened, demand, consent, lab.home, say=say, steps=steps)
+        write_verdict(verdict, opened.folder)
+        recording.conclude(verdict)
+    _tell(verdict, opened.folder, recording, as_json=as_json)
     return verdict.exit_code
 
 
-def _tell(verdict: Verdict, folder: Path, *, as_json: bool) -> None:
+def _tell(verdict: Verdict, folder: Path, recording: CommandRecording, *, as_json: bool) -> None:
+    report = recording.report
     if as_json:
-        click.echo(json.dumps(verdict.to_json() | {"artefacts": str(folder)}, indent=1))
+        told = {"artefacts": str(folder), "report": str(report) if report else None}
+        click.echo(json.dumps(verdict.to_json() | told, indent=1))
         return
     *claims, last = verdict.lines()
     click.echo()
@@ -103,3 +112,5 @@ def _tell(verdict: Verdict, folder: Path, *, as_json: bool) -> None:
         click.echo(line)
     click.secho(last, bold=True, fg={0: "green", 1: "red"}.get(verdict.exit_code, "yellow"))
     click.echo(f"Artefacts: {folder}")
+    if report is not None:
+        click.echo(f"Report:    {report}")

@@ -68,6 +68,16 @@ class Verdict:
             self.standing
         ]
 
+    @property
+    def reason(self) -> str:
+        """In one sentence: the first claim that fails or is not proven, else how many are."""
+        for kind in (Standing.FAILED, Standing.NOT_PROVEN):
+            claim = next((each for each in self.claims if each.standing is kind), None)
+            if claim is not None:
+                return f"{claim.text}: {kind.value} ({claim.evidence})"
+        proven = sum(claim.standing is Standing.PROVEN for claim in self.claims)
+        return f"{proven} claims, each with its evidence" if proven else "nothing was claimed"
+
     def lines(self) -> list[str]:
         """For a person: one line per claim, its evidence behind it, then the marks, the verdict last."""
         marks = {

@@ -1,0 +1,74 @@
+"""Why a test did not pass, in one sentence: from the harness's own errors, from assertions, from whatever was raised."""
+
+from __future__ import annotations
+
+import re
+
+from harness.errors import HarnessError, LabError, RefusedError, UsageError
+from harness.traceback_values import hidden
+
+_LONGEST = 300
+_COMPARED = re.compile(
+    r"assert (?P<left>.+) (?P<sign>==|!=|<=|>=|<|>|is not|is|not in|in) (?P<right>.+)", re.DOTALL
+)
+_IS_NOT = {
+    "==": "is not",
+    "!=": "is",
+    "<=": "is more than",
+    ">=": "is less than",
+    "<": "is not less than",
+    ">": "is not more than",
+    "is not": "is",
+    "is": "is not",
+    "not in": "is in",
+    "in": "is not in",
+}
+
+
+def cause_of(error: BaseException, statement: str | None = None) -> str:
+    """One sentence; `statement` is the source of the line of the test that raised `error`.
+
+    Byte strings and long numbers are left out of it: they may be keys.
+    """
+    if isinstance(error, HarnessError):
+        where = f"board {error.board}: " if error.board else ""
+        return _short(hidden(where + error.message))
+    said = str(error).strip()
+    first = said.splitlines()[0].strip() if said else ""
+    if isinstance(error, AssertionError):
+        return _short(hidden(_of_assertion(first, statement)))
+    kind = type(error).__name__
+    # pytest.fail and pytest.skip raise exceptions of their own, whose message is a person's.
+    if kind in ("Failed", "Skipped", "Exit"):
+        return _short(hidden(first)) or kind
+    return _short(hidden(f"{kind}: {first}" if first else kind))
+
+
+def is_of_the_board(error: BaseException) -> bool:
+    """Whether `error` speaks of the board under test; else of the bench, or of what was asked of it."""
+    return not isinstance(error, (LabError, RefusedError, UsageError))
+
+
+def _of_assertion(first: str, statement: str | None) -> str:
+    claim = _asserted(statement)
+    if not first.startswith("assert "):
+        # The test's own words.
+        return first or (f"{claim} does not hold" if claim else "an assertion does not hold")
+    compared = _COMPARED.fullmatch(first)
+    if compared is None:
+        return f"{claim or first.removeprefix('assert ')} does not hold"
+    found = f"{compared['left']} {_IS_NOT[compared['sign']]} {compared['right']}"
+    return f"{claim} does not hold: {found}" if claim and claim not in found else found
+
+
+def _asserted(statement: str | None) -> str | None:
+    """What a statement asserts, without its message; None for one that is no assertion of one line."""
+    if not statement:
+        return None
+    text = " ".join(line.strip() for line in statement.strip().splitlines())
+    return text.removeprefix("assert ").strip() if text.startswith("assert ") else None
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -1,0 +1,160 @@
+"""From the parts that processes have left to one record of the run. Pure but for nothing: no file, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.errors import UsageError
+from harness.report.parts import Entry
+from harness.report.run_record import BoardRecord, RunRecord, TestRecord
+
+KILLED = "killed"
+"""Of a run that did not come to its end, the first word of the reason of its verdict."""
+
+
+@dataclass(slots=True)
+class _Process:
+    """What one process was doing last."""
+
+    began: Entry | None = None
+    last_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Sum:
+    head: dict[str, Any] = field(default_factory=dict)
+    boards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    boots: dict[str, dict[tuple[str, int, int], dict[str, Any]]] = field(default_factory=dict)
+    tests: list[TestRecord] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    end: Entry | None = None
+    qualification: dict[str, Any] | None = None
+    processes: dict[str, _Process] = field(default_factory=dict)
+
+
+def merged(entries: Iterable[tuple[str, Entry]]) -> RunRecord:
+    """The record of the run that `entries` (of `read_parts`) tell of; without its end it counts as killed.
+
+    Raises:
+        UsageError: they tell of no run.
+    """
+    total = _Sum()
+    for process, entry in entries:
+        _take(total, process, entry)
+    if not total.head:
+        raise UsageError(
+            "there is no record of a run here", todo="name the folder that holds run.json, or 'parts'"
+        )
+    killed = [
+        _killed(process, state) for process, state in total.processes.items() if state.began is not None
+    ]
+    tests = tuple(sorted((*total.tests, *killed), key=lambda test: test.began_s))
+    boards = tuple(_board(name, total) for name in total.boards)
+    verdict, reason = _verdict(tests, total.end)
+    head = dict(total.head)
+    subject = str(head.pop("subject", ""))
+    versions = dict(head.pop("versions", {}))
+    versions |= {"esp-idf": ", ".join(found)} if (found := _idf_versions(boards)) else {}
+    return RunRecord(
+        **head,
+        subject=_subject(subject, boards),
+        versions=versions,
+        ended_s=float(total.end["at_s"]) if total.end is not None else None,
+        verdict=verdict,  # type: ignore[arg-type]
+        reason=reason,
+        boards=boards,
+        tests=tests,
+        notes=tuple(dict.fromkeys(total.notes)),
+        qualification=total.qualification,
+    )
+
+
+def _take(total: _Sum, process: str, entry: Entry) -> None:
+    state = total.processes.setdefault(process, _Process())
+    state.last_s = float(entry.get("at_s", 0.0))
+    what = entry["what"]
+    if what == "run":
+        total.head = total.head or dict(entry["run"])
+    elif what == "board":
+        fields = dict(entry["board"])
+        total.boards.setdefault(fields["name"], {}).update(fields)
+    elif what == "boots":
+        known = total.boots.setdefault(entry["board"], {})
+        for boot in entry["boots"]:
+            known[(process, int(entry["opening"]), int(boot["number"]))] = boot
+    elif what == "began":
+        state.began = entry
+    elif what == "test":
+        state.began = None
+        total.tests.append(TestRecord.model_validate(entry["test"]))
+    elif what == "note":
+        total.notes.append(str(entry["text"]))
+    elif what == "qualification":
+        total.qualification = entry["qualification"]
+    elif what == "end":
+        total.end = entry
+
+
+def _killed(process: str, state: _Process) -> TestRecord:
+    began = state.began
+    assert began is not None
+    return TestRecord(
+        id=began["id"],
+        name=began["name"],
+        outcome="error",
+        began_s=float(began["at_s"]),
+        duration_s=max(0.0, state.last_s - float(began["at_s"])),
+        board=began.get("board"),
+        profile=began.get("profile"),
+        repeat=began.get("repeat"),
+        cause=f"the process that ran it ({process}) was killed, or died",
+    )
+
+
+def _board(name: str, total: _Sum) -> BoardRecord:
+    fields: Mapping[str, Any] = total.boards[name]
+    boots = sorted(total.boots.get(name, {}).values(), key=lambda boot: int(boot.get("first_line", 0)))
+    return BoardRecord.model_validate({**fields, "boots": boots})
+
+
+def _idf_versions(boards: Iterable[BoardRecord]) -> list[str]:
+    return sorted({board.app.idf_version for board in boards if board.app and board.app.idf_version})
+
+
+def _subject(subject: str, boards: tuple[BoardRecord, ...]) -> str:
+    """``tests/ota on 3 boards``; a subject that names its board is left as it is."""
+    if not boards or any(board.name in subject for board in boards):
+        return subject
+    return f"{subject} on {boards[0].name if len(boards) == 1 else f'{len(boards)} boards'}"
+
+
+def _verdict(tests: tuple[TestRecord, ...], end: Entry | None) -> tuple[str, str]:
+    """One sentence, and the word for it."""
+    counts = {word: sum(test.outcome == word for test in tests) for word in _WORDS}
+    told = ", ".join(f"{count} {_WORDS[word]}" for word, count in counts.items() if count) or "nothing ran"
+    bad = counts["failed"] + counts["error"]
+    if end is None:
+        running = [
+            test.name for test in tests if test.cause and test.cause.startswith("the process that ran")
+        ]
+        during = f" during {', '.join(running)}" if running else ""
+        return "failed" if bad else "not proven", f"{KILLED}{during}; by then: {told}"
+    if end.get("verdict"):
+        return str(end["verdict"]), str(end.get("reason") or told)
+    reason = f"{end['reason']}; {told}" if end.get("reason") else told
+    if bad or end.get("failed"):
+        return "failed", reason
+    proven = counts["passed"] and not counts["not proven"] and not end.get("reason")
+    return "passed" if proven else "not proven", reason
+
+
+_WORDS = {
+    "failed": "failed",
+    "error": "with errors of the bench",
+    "not proven": "not proven",
+    "passed": "passed",
+    "skipped": "skipped",
+    "not applicable": "not applicable",
+}

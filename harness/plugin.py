@@ -36,8 +36,10 @@ from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
 from harness.rack import workers
+from harness.rack.broken_boards import BoardFate, BrokenBoards
 from harness.rack.demands import Demands
-from harness.rack.reason import command_of_pytest, reason_of
+from harness.rack.health import latches
+from harness.rack.reason import reason_of_session
 from harness.rack.registration import (
     check_rack_options,
     choice_of,
@@ -47,7 +49,6 @@ from harness.rack.registration import (
     twin_chip,
 )
 from harness.rack.run import LEASE_WAIT_S, BoardRun
-from harness.rack.tally import NOT_RUN, Reason
 from harness.rack.target import Target
 from harness.report.annotations import annotate_in_ci
 from harness.report.pytest_recording import RunRecording
@@ -226,6 +227,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_options(config)
     config.stash[ENDING] = SessionEnding(config)
     config.pluginmanager.register(config.stash[ENDING], "harness-session-ending")
+    config.pluginmanager.register(BrokenBoards(), "harness-broken-boards")
+    reason_of_session(config)
     config.stash[RECORDING] = RunRecording(config)
     config.pluginmanager.register(config.stash[RECORDING], "harness-run-recording")
     annotate_in_ci(config)
@@ -300,13 +303,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 class Bench:
     """One open board of this session, and what became of preparing it."""
 
+    fate: BoardFate
+    busy: str | None = None
+    """Somebody else has it, and was waited for in vain."""
     board: Board | None = None
     refused: str | None = None
-    not_run: tuple[Reason, str] | None = None
-    """Why its tests are skipped, and that is the bench's fault; in a word, and in a sentence."""
     broken: str | None = None
     recover: Callable[[], object] = field(default=lambda: None)
     """Flashes the board again, where its UART still allows it."""
+    told: bool = False
+    """One test has failed with that; those after it are skipped, if the board is latched broken for it."""
     judged: int = 0
     """Lines of its log before this one have been searched for reports of a sanitizer."""
 
@@ -459,15 +465,18 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         harness_out,
         secret_from(config.getoption("--vault-key-file")),
         purpose="pytest",
-        reason=reason_of(command_of_pytest(config.invocation_params.args)),
+        reason=reason_of_session(config),
         deadline=config.stash[DEADLINE],
     )
     run = config.stash[RUN]
-    bench = Bench(not_run=run.reason_not_to_run(_target))
+    bench = Bench(
+        BoardFate(_target.name, None if _target.throwaway else lab.watch(_target.name)), run.busy(_target)
+    )
+    if bench.fate.skips is not None or bench.busy is not None:
+        yield bench
+        return
     with lab:
         try:
-            if bench.not_run is not None:
-                raise NotApplicableError(bench.not_run[1])
             bench.board = run.open(_target, lambda: _opened(lab, _target))
             recording.opened(bench.board)
             if bench.board.run_note.earlier is not None:
@@ -477,9 +486,10 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         except NotApplicableError as error:
             bench.refused = str(error)
         except HarnessError as error:
+            bench.fate.failed(error)
             bench.broken = str(error)
-            bench.not_run = run.blame(_target, error)
         if bench.board is not None and bench.broken is None and bench.refused is None:
+            bench.fate.ready()
             config.stash[CONSUMPTION].look(bench.board, _target.entry)
         if bench.board is not None:
             recording.prepared(bench.board, bench.broken)
@@ -535,14 +545,18 @@ def _prepare(bench: Bench, board: Board, target: Target, lab: Lab, config: pytes
 @pytest.fixture
 def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Iterator[Board]:
     """The board, up, its version confirmed, otadata in step; its log goes on over all tests of the session."""
-    if _bench.broken is not None:
-        # One test says it as an error; on a board of boards.yaml the rest are skipped with it.
-        broken, _bench.broken = _bench.broken, None if _bench.not_run is not None else _bench.broken
-        pytest.fail(f"the board was not prepared: {broken}", pytrace=False)
-    if _bench.not_run is not None:
-        _skip_for_the_bench(request.node, *_bench.not_run)
-    if _bench.refused is not None or _bench.board is None:
-        pytest.skip(_bench.refused or "there is no board")
+    run = request.config.stash[RUN]
+    if _bench.busy is not None:
+        run.skip(request.node, "busy", _bench.busy)
+    if _bench.refused is not None:
+        run.skip(request.node, "refused", _bench.refused)
+    if _bench.broken is None or _bench.told:
+        _bench.fate.skip_if_broken()
+    if _bench.broken is not None or _bench.board is None:
+        if _bench.told and run.choice is not None:
+            run.skip(request.node, "refused", f"the board was not prepared: {_bench.broken}")
+        _bench.told = True
+        pytest.fail(f"the board was not prepared: {_bench.broken}", pytrace=False)
     board = _bench.board
     marker = request.node.get_closest_marker("needs")
     missing = [word for word in (marker.args if marker else ()) if word not in board.capabilities]
@@ -561,23 +575,13 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
     except HarnessError as error:
         # One test must not take the others with it: what it left is mended over the UART, where that still works.
         board.console.note(f"does not settle and is flashed again: {error.message}")
-        _recover(_bench, _target, error, request.config.stash[RUN])
+        try:
+            _bench.recover()
+        except HarnessError as again:
+            _bench.fate.failed(error if latches(error) else again, answers=False)
+            raise
     yield board
     board.server.faults.clear()
-
-
-def _recover(bench: Bench, target: Target, settling: HarnessError, run: BoardRun) -> None:
-    """Flashes a board again that does not answer; one on which that fails is not tried again in this run."""
-    try:
-        bench.recover()
-    except HarnessError as error:
-        bench.not_run = run.blame(target, settling) or run.blame(target, error)
-        raise
-
-
-def _skip_for_the_bench(node: pytest.Item, reason: Reason, text: str) -> None:
-    node.user_properties.append((NOT_RUN, reason))
-    pytest.skip(text)
 
 
 @pytest.fixture

@@ -79,8 +79,7 @@ def choose(
 
 def pin_of(entry: AnyEntry) -> Profile | None:
     """The profile that the entry says the board is to be in."""
-    named = getattr(entry, "profile", None)
-    return Profile(named) if named is not None else None
+    return Profile(entry.profile) if entry.profile is not None else None
 
 
 def record_of(home: Home, inventory: Inventory, name: str, entry: AnyEntry) -> DeviceRecord | None:

@@ -13,7 +13,6 @@ from harness.inventory.inventory import Inventory, read_inventory
 from harness.rack import workers
 from harness.rack.choice import Choice, choose
 from harness.rack.demands import Demands, Wishes, chips_named
-from harness.rack.health import HealthBook
 from harness.rack.lease import holder_of
 from harness.rack.run import LEASE_WAIT_S, BoardRun
 from harness.rack.turn import Turns, WorkerTurns
@@ -139,7 +138,7 @@ def register_run(config: pytest.Config) -> BoardRun:
             lease_wait_s=lease_wait_s,
             is_skipped=broken.__contains__,
         )
-    run = BoardRun(config, choice, HealthBook(home), held_by, lease_wait_s, supplied, turns)
+    run = BoardRun(config, choice, held_by, lease_wait_s, supplied, turns)
     config.pluginmanager.register(run, "harness-board-run")
     config.pluginmanager.register(turns, "harness-turns")
     return run

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from harness.board import Board
-from harness.errors import HarnessError, InUseError, LabError
 from harness.inventory.inventory import Inventory
 from harness.rack import tally as tallies
 from harness.rack.choice import Choice
 from harness.rack.demands import Demands, fits
-from harness.rack.health import HealthBook, latches
 from harness.rack.layout import Layout, append_to, take_from
-from harness.rack.reason import command_of_pytest
 from harness.rack.scheduler import BoardScheduling
 from harness.rack.tally import NOT_RUN, Reason, Tally
 from harness.rack.target import Target
@@ -32,14 +27,14 @@ BOARDS_NOT_RUN = 6
 """Exit status: no test failed, but not all ran that should. pytest itself has 0 to 5."""
 
 
-@dataclass(slots=True)
+# Not compared: pytest keeps plugins in sets.
+@dataclass(slots=True, eq=False)
 class BoardRun:
     """A plugin of one process: of pytest, of a controller of pytest-xdist, or of one of its workers."""
 
     config: pytest.Config
     choice: Choice | None
     """With ``--rack``."""
-    book: HealthBook
     held_by: HeldBy
     lease_wait_s: float
     supplied: bool
@@ -146,7 +141,6 @@ class BoardRun:
             layout=lambda: self._layout,
             is_held=self._is_held,
             lease_wait_s=self.lease_wait_s,
-            give_up=self._give_up,
         )
 
     def _is_held(self, name: str) -> bool:
@@ -158,39 +152,16 @@ class BoardRun:
         """Nothing is to be done on the board: it was broken when the run began."""
         return self.choice is not None and name in self.choice.broken
 
-    def _give_up(self, name: str, nodeid: str, node: Any) -> None:
-        """A board was waited for in vain, and no worker has run its test."""
-        path = nodeid.split("::")[0]
-        report = pytest.TestReport(
-            nodeid=nodeid,
-            location=(path, None, path),
-            keywords={},
-            outcome="skipped",
-            longrepr=(path, 0, f"Skipped: {self.busy_text(name)}"),
-            when="setup",
-            user_properties=[(NOT_RUN, "busy")],
-        )
-        report.node = node  # type: ignore[attr-defined]
-        self.config.hook.pytest_runtest_logreport(report=report)
-
-    def busy_text(self, name: str, holder: str | None = None) -> str:
-        """Why the tests of a board were not run that was waited for in vain."""
-        holder = holder or self.held_by(name) or "somebody who has just let go of it"
-        return f"board {name} was in use for all of {self.lease_wait_s:g} s (--lease-wait), by {holder}"
-
     # --- the board of a test ------------------------------------------------------------------------------------
 
-    def reason_not_to_run(self, target: Target) -> tuple[Reason, str] | None:
-        """Why the board is not even opened: it is broken, or somebody else's for too long."""
-        if target.throwaway:
+    def busy(self, target: Target) -> str | None:
+        """Why the board is not even opened: somebody else has it, and was waited for in vain."""
+        holder = None if target.throwaway else self.turns.given_up.get(target.name)
+        if holder is None:
             return None
-        if self.choice is not None and target.name in self.choice.broken:
-            return "broken", self.choice.broken[target.name]
-        health = self.book.of(target.name)
-        if health.broken is not None:
-            return "broken", health.text()
-        holder = self.turns.given_up.get(target.name)
-        return None if holder is None else ("busy", self.busy_text(target.name, holder))
+        return (
+            f"board {target.name} was in use for all of {self.lease_wait_s:g} s (--lease-wait), by {holder}"
+        )
 
     def open(self, target: Target, opening: Callable[[], Board]) -> Board:
         """Opens the board; where another job was faster by a moment, it is waited for.
@@ -200,21 +171,11 @@ class BoardRun:
         """
         return open_in_turn(opening, 0.0 if target.throwaway else self.lease_wait_s)
 
-    def blame(self, target: Target, error: HarnessError) -> tuple[Reason, str] | None:
-        """What `error`, which preparing a board or talking to it ended with, means for the tests after this one.
-
-        A board that did not do what a board does is latched broken. None: they are told the same error.
-        """
-        if target.throwaway:
-            return None
-        if isinstance(error, InUseError):
-            return "busy", str(error)
-        if not latches(error):
-            return ("refused", str(error)) if self.choice is not None else None
-        with suppress(LabError):
-            run = command_of_pytest(self.config.invocation_params.args)
-            self.book.latch(target.name, error.message, f"{run} (process {os.getpid()})")
-        return "broken", self.book.of(target.name).text()
+    def skip(self, node: pytest.Item, reason: Reason, text: str) -> NoReturn:
+        """Skips a test because of the bench; on the rack, that is counted."""
+        if self.choice is not None:
+            node.user_properties.append((NOT_RUN, reason))
+        pytest.skip(text)
 
     # --- what became of it --------------------------------------------------------------------------------------
 
@@ -223,6 +184,8 @@ class BoardRun:
         if self.is_worker:
             return
         not_run = dict(report.user_properties).get(NOT_RUN)
+        if getattr(report, "harness_latched", False):
+            not_run = "broken"
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else None
         self.tally.add(
             report.nodeid,
@@ -238,7 +201,7 @@ class BoardRun:
         """Why this run is no success although no test failed."""
         if self.is_worker or self.config.option.collectonly or not self._begun:
             return []
-        if self.choice is None and not any(test.not_run for test in self.tally.tests.values()):
+        if self.choice is None:
             return []
         return tallies.problems_of(self.tally, allow_busy=bool(self.config.getoption("--allow-busy")))
 

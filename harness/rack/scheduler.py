@@ -43,16 +43,13 @@ class BoardScheduling:
         layout: Callable[[], Layout],
         is_held: Callable[[str], bool],
         lease_wait_s: float,
-        give_up: Callable[[str, str, Any], None],
     ) -> None:
-        """`layout` is asked when all `workers` have collected; `give_up` is called with the name of a board that was
-        waited for in vain, each of the node ids of its tests, and a worker."""
+        """`layout` is asked when all `workers` have collected."""
         self._config = config
         self._workers = workers
         self._layout = layout
         self._is_held = is_held
         self._lease_wait_s = lease_wait_s
-        self._give_up = give_up
         self._work: Work | None = None
         self._hands: dict[Any, Hand] = {}
         self._collections: dict[Any, list[str]] = {}
@@ -152,11 +149,11 @@ class BoardScheduling:
             if hand.unit is not None:
                 if hand.pending:
                     return
-                self._settle(node, hand)
+                self._settle(hand)
             if len(hand.pending) > AHEAD or not self._send_next(node, hand):
                 return
 
-    def _settle(self, node: Any, hand: Hand) -> None:
+    def _settle(self, hand: Hand) -> None:
         """The worker has done with its board."""
         unit, gave_back = hand.unit, hand.is_giving_back
         hand.unit, hand.is_giving_back = None, False
@@ -165,11 +162,8 @@ class BoardScheduling:
         assert self._work is not None
         now_s = time.monotonic()
         since_s = unit.waiting_since_s
-        if since_s is not None and now_s - since_s >= self._lease_wait_s:
-            for test in unit.tests:
-                self._give_up(unit.name, self._collection[test], node)
-        else:
-            self._work.put_back(unit, now_s)
+        unit.is_last_try = since_s is not None and now_s - since_s >= self._lease_wait_s
+        self._work.put_back(unit, now_s)
 
     def _send_next(self, node: Any, hand: Hand) -> bool:
         """Whether there was something to send."""
@@ -191,7 +185,9 @@ class BoardScheduling:
             return False
         hand.unit = unit
         hand.pending += unit.tests
-        node.send_runtest_some([*unit.tests, self._between])
+        # Two of them in a row before its tests tell the worker that it is the last try.
+        before = [self._between] * 2 if unit.is_last_try else []
+        node.send_runtest_some([*before, *unit.tests, self._between])
         return True
 
     @property

@@ -17,6 +17,9 @@ POLL_S = 0.25
 SLICE_S = 2.0
 """How long a worker waits for one board before it asks whether another has become free."""
 
+PASSED_OVER = pytest.StashKey[bool]()
+"""Of an item that this process does not run now, and nobody reports: its board is somebody else's."""
+
 HeldBy = Callable[[str], str | None]
 """Who holds a board of boards.yaml, for a person; None: nobody."""
 
@@ -47,16 +50,26 @@ class Turns:
         self.given_up: dict[str, str] = {}
         """Boards that were waited for in vain, and the holder."""
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_runtest_protocol")
+    def pytest_decide(self, item: pytest.Item) -> Iterator[None]:
+        """Before any other plugin sees the item: whether it is passed over."""
+        item.stash[PASSED_OVER] = self.passes_over(item)
+        return (yield)
+
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:  # noqa: ARG002
-        """Whether `item` is dealt with: it is passed over."""
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """An item that is passed over is dealt with."""
+        return item.stash.get(PASSED_OVER, False) or None
+
+    def passes_over(self, item: pytest.Item) -> bool:
+        """Whether `item` is not to be run now."""
         name = board_of(item)
         if name is None or name == self._open or name in self.given_up or self._is_skipped(name):
-            return None
-        if self._held_by(name) is not None and self._pass_over(item, name):
+            return False
+        if self._held_by(name) is not None and self._put_off(item, name):
             return True
         self._open = name
-        return None
+        return False
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
@@ -70,7 +83,7 @@ class Turns:
                 for definition in item._fixtureinfo.name2fixturedefs.get("_target", ()):  # type: ignore[attr-defined]
                     definition.finish(item._request)  # type: ignore[attr-defined]
 
-    def _pass_over(self, item: pytest.Item, name: str) -> bool:
+    def _put_off(self, item: pytest.Item, name: str) -> bool:
         """Alone in its process: other tests first, then it is waited for."""
         items = item.session.items
         here = next(number for number, each in enumerate(items) if each is item)
@@ -101,20 +114,27 @@ class WorkerTurns(Turns):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._passing = False
+        """Until the next item between two boards."""
+        self._in_a_row = 0
+        """How many of these have come one after the other."""
+        self._is_last_try = False
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    def passes_over(self, item: pytest.Item) -> bool:
         if isinstance(item, LayoutItem):
-            # It stands behind the last test of every board.
+            # It stands behind the last test of every board; several before a board say that it is the last try.
             self._passing = False
+            self._in_a_row += 1
             return True
-        if self._passing:
-            return True
-        return super().pytest_runtest_protocol(item, nextitem)
+        if not self._passing:
+            self._is_last_try, self._in_a_row = self._in_a_row > 1, 0
+        return self._passing or super().passes_over(item)
 
-    def _pass_over(self, item: pytest.Item, name: str) -> bool:
-        _, still = wait_for(lambda: self._held_by(name), min(SLICE_S, self._lease_wait_s))
-        if still is None:
+    def _put_off(self, item: pytest.Item, name: str) -> bool:
+        patience_s = 0.0 if self._is_last_try else min(SLICE_S, self._lease_wait_s)
+        _, still = wait_for(lambda: self._held_by(name), patience_s)
+        if still is not None and self._is_last_try:
+            self.given_up[name] = still
+        if still is None or self._is_last_try:
             return False
         plugins = item.config.pluginmanager.get_plugins()
         interactor = next(each for each in plugins if hasattr(each, "torun") and hasattr(each, "sendevent"))

@@ -21,6 +21,8 @@ class Unit:
     """How often a worker has waited for the board in vain."""
     waiting_since_s: float | None = None
     """Since when nothing else was left to do for a worker that waits for it."""
+    is_last_try: bool = False
+    """It has been waited for long enough: its tests are skipped if it is not free now."""
     looked_at_s: float = field(default=float("-inf"))
 
 
@@ -57,7 +59,7 @@ class Work:
 
     def take_held_board(self, now_s: float) -> Unit | None:
         """A board to wait for, since nothing else is left: of several the one that was waited for least."""
-        unit = min(self._units, key=lambda each: each.tries, default=None)
+        unit = min(self._units, key=lambda each: (not each.is_last_try, each.tries), default=None)
         if unit is not None:
             self._units.remove(unit)
             unit.waiting_since_s = unit.waiting_since_s if unit.waiting_since_s is not None else now_s

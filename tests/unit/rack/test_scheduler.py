@@ -30,7 +30,6 @@ class Run:
 
     def __init__(self, workers: int, *, free: int = 0, lease_wait_s: float = 60.0) -> None:
         self.held: set[str] = set()
-        self.given_up: list[str] = []
         self.ids = [f"test_{number}" for number in range(6 + free)]
         self.between = len(self.ids)
         layout = Layout({"a": [0, 1, 2], "b": [3, 4, 5]}, ["a", "b"])
@@ -40,7 +39,6 @@ class Run:
             layout=lambda: layout,
             is_held=self.held.__contains__,
             lease_wait_s=lease_wait_s,
-            give_up=lambda name, nodeid, node: self.given_up.append(nodeid),
         )
         self.workers = [self.new_worker(f"gw{number}") for number in range(workers)]
 
@@ -138,7 +136,6 @@ def test_a_board_that_is_given_back_goes_to_the_end_and_loses_no_test() -> None:
     run.give_back(worker)
     run.pass_between(worker)
     assert worker.queue == [1, 2, run.between], "what has run is not run again"
-    assert run.given_up == []
 
 
 def test_two_boards_that_are_held_are_waited_for_in_turn() -> None:
@@ -152,7 +149,7 @@ def test_two_boards_that_are_held_are_waited_for_in_turn() -> None:
         run.pass_between(worker)
 
 
-def test_a_board_that_is_waited_for_in_vain_is_given_up() -> None:
+def test_a_board_that_is_waited_for_in_vain_gets_a_last_try() -> None:
     run = Run(1, lease_wait_s=0.0)
     run.held.add("a")
     run.start()
@@ -160,7 +157,11 @@ def test_a_board_that_is_waited_for_in_vain_is_given_up() -> None:
     run.end(worker, 3, 4, 5)
     run.pass_between(worker)
     run.give_back(worker)
-    assert run.given_up == ["test_0", "test_1", "test_2"]
+    run.pass_between(worker)
+    assert worker.queue == [run.between, run.between, 0, 1, 2, run.between]
+    run.pass_between(worker)
+    run.pass_between(worker)
+    run.end(worker, 0, 1, 2)
     assert worker.shutting_down
     assert run.scheduling.tests_finished
 

@@ -218,8 +218,7 @@ class BoardRun:
             return
         if self.choice is not None:
             terminalreporter.write_sep("=", f"rack: {_count(len(self.choice.places), 'board')}")
-            width = terminalreporter._tw.fullwidth
-            for line in tallies.lines_of(self.tally, self._chosen(), width=width):
+            for line in tallies.lines_of(self.tally, self._chosen()):
                 terminalreporter.write_line(line)
             for line in tallies.unfit_lines(self.tally):
                 terminalreporter.write_line(line)

@@ -30,11 +30,7 @@ class Row:
     """Because of the bench."""
     time_s: float = 0.0
     problem: str | None = None
-    """Broken or busy, and why."""
-
-    @property
-    def ran(self) -> bool:
-        return bool(self.passed or self.failed)
+    """Why tests of it did not run."""
 
 
 @dataclass(slots=True)
@@ -83,7 +79,7 @@ class Tally:
         if not_run is not None and outcome == "skipped":
             test.not_run = not_run
             row.not_run += 1
-            row.problem = row.problem or (f"{not_run}: {reason}" if reason else not_run)
+            row.problem = row.problem or reason or not_run
             return
         before = test.outcome
         if outcome == "failed":
@@ -127,33 +123,36 @@ def case_of(nodeid: str, target: str, chip: str) -> str:
     return head + bracket + parameters.replace(target, chip, 1)
 
 
-def lines_of(tally: Tally, chosen: Iterable[tuple[str, str, str]], *, width: int = 100) -> list[str]:
-    """A table for the terminal; `chosen`: name, chip, and what is said of a board with no test, in order."""
-    rows = []
+def lines_of(tally: Tally, chosen: Iterable[tuple[str, str, str]]) -> list[str]:
+    """A table for the terminal, and under it what is to be said of single boards.
+
+    `chosen`: name, chip, and what is said of the board if it has no test, in order.
+    """
+    rows: list[tuple[str, ...]] = []
+    remarks: list[str] = []
     for name, chip, said in chosen:
         row = tally.rows.get(name)
         if row is None:
-            rows.append((name, chip, "0", "", "", "", "", said))
+            rows.append((name, chip, "0", "", "", "", "", ""))
+            remarks.append(said if name in said else f"board {name} {said}")
             continue
-        rest = "" if row.not_run == 0 else f"{row.not_run} not run, {row.problem}"
-        counts = (str(row.tests), str(row.passed), str(row.failed), str(row.skipped))
-        rows.append((name, chip, *counts, f"{row.time_s:.1f} s", rest))
-    head = ("board", "chip", "tests", "passed", "failed", "skipped", "time", "")
-    return _table([head, *rows], width)
+        counts = (row.tests, row.passed, row.failed, row.skipped, row.not_run)
+        rows.append((name, chip, *(str(count) if count else "" for count in counts), f"{row.time_s:.1f} s"))
+        if row.problem is not None:
+            remarks.append(row.problem if name in row.problem else f"board {name}: {row.problem}")
+    head = ("board", "chip", "tests", "passed", "failed", "skipped", "not run", "time")
+    return [*_table([head, *rows]), *remarks]
 
 
-def _table(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
-    sizes = [max(len(row[n]) for row in rows) for n in range(len(rows[0]) - 1)]
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    sizes = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [
             cell.ljust(size) if n < 2 else cell.rjust(size)
-            for n, (cell, size) in enumerate(zip(row[:-1], sizes, strict=True))
+            for n, (cell, size) in enumerate(zip(row, sizes, strict=True))
         ]
-        line = "  ".join(cells)
-        first = row[-1].splitlines()[0] if row[-1] else ""
-        room = max(20, width - len(line) - 2)
-        lines.append((line + "  " + (first if len(first) <= room else first[: room - 1] + "…")).rstrip())
+        lines.append("  ".join(cells).rstrip())
     return lines
 
 
@@ -178,8 +177,8 @@ def problems_of(tally: Tally, *, allow_busy: bool) -> list[str]:
     busy = tally.boards("busy")
     if busy and not allow_busy:
         problems.append(
-            f"somebody else kept {_boards(busy)} for longer than --lease-wait; --allow-busy makes nothing of that, as "
-            "long as other boards of the chip ran the tests"
+            f"somebody else kept {_boards(busy)} for longer than --lease-wait (no failure with --allow-busy, if other "
+            "boards of the chip ran the tests)"
         )
     for chip, count in tally.not_covered.items():
         boards = [row.name for row in tally.rows.values() if row.chip == chip and row.not_run]

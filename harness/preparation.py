@@ -557,7 +557,7 @@ def _save_flash(board: Board, planned: Planned, home: Home, *, say: Say) -> None
         save_before_overwrite(
             lambda: board.rom(writes_flash=False),
             planned.state,
-            saved=SavedFlashes(home.root / SAVED_FOLDER),
+            saved=SavedFlashes(home.with_keys(SAVED_FOLDER)),
             record=board.records.read(planned.plan.mac),
             tell=say.detail,
         )

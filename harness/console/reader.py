@@ -134,6 +134,11 @@ class Console:
             return preview if preview is not None and not preview.complete else None
 
     @property
+    def is_over(self) -> bool:
+        """Nothing more will come: it was closed, or the port has gone."""
+        return self._recording.is_over
+
+    @property
     def received_bytes(self) -> int:
         return self._recording.received_bytes
 
@@ -308,6 +313,11 @@ class Console:
             LabError: the log cannot be written.
         """
         self._mark(kind, redact(" / ".join(text.splitlines())))
+
+    def hide(self, secret: str) -> None:
+        """From now on `secret` is blotted out of what is sent, received and noted."""
+        with self._changed:
+            self._recording.hide(secret)
 
     def redacted(self, text: str) -> str:
         """`text` without the secrets that were sent to this board, for what is shown elsewhere than in its log."""

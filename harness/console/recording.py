@@ -148,6 +148,10 @@ class Recording:
                 self.add_mark("sent", f"({len(self._unsent)} bytes without a line end)")
                 self._unsent = b""
 
+    def hide(self, secret: str) -> None:
+        """See `Redactor.hide`."""
+        self._redactor.hide(secret)
+
     def redacted(self, text: str) -> str:
         """`text` without the secrets that were sent so far."""
         return self._redactor.shown(text)

@@ -65,6 +65,9 @@ def _ports(value: object) -> Ports:
     return Ports(first, last)
 
 
+PortRange = Annotated[Ports, BeforeValidator(_ports)]
+"""``8070`` or ``8070-8079``."""
+
 HOST_PATTERN = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.?")
 """A host name: with a letter, since what has none was meant for an IP address."""
 
@@ -102,7 +105,7 @@ class Network(BaseModel):
     """Address of this machine that the server listens on; default: loopback for virtual boards, all for physical."""
     address: Host | None = None
     """Address under which the device reaches this machine; default: that of the interface which routes to it."""
-    port: Annotated[Ports, BeforeValidator(_ports)] = Ports()
+    port: PortRange = Ports()
     """Port, or range of which the first free one is taken."""
 
     @model_validator(mode="before")

@@ -466,6 +466,7 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         secret_from(config.getoption("--vault-key-file")),
         purpose="pytest",
         reason=reason_of_session(config),
+        burn=frozenset(config.getoption("--burn")),
         deadline=config.stash[DEADLINE],
     )
     run = config.stash[RUN]

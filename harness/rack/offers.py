@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from harness.inventory.entry import AnyEntry, PhysicalEntry, QemuEntry, TwinEntry
+from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, QemuEntry, TwinEntry
 from harness.links.espemu import EspEmuLink
+from harness.links.labgrid import LabgridLink
 from harness.links.link import Link
 from harness.links.qemu import QemuLink
 from harness.links.rfc2217 import Rfc2217Link
@@ -29,6 +30,7 @@ _LINKS: Mapping[str, type[Link]] = {
     "qemu": QemuLink,
     "espemu": EspEmuLink,
     "rfc2217": Rfc2217Link,
+    "labgrid": LabgridLink,
     # A chip's own USB offers the same.
     "serial": SerialLink,
 }
@@ -36,11 +38,11 @@ _LINKS: Mapping[str, type[Link]] = {
 
 def offers(name: str, entry: AnyEntry, burn: Collection[str]) -> frozenset[str]:
     """What the board `name` can do before anything was done to it; `burn`: boards named with ``--burn``."""
-    link = _LINKS.get(entry.link, SerialLink)
     more = offers_besides_link(name, entry, burn)
-    if getattr(entry, "power", None) is not None:
+    if isinstance(entry, LabgridEntry) or (isinstance(entry, PhysicalEntry) and entry.power is not None):
+        # What a place of labgrid lacks shows when it is held; then a test that needs it is skipped.
         more |= {POWER}
-    return link.capabilities | more
+    return _LINKS[entry.link].capabilities | more
 
 
 def offers_besides_link(name: str, entry: AnyEntry, burn: Collection[str]) -> frozenset[str]:

@@ -134,12 +134,13 @@ def lines_of(tally: Tally, chosen: Iterable[tuple[str, str, str]]) -> list[str]:
         row = tally.rows.get(name)
         if row is None:
             rows.append((name, chip, "0", "", "", "", "", ""))
-            remarks.append(said if name in said else f"board {name} {said}")
+            remarks.append(said if said.startswith(f"board {name} ") else f"board {name} {said}")
             continue
         counts = (row.tests, row.passed, row.failed, row.skipped, row.not_run)
         rows.append((name, chip, *(str(count) if count else "" for count in counts), f"{row.time_s:.1f} s"))
         if row.problem is not None:
-            remarks.append(row.problem if name in row.problem else f"board {name}: {row.problem}")
+            said = row.problem.splitlines()[0]
+            remarks.append(said if said.startswith(f"board {name} ") else f"board {name}: {said}")
     head = ("board", "chip", "tests", "passed", "failed", "skipped", "not run", "time")
     return [*_table([head, *rows]), *remarks]
 

@@ -117,6 +117,7 @@ class Board(LinkedBoard):
         boot_keys: KeySources | None = None,
         sacrificial: bool = False,
         claim: Callable[[str], None] | None = None,
+        offers: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(
             name,
@@ -130,6 +131,7 @@ class Board(LinkedBoard):
             bauds=bauds,
             bench_vault=bench_vault,
             claim=claim,
+            offers=offers,
         )
         self.firmware: FirmwareSource | None = None
         self.network = network

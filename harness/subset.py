@@ -51,11 +51,10 @@ class Subset:
         own_boards = {
             item.nodeid.split("[")[0] for item in items if item.get_closest_marker(FULL) is not None
         }
-        others_turn = _not_in_turn(items)
+        others_turn = set() if self.full else _not_in_turn(items)
         for item in items:
             counts = self._multiplied.get(item.nodeid.split("[")[0])
-            outside = item.get_closest_marker(FULL) is not None or item.nodeid in others_turn
-            left_out = not self.full and outside and not self._is_named(item)
+            left_out = self.leaves_out(item) or (item.nodeid in others_turn and not self._is_named(item))
             if counts is None:
                 # A scenario that makes boards of its own is multiplied with nothing, and left out all the same.
                 (gone if left_out else kept).append(item)
@@ -72,6 +71,10 @@ class Subset:
         if gone:
             config.hook.pytest_deselected(items=gone)
             items[:] = kept
+
+    def leaves_out(self, item: pytest.Item) -> bool:
+        """Whether `item` is a row that only everything has."""
+        return not self.full and item.get_closest_marker(FULL) is not None and not self._is_named(item)
 
     def _is_named(self, item: pytest.Item) -> bool:
         return any(item.nodeid.startswith(named.removeprefix("./")) for named in self.named)
@@ -106,7 +109,7 @@ def _not_in_turn(items: list[pytest.Item]) -> set[str]:
         callspec: Any = getattr(item, "callspec", None)
         target = callspec.params.get("_target") if callspec is not None else None
         # Of a test without a target pytest keeps a marker of its own in its place.
-        if getattr(target, "throwaway", False) and item.get_closest_marker(IN_TURN) is not None:
+        if target is not None and getattr(target, "throwaway", False) and item.get_closest_marker(IN_TURN) is not None:
             row = callspec.id.replace(target.name, "", 1)
             table = tables.setdefault(item.nodeid.split("[")[0], {})
             table.setdefault(row, []).append((target.name, item.nodeid))

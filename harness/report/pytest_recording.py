@@ -14,6 +14,7 @@ import pytest
 
 from harness.board import Board
 from harness.home import Home
+from harness.rack.turn import PASSED_OVER
 from harness.report.board_watch import BoardWatch, Moment
 from harness.report.failure import cause_of, is_of_the_board
 from harness.report.junit import properties_of
@@ -99,7 +100,7 @@ class RunRecording:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """One test from its first fixture to the end of the last."""
-        if not self.recorder.is_open:
+        if not self.recorder.is_open or item.stash.get(PASSED_OVER, False):
             return (yield)
         self._test = _Test(time.time())
         self.recorder.began(_node_id(item), item.name, repeat=_repeat(item))

@@ -53,6 +53,8 @@ EARLIER_RUNS = pytest.StashKey[list[str]]()
 """What runs before this one left on the boards of this one, a sentence each."""
 WORKER_OUTPUT = "harness"
 """Under this name a worker of pytest-xdist tells its controller what it has to say at the end."""
+WORKER_DEADLINE = "harness_deadline"
+"""Under this name a controller tells its workers when the run may be ended from outside."""
 
 FOREIGN_WARNINGS = (
     # pytest-embedded's autouse fixtures, in every test of the session.
@@ -215,8 +217,8 @@ def _check_options(config: pytest.Config) -> None:
 
 
 def _deadline(config: pytest.Config) -> Deadline | None:
-    """Counted from the start of the controller, which hands it to its workers among its options."""
-    told: float | None = getattr(config.option, "harness_deadline", None)
+    """Counted from the start of the controller, which hands it to its workers."""
+    told: float | None = getattr(config, "workerinput", {}).get(WORKER_DEADLINE)
     if told is not None:
         return Deadline(told, "--time-left or HARNESS_DEADLINE")
     option = config.getoption("--time-left")
@@ -224,7 +226,6 @@ def _deadline(config: pytest.Config) -> Deadline | None:
         found = deadline_in(float(option) if option is not None else None)
     except ValueError as error:
         raise UsageError(f"--time-left is '{option}', not a number of seconds", todo=TODO) from error
-    config.option.harness_deadline = found.at_s if found is not None else None
     return found
 
 
@@ -375,6 +376,13 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """A worker of pytest-xdist is about to start: what is the session's, not its own."""
+    deadline = node.config.stash[DEADLINE]
+    node.workerinput[WORKER_DEADLINE] = deadline.at_s if deadline is not None else None
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """A worker of pytest-xdist has ended: what it counted is shown by its controller."""
     told = getattr(node, "workeroutput", {}).get(WORKER_OUTPUT)
@@ -513,7 +521,8 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
         pytest.skip(f"board {board.name} has no {', '.join(missing)} ({board.link.kind} link)")
     if board.profile is not None and not _scope(request.node).admits(board.profile):
         pytest.skip(f"board {board.name} is in profile {board.profile.value}, which this scenario is not for")
-    request.config.stash[RECORDING].uses(request.node, board)
+    recording = request.config.stash[RECORDING]
+    recording.uses(request.node, board)
     board.console.note(f"test {request.node.name}")
     board.run_note.doing(f"in test {request.node.name}")
     refusal = request.config.stash[CONSUMPTION].begin(request.node, board, _target.entry)
@@ -525,8 +534,10 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
         # One test must not take the others with it: what it left is mended over the UART, where that still works.
         board.console.note(f"does not settle and is flashed again: {error.message}")
         _bench.recover()
+    recording.settled(board)
     yield board
     board.server.faults.clear()
+    recording.left(board)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from harness.home import Home
 from harness.inventory.entry import (
     AnyEntry,
     CommandEntry,
+    LabgridEntry,
     PhysicalEntry,
     QemuEntry,
     Rfc2217Entry,
@@ -21,7 +23,7 @@ from harness.inventory.entry import (
     VirtualEntry,
 )
 from harness.inventory.inventory import Inventory
-from harness.links.device_names import device_names, mac_name
+from harness.links.device_names import device_names, labgrid_name, mac_name
 from harness.links.environment import child_environment
 from harness.links.espemu import EspEmu, EspEmuLink
 from harness.links.find_port import (
@@ -31,6 +33,9 @@ from harness.links.find_port import (
     port_by_usb_serial,
     serial_ports,
 )
+from harness.links.labgrid import LabgridLink, labgrid_link
+from harness.links.labgrid_lease import DEFAULT_COORDINATOR, PlaceLease, PlaceWish
+from harness.links.labgrid_program import labgrid_python
 from harness.links.link import BootMode, Link
 from harness.links.qemu import Qemu, QemuLink
 from harness.links.rfc2217 import Rfc2217Link
@@ -43,6 +48,7 @@ from harness.network.update_path import UpdatePath
 from harness.power import Power
 from harness.power.command import CommandPower
 from harness.power.hub_guard import HubGuard, hub_and_port
+from harness.power.labgrid import LabgridPower
 from harness.power.uhubctl import UhubctlPower
 from harness.power.virtual import EmulatorPower, TwinPower
 from harness.provision.rom import RomSession
@@ -89,6 +95,41 @@ def physical_link(name: str, entry: SerialEntry | Rfc2217Entry, port: str) -> Li
     # An adapter that hangs on the supply that is cut comes back, too.
     lasting = place if isinstance(entry.power, UhubctlEntry) else None
     return SerialLink(port, baud=entry.baud, console_baud=entry.console_baud, board=name, place=lasting)
+
+
+def labgrid_wish(entry: LabgridEntry) -> PlaceWish:
+    """What a coordinator is asked for, and which one."""
+    return PlaceWish(
+        entry.coordinator or os.environ.get("LG_COORDINATOR") or DEFAULT_COORDINATOR,
+        entry.place,
+        dict(entry.filter or {}),
+        entry.reserve_timeout_s,
+        entry.grace_s,
+        entry.serial_port,
+        entry.power_port,
+    )
+
+
+def labgrid_lease(name: str, entry: LabgridEntry, home: Home, waiting: Callable[[str], None]) -> PlaceLease:
+    """The lease on the place that the entry names; nothing is asked for yet.
+
+    Raises:
+        LabError: labgrid is not installed.
+    """
+    python = labgrid_python(entry.client, board=name)
+    return PlaceLease(labgrid_wish(entry), python, home.folder("labgrid"), board=name, waiting=waiting)
+
+
+def lent_link(name: str, entry: LabgridEntry, lease: PlaceLease) -> LabgridLink:
+    """The link to the board of the place that `lease` holds; it is opened when first used."""
+    return labgrid_link(lease, baud=entry.baud, console_baud=entry.console_baud, board=name)
+
+
+def lent_names(entry: LabgridEntry, link: LabgridLink) -> tuple[str, ...]:
+    """What tells the board of a place from all others of this machine: it may have another entry, by another link."""
+    lease = link.lease
+    names = (labgrid_name(lease.wish.coordinator, lease.place), *device_names(link.where.url))
+    return (*names, *((mac_name(entry.mac),) if entry.mac is not None else ()))
 
 
 def _on_own_usb(entry: SerialEntry, place: LastingPort) -> bool:
@@ -194,6 +235,8 @@ def power_of(entry: AnyEntry, link: Link, name: str) -> Power | None:
     if isinstance(power, UhubctlEntry):
         hub, port = (power.hub, power.port) if power.hub and power.port else _plugged_in(link, name)
         return UhubctlPower(hub, port, HubGuard(), program=power.program, board=name)
+    if isinstance(link, LabgridLink) and link.lease.power is not None:
+        return LabgridPower(link.lease)
     return None
 
 

@@ -46,10 +46,22 @@ class LabError(HarnessError):
     exit_code = 3
 
 
+class LinkError(LabError):
+    """The way to one board failed: its port is missing or gone, does not open or reset, its twin's process has ended."""
+
+
+class InUseError(LabError):
+    """Somebody else has the board; nothing is wrong with it."""
+
+
 class BoardError(HarnessError):
     """The board did not do what a working board does: no answer, no boot, a protocol it does not speak."""
 
     exit_code = 3
+
+
+class AppDownError(BoardError):
+    """The app that somebody gave for the board does not come up on it; the board itself took it as any does."""
 
 
 class RefusedError(HarnessError):

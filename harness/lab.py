@@ -19,6 +19,9 @@ from harness.build.board_keys import KeySources
 from harness.chips import chip_named
 from harness.connection import (
     key_source_of,
+    labgrid_lease,
+    lent_link,
+    lent_names,
     names_of,
     network_of,
     physical_link,
@@ -32,6 +35,7 @@ from harness.home import Home
 from harness.interruption import Interrupted, unbroken
 from harness.inventory.entry import (
     AnyEntry,
+    LabgridEntry,
     PhysicalEntry,
     Rfc2217Entry,
     SerialEntry,
@@ -41,6 +45,7 @@ from harness.inventory.entry import (
 from harness.inventory.inventory import Inventory
 from harness.links.device_names import mac_name
 from harness.links.emulator_port import EMULATOR_GONE
+from harness.links.labgrid_lease import PlaceLease
 from harness.links.link import Link
 from harness.links.twin import TwinLink
 from harness.locks import STATE_LOCK, BoardLock, lock_files
@@ -48,6 +53,10 @@ from harness.provision.device_record import DeviceRecords
 from harness.provision.flash_baud import FlashBauds
 from harness.provision.profile import Profile
 from harness.provision.time_needed import TimeLeft
+from harness.rack.health import HealthBook
+from harness.rack.reason import reason_of
+from harness.rack.renewal import leased
+from harness.rack.watch import BoardWatch
 from harness.run_note import RunNote
 from harness.say import Say
 from harness.vault.record_file import remove_leftovers
@@ -77,12 +86,15 @@ class Lab:
     out: Path
     secret: Callable[[Path], Secret]
     purpose: str = "harness"
+    reason: str = ""
+    """What others are told who want a board that this run holds; default: the purpose, and the CI job."""
     say: Say = field(default_factory=lambda: Say(quiet=True))
     deadline: Deadline | None = field(default_factory=lambda: deadline_in(None))
     """When this run may be ended from outside; see `harness.deadline`."""
     _stack: ExitStack = field(default_factory=ExitStack)
     _twins: list[tuple[str, TwinLink]] = field(default_factory=list)
     _notes: list[RunNote] = field(default_factory=list)
+    _leases: list[tuple[str, PlaceLease]] = field(default_factory=list)
 
     def open(self, name: str) -> Board:
         """Opens the board `name` of the inventory; its state persists.
@@ -99,6 +111,27 @@ class Lab:
         for folder in (state, state / "devices"):
             remove_leftovers(folder)
         return self._open_virtual(name, entry, state)
+
+    def watch(self, name: str) -> BoardWatch:
+        """What latches the board `name` as broken when it fails in this run; a person is told if it is already."""
+        watch = BoardWatch(
+            HealthBook(self.home),
+            name,
+            run=self._why,
+            say=self.say,
+            starts_anew=lambda error: self._is_end_of_process(name, error),
+        )
+        watch.warn()
+        return watch
+
+    def _is_end_of_process(self, name: str, error: HarnessError) -> bool:
+        """Whether what failed is that the process of a virtual board has ended."""
+        ended = (link.ended for twin, link in self._twins if twin == name)
+        return EMULATOR_GONE in error.message or any(how is not None for how in ended)
+
+    @property
+    def _why(self) -> str:
+        return self.reason or reason_of(self.purpose)
 
     def throwaway(self, chip: str, name: str | None = None, *, entry: TwinEntry | None = None) -> Board:
         """A twin with blank flash and eFuses that is gone when the lab closes."""
@@ -134,6 +167,10 @@ class Lab:
         """A virtual board has no cable: what looks like a pulled one is the end of its process."""
         if EMULATOR_GONE in error.message:
             error.todo = "run it again, the next run goes on from here"
+        for name, lease in self._leases:
+            if error.board == name and lease.ending is not None:
+                # Whatever failed, this is why.
+                error.message, error.todo = lease.error().message, lease.error().todo
         for name, link in self._twins:
             how = link.ended if error.board == name else None
             if how is not None:
@@ -149,14 +186,14 @@ class Lab:
         return self._noted(board, state / RUN_NOTE)
 
     def _open_physical(self, name: str, entry: PhysicalEntry) -> Board:
-        assert isinstance(entry, (SerialEntry, Rfc2217Entry))
-        port = physical_port(name, entry, self.inventory)
-        lock = self._lock(name, lock_files(names_of(entry, port)))
+        assert isinstance(entry, (SerialEntry, Rfc2217Entry, LabgridEntry))
+        link, names = self._reached(name, entry)
+        lock = self._lock(name, lock_files(names))
         place = self.home.vault
         board = self._opened(
             name,
             entry,
-            physical_link(name, entry, port),
+            link,
             lambda: Vault.open(place, self.secret(place)),
             self.home.devices,
             bench_vault=lambda: own_vault(self.home.folder(BENCH)),
@@ -164,6 +201,19 @@ class Lab:
             claim=lambda mac: lock.extend(lock_files([mac_name(mac)])),
         )
         return self._noted(board, self.home.folder("runs") / f"{name}.json")
+
+    def _reached(
+        self, name: str, entry: SerialEntry | Rfc2217Entry | LabgridEntry
+    ) -> tuple[Link, tuple[str, ...]]:
+        """The link to a physical board, and what tells it from others; a place of labgrid is taken first."""
+        if isinstance(entry, LabgridEntry):
+            lease = labgrid_lease(name, entry, self.home, self.say.line)
+            self._stack.enter_context(lease)
+            self._leases.append((name, lease))
+            lent = lent_link(name, entry, lease)
+            return lent, lent_names(entry, lent)
+        port = physical_port(name, entry, self.inventory)
+        return physical_link(name, entry, port), names_of(entry, port)
 
     def _noted(self, board: Board, path: Path) -> Board:
         """Says what the run before this one left in `path`, and keeps this one's note there."""
@@ -176,7 +226,12 @@ class Lab:
         return board
 
     def _lock(self, name: str, files: Iterable[Path]) -> BoardLock:
-        return self._stack.enter_context(BoardLock(files, board=name, purpose=self.purpose))
+        book = HealthBook(self.home)
+        lock = self._stack.enter_context(leased(files, board=name, purpose=self.purpose, reason=self._why))
+        # Also when it is let go of: a long run's board was used until then.
+        self._stack.callback(book.used, name)
+        book.used(name)
+        return lock
 
     def _opened(
         self,

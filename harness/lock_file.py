@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import getpass
-import json
 import os
-import re
-import socket
+import random
 import stat
 import sys
+import threading
 import time
 import weakref
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from harness.lock_note import NOTE_BYTES, Note, user_name
+
 if sys.platform != "win32":
     import fcntl
-    import pwd
 
 NOTE_TIMEOUT_S = 1.0
 """Who locks a file that was there before writes its note right after it has the lock; until then it holds an old one."""
@@ -34,59 +33,9 @@ NOTE_TIMEOUT_S = 1.0
 _ATTEMPTS = 50
 """Times that the file may vanish between opening and locking it: each needs another holder that lets go just then."""
 
-_NOTE_BYTES = 4096
-_TEXT_LENGTH = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What a holder says of itself. `user` and `pid` are believed only as far as the kernel does not know better."""
-
-    user: str
-    host: str
-    pid: int
-    board: str
-    purpose: str
-    since: str
-    """Local time, ``YYYY-MM-DD HH:MM:SS``."""
-
-    @classmethod
-    def of_this_process(cls, board: str, purpose: str) -> Note:
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        return cls(user_name(), socket.gethostname(), os.getpid(), board, purpose, now)
-
-    @classmethod
-    def parsed(cls, data: bytes) -> Note | None:
-        """The note in a file that others may write to; None: there is none, or not a whole one."""
-        try:
-            fields = json.loads(data)
-            texts = {key: _plain(fields[key]) for key in ("user", "host", "board", "purpose", "since")}
-            pid = fields["pid"]
-        except (ValueError, KeyError, TypeError):
-            return None
-        return cls(pid=pid, **texts) if type(pid) is int and pid > 0 else None
-
-    @property
-    def bytes(self) -> bytes:
-        """One line of JSON."""
-        return json.dumps(asdict(self)).encode() + b"\n"
-
-    def text(self) -> str:
-        """For a person."""
-        user = self.user if self.host == socket.gethostname() else f"{self.user} on {self.host}"
-        return f"{user} (process {self.pid}, {self.purpose}, since {self.since})"
-
-    def may_live(self) -> bool:
-        """Whether its process can still be there; a killed one leaves its note behind."""
-        if os.name != "posix" or self.host != socket.gethostname():
-            return True
-        try:
-            os.kill(self.pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-        except OSError:
-            pass  # another user's
-        return True
+_LOOKS_S = 1.0
+"""Who only looks whether a lock is held (`holder_of`) may have a share of it for some microseconds, which is nobody's
+lock. Whoever wants it tries again so long, in which a hundred looks end on the busiest machine."""
 
 
 class LockHeldError(Exception):
@@ -106,6 +55,7 @@ class LockFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: _Flock | _Filelock | None = None
+        self._note: Note | None = None
 
     @property
     def is_held(self) -> bool:
@@ -122,6 +72,17 @@ class LockFile:
             self._file = (
                 _Filelock.taken(self.path, note) if os.name == "nt" else _Flock.taken(self.path, note)
             )
+            self._note = note
+
+    def renew(self, lease_s: int) -> None:
+        """Says in the note that the lock is meant to be held for `lease_s` more seconds; nothing if it is not held.
+
+        From any thread. A note that cannot be written (a full disk) leaves the lock as it is.
+        """
+        held, note = self._file, self._note
+        if held is not None and note is not None:
+            self._note = note.renewed(lease_s)
+            held.tell(self._note)
 
     def release(self) -> None:
         """Lets go; may be called twice."""
@@ -138,6 +99,8 @@ if sys.platform != "win32":
         def __init__(self, path: Path, descriptor: int) -> None:
             self._path = path
             self._descriptor = descriptor
+            # Between one thread's look at the descriptor and its use of it another must not close it.
+            self._guard = threading.Lock()
             _OPEN.add(self)
 
         @classmethod
@@ -151,9 +114,18 @@ if sys.platform != "win32":
                     return cls(path, descriptor)
             raise LockHeldError("others, one after the other")
 
+        def tell(self, note: Note) -> None:
+            """Replaces the note."""
+            with self._guard, contextlib.suppress(OSError):
+                if self._descriptor >= 0:
+                    _write_note(self._descriptor, note.bytes)
+
         def release(self) -> None:
-            if self._descriptor < 0:
-                return
+            with self._guard:
+                if self._descriptor >= 0:
+                    self._let_go()
+
+        def _let_go(self) -> None:
             with contextlib.suppress(OSError):
                 if _is_at(self._path, self._descriptor):
                     # In a sticky folder only its owner may; then the note goes, and the file waits for the next.
@@ -164,10 +136,15 @@ if sys.platform != "win32":
             with contextlib.suppress(OSError):
                 # A child between fork and exec has the descriptor, too: closing ours would not free the lock.
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            self.forget()
+            self._close()
 
         def forget(self) -> None:
             """Closes the descriptor, no more: in a forked child the lock stays with the parent."""
+            # A thread that had the old one is not in the child.
+            self._guard = threading.Lock()
+            self._close()
+
+        def _close(self) -> None:
             descriptor, self._descriptor = self._descriptor, -1
             if descriptor >= 0:
                 os.close(descriptor)
@@ -251,20 +228,34 @@ if sys.platform != "win32":
             if status.st_nlink > 1:
                 # A note in it would overwrite what has another name.
                 raise OSError(errno.EMLINK, "it is a hard link to another file", str(path))
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise _held(descriptor) from None
+            if not _flocked(descriptor):
+                raise _held(descriptor)
             if not _is_at(path, descriptor):
                 os.close(descriptor)
                 return None
             with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, note, 0)
+                _write_note(descriptor, note)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _flocked(descriptor: int) -> bool:
+        """Locks the open file, unless somebody has it."""
+        deadline = time.monotonic() + _LOOKS_S
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            if _is_refused_a_share(descriptor) or time.monotonic() >= deadline:
+                return False
+            # Those who look, or also want it and found only those who look: not in step with them.
+            time.sleep(random.uniform(0.0005, 0.005))
+
+    def _write_note(descriptor: int, note: bytes) -> None:
+        """Over the old one, and not after emptying the file: who reads meanwhile reads one of the two."""
+        os.pwrite(descriptor, note, 0)
+        os.ftruncate(descriptor, len(note))
 
     def _is_at(path: Path, descriptor: int) -> bool:
         """Whether the open file is still the one of that name."""
@@ -279,12 +270,45 @@ if sys.platform != "win32":
         deadline = time.monotonic() + NOTE_TIMEOUT_S
         while True:
             pid = _flock_pid(os.fstat(descriptor))
-            note = Note.parsed(os.pread(descriptor, _NOTE_BYTES, 0))
+            note = Note.parsed(os.pread(descriptor, NOTE_BYTES, 0))
             if note is not None and (note.pid == pid or (pid is None and note.may_live())):
                 return LockHeldError(note.text(), note)
             if time.monotonic() >= deadline:
                 return LockHeldError("another process" if pid is None else _process_text(pid))
             time.sleep(0.02)
+
+    def _holder_of(path: Path) -> Holder | None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            # Nobody but its owner may read it, or it is a link that somebody planted. Only the kernel can still tell.
+            try:
+                pid = _flock_pid(path.lstat())
+            except OSError:
+                return None
+            return Holder(pid, None) if pid is not None else None
+        try:
+            pid = _flock_pid(os.fstat(descriptor))
+            if pid is None and not _is_refused_a_share(descriptor):
+                return None
+            note = Note.parsed(os.pread(descriptor, NOTE_BYTES, 0))
+            trusted = note is not None and (note.pid == pid or (pid is None and note.may_live()))
+            return Holder(pid, note if trusted else None)
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+
+    def _is_refused_a_share(descriptor: int) -> bool:
+        """Where the kernel's list names no holder: it may be in another container, or this is not Linux."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return False
 
     def _flock_pid(status: os.stat_result) -> int | None:
         """The process that the kernel has as holder; None: it does not tell, or the holder is in another container."""
@@ -293,7 +317,7 @@ if sys.platform != "win32":
             for line in Path("/proc/locks").read_text().splitlines():
                 # "7: FLOCK  ADVISORY  WRITE 2911 fe:00:1234 0 EOF"; one who waits has "->" as second word.
                 words = line.split()
-                if words[1:2] == ["FLOCK"] and words[5] == file and int(words[4]) > 0:
+                if words[1:2] == ["FLOCK"] and words[3] == "WRITE" and words[5] == file and int(words[4]) > 0:
                     return int(words[4])
         return None
 
@@ -310,40 +334,68 @@ class _Filelock:
     def __init__(self, lock: FileLock, note_path: Path) -> None:
         self._lock = lock
         self._note_path = note_path
+        self._guard = threading.Lock()
 
     @classmethod
     def taken(cls, path: Path, note: Note) -> _Filelock:
         """As `LockFile.acquire`."""
-        lock, note_path = FileLock(path), path.with_suffix(".holder")
+        lock, note_path = FileLock(path), _note_beside(path)
         try:
-            lock.acquire(timeout=0)
+            # Not at once: who only looks has it for a moment.
+            lock.acquire(timeout=_LOOKS_S / 10, poll_interval=_LOOKS_S / 100)
         except Timeout:
-            found = Note.parsed(note_path.read_bytes()) if note_path.exists() else None
+            found = _note_at(note_path)
             raise LockHeldError(found.text() if found else "another process", found) from None
         note_path.write_bytes(note.bytes)
         return cls(lock, note_path)
 
+    @classmethod
+    def holder_of(cls, path: Path) -> Holder | None:
+        """As the function of this name."""
+        if not path.exists():
+            return None
+        try:
+            with FileLock(path, timeout=0):
+                return None
+        except Timeout:
+            return Holder(None, _note_at(_note_beside(path)))
+        except OSError:
+            return None
+
+    def tell(self, note: Note) -> None:
+        """Replaces the note."""
+        with self._guard, contextlib.suppress(OSError):
+            if self._lock.is_locked:
+                self._note_path.write_bytes(note.bytes)
+
     def release(self) -> None:
-        self._note_path.unlink(missing_ok=True)
-        self._lock.release()
+        """Lets go."""
+        with self._guard:
+            self._note_path.unlink(missing_ok=True)
+            self._lock.release()
 
 
-def user_name(uid: int | None = None) -> str:
-    """The name of user `uid` (default: of this process), by its number where it has none, as in many containers.
+def _note_beside(path: Path) -> Path:
+    return path.with_suffix(".holder")
 
-    Not from LOGNAME, which whoever called sudo, or anybody, has set.
-    """
-    if sys.platform == "win32":
-        return getpass.getuser()
-    number = os.geteuid() if uid is None else uid
+
+def _note_at(path: Path) -> Note | None:
     try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"user {number}"
+        return Note.parsed(path.read_bytes())
+    except OSError:
+        return None
 
 
-def _plain(text: object) -> str:
-    """What another user wrote, fit for a terminal."""
-    if not isinstance(text, str):
-        raise TypeError(text)
-    return re.sub(r"[^\x20-\x7e\u00a0-\uffff]", "?", text)[:_TEXT_LENGTH]
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock, as far as that can be told."""
+
+    pid: int | None
+    """As the kernel has it; None: it does not tell (not Linux, or the holder is in another container)."""
+    note: Note | None
+    """The holder's own words; None: there are none that are certainly its own."""
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who holds the lock on `path`; None: nobody. The lock is not taken, and nobody who wants it is kept from it."""
+    return _Filelock.holder_of(path) if os.name == "nt" else _holder_of(path)

@@ -15,8 +15,9 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.errors import LabError
-from harness.lock_file import LockFile, LockHeldError, Note
+from harness.errors import InUseError, LabError
+from harness.lock_file import LockFile, LockHeldError
+from harness.lock_note import Note
 
 STATE_LOCK = "board.lock"
 """In the state folder of a virtual board, held for the whole run; its twin or emulator holds ``lock`` while it lives."""
@@ -69,10 +70,15 @@ def _file_name(name: str) -> str:
 class BoardLock:
     """An exclusive lock on one device, on all `files` or none."""
 
-    def __init__(self, files: Iterable[Path], *, board: str, purpose: str) -> None:
+    def __init__(
+        self, files: Iterable[Path], *, board: str, purpose: str, reason: str = "", lease_s: int = 0
+    ) -> None:
+        """`reason` says more than the purpose; `lease_s` is how long it is for unless it is renewed (0: not said)."""
         self._files = tuple(files)
         self._board = board
         self._purpose = purpose
+        self._reason = reason
+        self._lease_s = lease_s
         self._held: list[LockFile] = []
 
     def acquire(self) -> BoardLock:
@@ -103,7 +109,9 @@ class BoardLock:
 
     def _take(self, lock: LockFile) -> None:
         try:
-            lock.acquire(Note.of_this_process(self._board, self._purpose))
+            lock.acquire(
+                Note.of_this_process(self._board, self._purpose, reason=self._reason, lease_s=self._lease_s)
+            )
         except LockHeldError as held:
             raise self._refusal(held) from None
         except OSError as error:
@@ -113,16 +121,21 @@ class BoardLock:
                 todo="remove that file if no job of yours or another user's runs",
             ) from error
 
-    def _refusal(self, held: LockHeldError) -> LabError:
+    def _refusal(self, held: LockHeldError) -> InUseError:
         if held.note is not None and held.note.pid == os.getpid() and held.note.board != self._board:
-            return LabError(
+            return InUseError(
                 f"this run has the device open already, as board {held.note.board}",
                 board=self._board,
                 todo="name it once: both entries of boards.yaml mean the same device",
             )
-        return LabError(
+        return InUseError(
             f"in use by {held.holder}", board=self._board, todo="wait for that job to end, or end it"
         )
+
+    def renew(self) -> None:
+        """Puts off the end that others are told; from any thread. Whoever lives holds the lock, renewed or not."""
+        for lock in tuple(self._held):
+            lock.renew(self._lease_s)
 
     def release(self) -> None:
         """Lets go; may be called twice."""

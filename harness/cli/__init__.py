@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from harness.interruption import Interrupted, ignore_all, listen
@@ -9,6 +10,17 @@ from harness.interruption import Interrupted, ignore_all, listen
 
 def main() -> None:
     """Entry point of the `harness` command: listens for signals first, since its imports take half a second."""
+    asked = os.environ.get("_HARNESS_COMPLETE")
+    if asked:
+        # Before anything is imported that takes longer than a keystroke.
+        from harness.completion.answer import answer
+
+        raise SystemExit(answer(asked))
+    if sys.argv[1:2] == ["completion"]:
+        # In the start-up file of a shell: nobody waits a second for a prompt.
+        from harness.cli.completion import completion
+
+        completion.main(sys.argv[2:], prog_name="harness completion")
     listen()
     try:
         from harness.cli.main import main as carry_on

@@ -14,6 +14,7 @@ from harness.doctor.examination import Request, examination
 from harness.doctor.finding import Finding, Level, Report, lines_of
 from harness.home import Home
 from harness.lab import secret_from
+from harness.report.workflow_commands import command
 from harness.vault.secret import Passphrase, Secret
 
 EXIT_SOMETHING_WRONG = 3
@@ -50,6 +51,11 @@ def doctor(
     for finding in examination(request) if as_json else _told(examination(request)):
         found.append(finding)
     report = Report(tuple(found))
+    if not as_json and os.environ.get("GITHUB_ACTIONS") == "true":
+        for finding in report.wrong:
+            click.echo(
+                command("error", f"{finding.text}\n{finding.todo}", title=f"harness doctor: {finding.area}")
+            )
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     else:

@@ -14,6 +14,7 @@ from harness.doctor.identification import identify_at
 from harness.errors import LabError, UsageError
 from harness.inventory.discover import Attached, boards_yaml, look_around
 from harness.inventory.inventory import DEFAULT_FILE
+from harness.inventory.schema import EDITOR_LINE, FILE_NAME, boards_schema, schema_text
 from harness.links.find_port import port_holder, serial_ports
 
 
@@ -45,11 +46,17 @@ def init(boards_file: Path, probe: bool, only_print: bool, as_json: bool) -> Non
     if only_print:
         click.echo(text, nl=False)
         return
+    schema = _write_schema(boards_file.parent)
+    if (boards_file.parent / FILE_NAME).is_file():
+        text = f"{EDITOR_LINE}\n{text}"
     _write_new(boards_file, text)
     if as_json:
         click.echo(json.dumps({"format": 1, "file": str(boards_file), "ports": _rows(attached)}, indent=1))
         return
     _tell(boards_file, attached, probe=probe)
+    if schema is not None:
+        click.echo(f"{schema}: what editors check and complete it by")
+    click.echo("Next: harness doctor")
 
 
 def _require_absent(file: Path) -> None:
@@ -74,6 +81,20 @@ def _write_new(file: Path, text: str) -> None:
         ) from error
 
 
+def _write_schema(folder: Path) -> Path | None:
+    """The schema by which editors check the file, if there is none yet; None: it was not written.
+
+    It is a convenience: where it cannot be written, boards.yaml is as good without it.
+    """
+    file = folder / FILE_NAME
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(schema_text(boards_schema()))
+    except OSError:
+        return None
+    return file
+
+
 def _tell(file: Path, attached: Sequence[Attached], *, probe: bool) -> None:
     click.echo(f"{file}: written")
     boards = [one for one in attached if one.may_be_a_board]
@@ -86,7 +107,6 @@ def _tell(file: Path, attached: Sequence[Attached], *, probe: bool) -> None:
     elif not probe and any(one.chip is None for one in boards):
         click.echo("  Complete the commented entries by hand, or let the boards say it (this resets them):")
         click.echo(f"    rm {file} && harness init --probe")
-    click.echo("Next: harness doctor")
 
 
 def _rows(attached: Sequence[Attached]) -> list[dict[str, object]]:

@@ -10,21 +10,29 @@ import click
 import harness
 from harness.cli.boards import boards
 from harness.cli.build import build
+from harness.cli.completion import completion
 from harness.cli.doctor import doctor
 from harness.cli.encrypt import encrypt
 from harness.cli.explore import explore
+from harness.cli.history import history
 from harness.cli.init import init
 from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
+from harness.cli.prune import prune_command
+from harness.cli.qualify import qualify
+from harness.cli.report import report
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
+from harness.cli.schema import schema
+from harness.cli.serve import serve_command
 from harness.cli.sign import sign_image
 from harness.cli.twin import twin
 from harness.cli.vault import vault
 from harness.errors import HarnessError
 from harness.interruption import Interrupted, ignore_all
+from harness.report.workflow_commands import command
 
 EXIT_INTERRUPTED = 130
 EXIT_INTERNAL = 70
@@ -50,8 +58,9 @@ def cli() -> None:
     """
 
 
-for command in (
+for each in (
     run,
+    qualify,
     explore,
     init,
     doctor,
@@ -65,10 +74,16 @@ for command in (
     sign_image,
     encrypt,
     log,
+    history,
+    prune_command,
+    serve_command,
+    report,
     vault,
     keys,
+    schema,
+    completion,
 ):
-    cli.add_command(command)
+    cli.add_command(each)
 
 
 def _leave(code: int) -> None:
@@ -124,6 +139,8 @@ def _run() -> None:
         if os.environ.get("HARNESS_DEBUG"):
             raise
         click.echo(f"harness: {error}", err=True)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            click.echo(command("error", str(error), title="harness"), err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

@@ -7,13 +7,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from harness.board import Board
+from harness.connection import labgrid_wish
 from harness.doctor.board_facts import BoardFacts, area_of, check_board
 from harness.doctor.finding import Finding, good, note, wrong
 from harness.doctor.network import check_network, probe_network
 from harness.doctor.serial_ports import Access, complaint_on
-from harness.errors import BoardError, HarnessError, LabError
+from harness.errors import BoardError, HarnessError, InUseError, LabError
 from harness.inventory.discover import Attached
-from harness.inventory.entry import AnyEntry, EspEmuEntry, PhysicalEntry, QemuEntry, Rfc2217Entry, SerialEntry
+from harness.inventory.entry import (
+    AnyEntry,
+    EspEmuEntry,
+    LabgridEntry,
+    PhysicalEntry,
+    QemuEntry,
+    Rfc2217Entry,
+    SerialEntry,
+)
 from harness.lab import Lab, base_folder, state_folder
 from harness.links import espemu, qemu
 from harness.links.emulator import find_program
@@ -22,6 +31,7 @@ from harness.links.find_port import (
     port_by_usb_location,
     port_by_usb_serial,
 )
+from harness.links.labgrid_program import labgrid_python
 from harness.links.link import BootMode
 from harness.links.qemu import MACHINES
 from harness.provision.chip_state import ChipState, unreachable_state
@@ -89,6 +99,13 @@ def check_from_outside(name: str, entry: PhysicalEntry, around: Surroundings) ->
     ask = None if around.probe else f"harness doctor --probe reads chip and eFuses; that resets {name}"
     if isinstance(entry, Rfc2217Entry):
         return [] if around.probe else [note(area, f"{entry.chip} at {entry.url}: not opened", ask)]
+    if isinstance(entry, LabgridEntry):
+        try:
+            labgrid_python(entry.client, board=name)
+        except LabError as error:
+            return [wrong(area, error.message, error.todo or "install it")]
+        where = f"{entry.chip} at labgrid place {labgrid_wish(entry).text}"
+        return [] if around.probe else [note(area, f"{where}: not taken", ask)]
     assert isinstance(entry, SerialEntry)
     try:
         device, why = _device_of(name, entry, around)
@@ -162,7 +179,7 @@ def _read(lab: Lab, name: str, entry: AnyEntry) -> list[Finding]:
     try:
         return check_board(_facts(lab.open(name), entry))
     except HarnessError as error:
-        if error.message.startswith("in use by"):
+        if isinstance(error, InUseError):
             return [note(area, f"{error.message}; not looked at", error.todo)]
         text, todo = error.message, error.todo
         if isinstance(error, BoardError) and todo is None:

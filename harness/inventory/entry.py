@@ -65,6 +65,9 @@ def _ports(value: object) -> Ports:
     return Ports(first, last)
 
 
+PortRange = Annotated[Ports, BeforeValidator(_ports)]
+"""``8070`` or ``8070-8079``."""
+
 HOST_PATTERN = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.?")
 """A host name: with a letter, since what has none was meant for an IP address."""
 
@@ -102,7 +105,7 @@ class Network(BaseModel):
     """Address of this machine that the server listens on; default: loopback for virtual boards, all for physical."""
     address: Host | None = None
     """Address under which the device reaches this machine; default: that of the interface which routes to it."""
-    port: Annotated[Ports, BeforeValidator(_ports)] = Ports()
+    port: PortRange = Ports()
     """Port, or range of which the first free one is taken."""
 
     @model_validator(mode="before")
@@ -208,6 +211,19 @@ class FlashKeyEntry(BaseModel):
         return self
 
 
+ProfileName = Literal[
+    "open",
+    "development",
+    "ciphertext-only",
+    "release",
+    "open+sbv2",
+    "development+sbv2",
+    "ciphertext-only+sbv2",
+    "release+sbv2",
+]
+"""`harness.provision.profile.Profile`'s words."""
+
+
 class Entry(BaseModel):
     """What every board's entry may say, whatever its link."""
 
@@ -220,6 +236,8 @@ class Entry(BaseModel):
     secure_boot: SecureBoot = SecureBoot()
     """For profiles with secure boot."""
     flash_key: FlashKeyEntry | None = None
+    profile: ProfileName | None = None
+    """The one profile that this board is for: a run that chooses boards by itself never moves it to another."""
 
     @field_validator("chip")
     @classmethod
@@ -380,19 +398,6 @@ class Budget(BaseModel):
     device_keys: Annotated[int, Field(ge=0, le=1)] = 0
 
 
-ProfileName = Literal[
-    "open",
-    "development",
-    "ciphertext-only",
-    "release",
-    "open+sbv2",
-    "development+sbv2",
-    "ciphertext-only+sbv2",
-    "release+sbv2",
-]
-"""`harness.provision.profile.Profile`'s words."""
-
-
 class PhysicalEntry(Entry):
     """What every physical board's entry may say."""
 
@@ -469,6 +474,49 @@ class Rfc2217Entry(PhysicalEntry):
     url: Annotated[str, AfterValidator(_rfc2217)]
 
 
+def _coordinator(value: str) -> str:
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/@]+)(:\d{1,5})?", value):
+        raise ValueError(
+            f"'{value}' is no labgrid coordinator; write HOST or HOST:PORT (labgrid's port is 20408)"
+        )
+    return value
+
+
+class LabgridEntry(PhysicalEntry):
+    """A physical board that a labgrid coordinator lends: the place of that name, or any whose tags fit."""
+
+    link: Literal["labgrid"]
+    coordinator: Annotated[str, AfterValidator(_coordinator)] | None = None
+    """``HOST:PORT``; default: the environment's LG_COORDINATOR, else labgrid's own default."""
+    place: Annotated[str, Field(min_length=1)] | None = None
+    filter: Annotated[dict[str, str], Field(min_length=1)] | None = None
+    """Tags that the place must have; the coordinator chooses among those that are free."""
+    reserve_timeout_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    """How long to wait, in the coordinator's queue, for a place that somebody else holds; 0: refused at once."""
+    grace_s: Annotated[float, Field(ge=1, le=86_400)] = 300.0
+    """How long the lease survives without its coordinator."""
+    client: Annotated[str, Field(min_length=1)] | None = None
+    """labgrid's environment, or its program labgrid-client; default: HARNESS_LABGRID, else PATH."""
+    serial_port: str | None = None
+    """Name of the place's serial port, where it has several."""
+    power_port: str | None = None
+    """Name of the place's power port, where it has several."""
+
+    @field_validator("filter", mode="before")
+    @classmethod
+    def _tags(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        # YAML takes a revision for a number; for labgrid a tag is text.
+        return {key: str(tag) if type(tag) in (int, float) else tag for key, tag in value.items()}
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> LabgridEntry:
+        if (self.place is None) == (self.filter is None):
+            raise ValueError("name the board in one way: 'place', or 'filter' with tags")
+        return self
+
+
 def _checked_mac(value: str | None) -> str | None:
     if value is None:
         return None
@@ -478,13 +526,14 @@ def _checked_mac(value: str | None) -> str | None:
 
 
 AnyEntry = Annotated[
-    TwinEntry | QemuEntry | EspEmuEntry | SerialEntry | Rfc2217Entry, Field(discriminator="link")
+    TwinEntry | QemuEntry | EspEmuEntry | SerialEntry | Rfc2217Entry | LabgridEntry,
+    Field(discriminator="link"),
 ]
 
 VirtualEntry = TwinEntry | QemuEntry | EspEmuEntry
 """Boards that a state folder holds: twins and emulators."""
 
-LINKS = ("twin", "serial", "rfc2217", "qemu", "espemu")
+LINKS = ("twin", "serial", "rfc2217", "labgrid", "qemu", "espemu")
 
 
 class InventoryFile(BaseModel):

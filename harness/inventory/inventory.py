@@ -291,7 +291,7 @@ def _complaint(path: Path, tree: Any, item: dict[str, Any]) -> str:
     if kind == "extra_forbidden":
         on_board = len(location) == 3 and location[0] == "boards"
         message = (
-            "is for physical boards only (link: serial or rfc2217); a virtual one may be used up freely"
+            "is for physical boards only (link: serial, rfc2217 or labgrid); a virtual one may be used up freely"
             if on_board and location[2] in _PHYSICAL_ONLY
             else "there is no such field"
         )

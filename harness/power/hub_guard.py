@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import LabError
-from harness.lock_file import LockFile, LockHeldError, Note
+from harness.lock_file import LockFile, LockHeldError
+from harness.lock_note import Note
 from harness.locks import PREFIX, shared_folder
 
 WAIT_S = 60.0

@@ -38,6 +38,7 @@ class WiredTwin:
         hello = json.loads(self._process.stdout.readline())
         self.mac = str(hello["mac"]).lower()
         self.url = str(hello["rfc2217"])
+        self.uart = str(hello["uart"])
         self._control_at = str(hello["control"])
 
     def control(self, op: str, **arguments: Any) -> dict[str, Any]:

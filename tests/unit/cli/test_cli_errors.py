@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from harness.cli.encrypt import _table
+from harness.cli.main import _run
 from harness.errors import FormatError, UsageError
 from harness.locks import STATE_LOCK
 
@@ -23,17 +27,27 @@ boards:
 """
 
 
-def harness(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"HARNESS_HOME": str(folder / "home"), "HARNESS_DEBUG": ""}
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def harness(folder: Path, *arguments: str) -> Done:
+    """In this process, errors and all: starting one takes longer than what most commands do."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(stdout), redirect_stderr(stderr):
+        patched.chdir(folder)
+        patched.setenv("HARNESS_HOME", str(folder / "home"))
+        patched.delenv("HARNESS_DEBUG", raising=False)
+        patched.setattr(sys, "argv", ["harness", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            _run()
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, stdout.getvalue(), stderr.getvalue())
 
 
 CASES = (

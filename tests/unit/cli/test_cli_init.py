@@ -12,6 +12,7 @@ from harness.cli.init import init
 from harness.errors import LabError, UsageError
 from harness.inventory.discover import Identified
 from harness.inventory.inventory import read_inventory
+from harness.inventory.schema import EDITOR_LINE, FILE_NAME, boards_schema
 from harness.links.find_port import SerialPort
 
 MAC = "7c:df:a1:00:00:01"
@@ -102,3 +103,15 @@ def test_a_folder_that_cannot_be_written_to_is_one_clear_error(bench: Bench) -> 
     done = run("--boards", "no/such/folder/boards.yaml")
     assert isinstance(done.exception, LabError)
     assert "cannot be written: No such file" in str(done.exception)
+
+
+def test_editors_find_the_schema_beside_the_file_and_ones_own_is_left_alone(
+    bench: Bench, tmp_path: Path
+) -> None:
+    done = run()
+    assert f"{FILE_NAME}: what editors" in done.output
+    assert (tmp_path / "boards.yaml").read_text().splitlines()[0] == EDITOR_LINE
+    assert json.loads((tmp_path / FILE_NAME).read_text()) == boards_schema()
+    (tmp_path / FILE_NAME).write_text("mine")
+    assert FILE_NAME not in run("--boards", "other.yaml").output
+    assert (tmp_path / FILE_NAME).read_text() == "mine"

@@ -216,7 +216,7 @@ def test_a_second_run_on_a_board_is_refused_at_once_and_told_who_holds_it(bench:
         first.kill()
         end(first)
     assert code == 3, said
-    assert re.search(rf"board c3: in use by .*process {first.pid}, harness provision, since", said), said
+    assert re.search(rf"board c3: in use by .*process {first.pid}, harness provision.*, since", said), said
 
 
 def test_a_twin_starts_as_soon_as_the_one_before_it_has_let_go(tmp_path: Path) -> None:

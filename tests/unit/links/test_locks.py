@@ -25,7 +25,7 @@ from harness.inventory.inventory import Inventory
 from harness.lab import Lab, secret_from
 from harness.links.device_names import mac_name
 from harness.links.device_port import open_device
-from harness.lock_file import Note
+from harness.lock_note import Note
 from harness.locks import BoardLock, lock_files, shared_folder
 from harness.provision.identity import Identity
 

@@ -566,7 +566,8 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
         pytest.skip(f"board {board.name} has no {', '.join(missing)} ({board.link.kind} link)")
     if board.profile is not None and not demands_of(request.node).scope.admits(board.profile):
         pytest.skip(f"board {board.name} is in profile {board.profile.value}, which this scenario is not for")
-    request.config.stash[RECORDING].uses(request.node, board)
+    recording = request.config.stash[RECORDING]
+    recording.uses(request.node, board)
     board.console.note(f"test {request.node.name}")
     board.run_note.doing(f"in test {request.node.name}")
     refusal = request.config.stash[CONSUMPTION].begin(request.node, board, _target.entry)
@@ -582,8 +583,10 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
         except HarnessError as again:
             _bench.fate.failed(error if latches(error) else again, answers=False)
             raise
+    recording.settled(board)
     yield board
     board.server.faults.clear()
+    recording.left(board)
 
 
 @pytest.fixture

@@ -160,8 +160,10 @@ class TwinLink(Link):
     def flash_log(self, since: int) -> tuple[tuple[FlashChange, ...], int]:
         reply = self.control("flash-log", since=since)
         changes = (
-            FlashChange(int(boot), str(who), str(kind), int(offset), int(length))
-            for _number, kind, offset, length, who, boot in reply["ops"]
+            FlashChange(int(boot), str(who), str(kind), int(offset), int(length), float(at_s))
+            for (_number, kind, offset, length, who, boot), at_s in zip(
+                reply["ops"], reply["at"], strict=True
+            )
             if kind in FLASH_KINDS
         )
         return tuple(changes), int(reply["next"])

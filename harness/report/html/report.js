@@ -49,7 +49,7 @@
     target.classList.add("here-now");
   };
   const revealHash = async () => {
-    const id = location.hash.slice(1), within = /^(t\d+)[ec]\d+$/.exec(id);
+    const id = location.hash.slice(1), within = /^(t\d+|b\d+p)[ec]\d+$/.exec(id);
     // What is inside a test that was never opened is not in the page yet.
     if (within && !$(id) && $(within[1])) await draw($(within[1]));
     const line = /^(b\d+)l(\d+)$/.exec(id);
@@ -71,7 +71,7 @@
 
   const text = $("filter-text"), board = $("filter-board"), outcome = $("filter-outcome");
   if (text) {
-    const tests = [...document.querySelectorAll("details.test")];
+    const tests = [...document.querySelectorAll(".tests > details.test")];
     const filter = () => {
       const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;

@@ -107,7 +107,7 @@ def wide(page: Any) -> bool:
 
 def test_a_test_that_passed_is_drawn_when_it_is_opened(reader: Reader, small: Path) -> None:
     page = reader.opens(small)
-    test = page.locator("details.test.good").first
+    test = page.locator(".tests > .good").first
     assert test.locator(".body table").count() == 0
     test.locator("summary").first.click()
     test.locator("figure.flash").wait_for()
@@ -168,7 +168,7 @@ def test_the_log_is_searched_forwards_and_back(reader: Reader, small: Path) -> N
 
 def test_the_filter_leaves_what_was_asked_for(reader: Reader, small: Path) -> None:
     page = reader.opens(small)
-    shown = page.locator("details.test:not([hidden])")
+    shown = page.locator(".tests > details.test:not([hidden])")
     assert shown.count() == 8
     page.locator("#filter-text").fill("DROPPED connection")
     assert page.locator("#filter-count").inner_text() == f"{shown.count()} of 8"
@@ -197,7 +197,7 @@ def test_without_javascript_the_essential_is_there(reader: Reader, small: Path) 
     assert "After the restart ota_0 ran 1.0.0, expected ota_1 with 1.1.0." in text
     assert "the logs are files beside this one" in text
     assert page.locator("details.test.bad figure.flash").first.is_visible()
-    passed = page.locator("details.test.good").first
+    passed = page.locator(".tests > .good").first
     passed.locator("summary").first.click()
     assert "the log proves the switch to 1.1.0" in passed.inner_text()
     assert passed.locator("table.events tbody tr").count() > 8
@@ -267,7 +267,7 @@ def test_a_long_log_is_searched_to_its_end(reader: Reader, tmp_path: Path, lines
 
 def test_two_hundred_tests_open_and_every_failure_is_open_on_paper(reader: Reader, large: Path) -> None:
     page = reader.opens(large)
-    assert page.locator("details.test").count() == 200
+    assert page.locator(".tests > details.test").count() == 200
     assert page.locator("details.test.bad:not([open])").count() > 0
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")

@@ -61,7 +61,7 @@
   let openedForPrint = [];
   const openForPaper = () => {
     openedForPrint = [...document.querySelectorAll(
-      "details.test.bad:not([open]), details.group:not([open]), .few details.part:not([open])")];
+      "details.test.bad:not([open]), details.group:not([open]), .few details:not([open])")];
     openedForPrint.forEach((closed) => { closed.open = true; });
   };
   addEventListener("beforeprint", openForPaper);

@@ -28,6 +28,10 @@ GOOD_ENDS = ("app", "loaded", "download", "encrypted-in-place", None)
 """Outcomes of boots (`harness.console.boot_record.Outcome`) that nobody has to look into."""
 OPENED = 3
 """So many failures are open from the start."""
+FEW = 12
+"""Up to so many tests are all in the page with everything, and all of them are open on paper."""
+FEW_BOARDS = 4
+"""The same for boards: preparation, plan, eFuses and boots."""
 MAX_EVENTS = 400
 """Of one test; further ones are counted, and are in run.json."""
 EXCERPT = 25
@@ -180,6 +184,14 @@ class RunView:
         return tuple(test for test in by_time if test.record.claims)
 
     @property
+    def few(self) -> bool:
+        return len(self.tests) <= FEW
+
+    @property
+    def few_boards(self) -> bool:
+        return len(self.boards) <= FEW_BOARDS
+
+    @property
     def broken_boards(self) -> tuple[BoardView, ...]:
         return tuple(board for board in self.boards if board.record.problem)
 
@@ -219,7 +231,7 @@ def view_of(run: RunRecord, logs: Mapping[int, BoardLog]) -> RunView:
         for n, board in enumerate(run.boards)
     )
     order = sorted(range(len(run.tests)), key=lambda n: _rank(run.tests[n]))
-    full = {n for n in order if run.tests[n].outcome in LOUD}
+    full = {n for n in order if run.tests[n].outcome in LOUD or len(order) <= FEW}
     if len(full) > MAX_IN_FULL:
         full = set(order[:MAX_IN_FULL])
     tests = []
@@ -227,8 +239,9 @@ def view_of(run: RunRecord, logs: Mapping[int, BoardLog]) -> RunView:
         place = places[n]
         of = boards[place] if place is not None else None
         tests.append(_test(f"t{n}", run.tests[n], of, in_full=n in full, place=position))
+    few_boards = len(boards) <= FEW_BOARDS
     prepared = {
-        board.id: _test(f"{board.id}p", made, board, in_full=made.outcome in LOUD, place=OPENED)
+        board.id: _test(f"{board.id}p", made, board, in_full=made.outcome in LOUD or few_boards, place=OPENED)
         for board in boards
         if (made := board.record.prepared) is not None
     }
@@ -283,7 +296,13 @@ def _test(name: str, test: TestRecord, board: BoardView | None, *, in_full: bool
     if before is not None and before in boots:
         before = None
     excerpt: Sequence[LogLine] = ()
-    if in_full and board is not None and board.log is not None and test.first_line is not None:
+    if (
+        in_full
+        and test.outcome in LOUD
+        and board is not None
+        and board.log is not None
+        and test.first_line is not None
+    ):
         last = test.last_line if test.last_line is not None else test.first_line
         excerpt = board.log.between(max(test.first_line, last - EXCERPT + 1), last)
     flash = drawing_of(test.flash_before, test.flash_after, test.flash_steps)

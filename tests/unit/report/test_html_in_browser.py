@@ -88,9 +88,9 @@ def reader(browser: Any) -> Iterator[Reader]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of eight tests."""
+    """The report of sixteen tests: more than are all in the page with everything."""
     folder = tmp_path_factory.mktemp("small")
-    return write_report(made_run(folder, 8), folder)
+    return write_report(made_run(folder, 16), folder)
 
 
 @pytest.fixture(scope="module")
@@ -169,13 +169,13 @@ def test_the_log_is_searched_forwards_and_back(reader: Reader, small: Path) -> N
 def test_the_filter_leaves_what_was_asked_for(reader: Reader, small: Path) -> None:
     page = reader.opens(small)
     shown = page.locator(".tests > details.test:not([hidden])")
-    assert shown.count() == 8
+    assert shown.count() == 16
     page.locator("#filter-text").fill("DROPPED connection")
-    assert page.locator("#filter-count").inner_text() == f"{shown.count()} of 8"
-    assert 0 < shown.count() < 8
+    assert page.locator("#filter-count").inner_text() == f"{shown.count()} of 16"
+    assert 0 < shown.count() < 16
     page.locator("#filter-text").fill("")
     page.locator("#filter-outcome").select_option("failed")
-    assert shown.count() == 1
+    assert shown.count() == 2
 
 
 @pytest.mark.parametrize("width", [360, 1200])
@@ -273,3 +273,16 @@ def test_two_hundred_tests_open_and_every_failure_is_open_on_paper(reader: Reade
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details.test.bad:not([open])").count() == 0
     assert not page.locator("#filter-text").is_visible()
+
+
+def test_a_run_of_few_tests_is_on_paper_with_everything(reader: Reader, tmp_path: Path) -> None:
+    page = reader.opens(write_report(made_run(tmp_path, 3, all_pass=True), tmp_path))
+    seen = "[...document.querySelectorAll('figure.flash')].filter((map) => map.checkVisibility()).length"
+    assert page.evaluate(seen) == 0
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    assert page.evaluate(seen) == 5  # of three tests, and of the preparation of two boards
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen")
+    assert page.evaluate(seen) == 0

@@ -22,8 +22,8 @@ LOUD = ("failed", "error")
 OUTCOMES = ("failed", "error", "not proven", "passed", "skipped", "not applicable")
 """As the report orders them: what somebody must act on comes first."""
 
-MAX_IN_FULL = 40
-"""So many failures are in the page with everything; of further ones the drawings come when they are opened."""
+MAX_IN_FULL = 20
+"""So many failures are in the page with everything; further ones are unpacked like tests that passed."""
 GOOD_ENDS = ("app", "loaded", "download", "encrypted-in-place", None)
 """Outcomes of boots (`harness.console.boot_record.Outcome`) that nobody has to look into."""
 OPENED = 3

@@ -27,6 +27,7 @@ from harness.cli.restore import restore
 from harness.cli.retire import retire
 from harness.cli.run import run
 from harness.cli.schema import schema
+from harness.cli.serve import serve_command
 from harness.cli.sign import sign_image
 from harness.cli.twin import twin
 from harness.cli.vault import vault
@@ -77,6 +78,7 @@ for each in (
     log,
     history,
     prune_command,
+    serve_command,
     report,
     vault,
     keys,
@@ -140,7 +142,7 @@ def _run() -> None:
             raise
         click.echo(f"harness: {error}", err=True)
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            click.echo(command("error", str(error), title="harness"))
+            click.echo(command("error", str(error), title="harness"), err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

@@ -23,7 +23,7 @@ from harness.console.port_reading import PortGoneError, PortReader
 from harness.console.recording import Recording, Subscriber
 from harness.console.redaction import redact
 from harness.console.waiting import Awaited, LinePattern, NotSeenError, Waits, describe
-from harness.errors import LabError, UsageError
+from harness.errors import LabError, LinkError, UsageError
 
 PARK_TIMEOUT_S: Final = 10.0
 """The reader looks up every 50 ms; a remote port may keep it a few seconds in a renegotiation."""
@@ -297,7 +297,7 @@ class Console:
                 self._recording.add_sent(data if shown is None else f"{shown}\n".encode())
                 self._reader.write(data)
             except (PortGoneError, OSError) as error:
-                raise LabError(
+                raise (LinkError if isinstance(error, PortGoneError) else LabError)(
                     f"nothing can be sent to it: {error}; log: {self.log_path}",
                     board=self.name,
                     todo="check the cable",

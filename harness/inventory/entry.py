@@ -211,6 +211,19 @@ class FlashKeyEntry(BaseModel):
         return self
 
 
+ProfileName = Literal[
+    "open",
+    "development",
+    "ciphertext-only",
+    "release",
+    "open+sbv2",
+    "development+sbv2",
+    "ciphertext-only+sbv2",
+    "release+sbv2",
+]
+"""`harness.provision.profile.Profile`'s words."""
+
+
 class Entry(BaseModel):
     """What every board's entry may say, whatever its link."""
 
@@ -223,6 +236,8 @@ class Entry(BaseModel):
     secure_boot: SecureBoot = SecureBoot()
     """For profiles with secure boot."""
     flash_key: FlashKeyEntry | None = None
+    profile: ProfileName | None = None
+    """The one profile that this board is for: a run that chooses boards by itself never moves it to another."""
 
     @field_validator("chip")
     @classmethod
@@ -381,19 +396,6 @@ class Budget(BaseModel):
     digest_slots: Annotated[int, Field(ge=0, le=3)] = 0
     revocations: Annotated[int, Field(ge=0, le=2)] = 0
     device_keys: Annotated[int, Field(ge=0, le=1)] = 0
-
-
-ProfileName = Literal[
-    "open",
-    "development",
-    "ciphertext-only",
-    "release",
-    "open+sbv2",
-    "development+sbv2",
-    "ciphertext-only+sbv2",
-    "release+sbv2",
-]
-"""`harness.provision.profile.Profile`'s words."""
 
 
 class PhysicalEntry(Entry):

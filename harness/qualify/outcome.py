@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import harness
 from harness.board import Board
@@ -265,37 +265,27 @@ def _server(bench: Bench) -> str:
 # --- the run's record ------------------------------------------------------------------------------------------------
 
 
-def new_run_id() -> str:
-    """Sorts by time, unique on a machine."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-
-
 def run_record(
     bench: Bench,
     verdict: Verdict,
     qualification: Qualification,
-    *,
-    run_id: str,
-    command: str,
-    began_s: float,
-    user: str,
-    host: str,
+    head: Mapping[str, Any],
 ) -> RunRecord:
     """The record of the whole run; the board's logs are where `harness.lab` puts them."""
-    board = bench.board
+    board, command = bench.board, str(head["command"])
     tests = tuple(_test(bench, result, command) for result in bench.results)
     word = qualification.verdict
     return RunRecord(
-        id=run_id,
+        id=str(head["id"]),
         kind="qualify",
         subject=verdict.subject,
         command=command,
-        began_s=began_s,
+        began_s=float(head["began_s"]),
         ended_s=time.time(),
         verdict="passed" if word == "passed" else "failed" if word == "failed" else "not proven",
         reason=qualification.reason,
-        user=user,
-        host=host,
+        user=str(head["user"]),
+        host=str(head["host"]),
         versions=qualification.versions,
         boards=(board_record(bench, board),),
         tests=tests,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qualify_bench import evidence_for, sha256_of, standings
+from qualify_bench import HEAD, evidence_for, sha256_of, standings
 from recorded_unit import PORT, RecordedPort, app_of
 from ruamel.yaml import YAML
 
@@ -83,7 +83,7 @@ class Observed:
                 load_artefacts(plan),
                 observe=True,
                 ask=self.person,
-                command="harness qualify --observe",
+                head=HEAD,
             )
         return seal(folder, done.run, None)
 

@@ -35,7 +35,9 @@ from harness.ota.server import OtaServer
 from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
-from harness.rack.reason import command_of_pytest, reason_of
+from harness.rack.broken_boards import BoardFate, BrokenBoards
+from harness.rack.health import latches
+from harness.rack.reason import reason_of_session
 from harness.report.annotations import annotate_in_ci
 from harness.report.pytest_recording import RunRecording
 from harness.say import Say
@@ -187,6 +189,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_options(config)
     config.stash[ENDING] = SessionEnding(config)
     config.pluginmanager.register(config.stash[ENDING], "harness-session-ending")
+    config.pluginmanager.register(BrokenBoards(), "harness-broken-boards")
+    reason_of_session(config)
     config.stash[RECORDING] = RunRecording(config)
     config.pluginmanager.register(config.stash[RECORDING], "harness-run-recording")
     annotate_in_ci(config)
@@ -273,11 +277,14 @@ class Target:
 class Bench:
     """One open board of this session, and what became of preparing it."""
 
+    fate: BoardFate
     board: Board | None = None
     refused: str | None = None
     broken: str | None = None
     recover: Callable[[], object] = field(default=lambda: None)
     """Flashes the board again, where its UART still allows it."""
+    told: bool = False
+    """One test has failed with that; those after it are skipped, if the board is latched broken for it."""
     judged: int = 0
     """Lines of its log before this one have been searched for reports of a sanitizer."""
 
@@ -434,10 +441,13 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         harness_out,
         secret_from(config.getoption("--vault-key-file")),
         purpose="pytest",
-        reason=reason_of(command_of_pytest(config.invocation_params.args)),
+        reason=reason_of_session(config),
         deadline=config.stash[DEADLINE],
     )
-    bench = Bench()
+    bench = Bench(BoardFate(_target.name, None if _target.throwaway else lab.watch(_target.name)))
+    if bench.fate.skips is not None:
+        yield bench
+        return
     with lab:
         try:
             bench.board = _opened(lab, _target)
@@ -449,8 +459,10 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         except NotApplicableError as error:
             bench.refused = str(error)
         except HarnessError as error:
+            bench.fate.failed(error)
             bench.broken = str(error)
         if bench.board is not None and bench.broken is None and bench.refused is None:
+            bench.fate.ready()
             config.stash[CONSUMPTION].look(bench.board, _target.entry)
         if bench.board is not None:
             recording.prepared(bench.board, bench.broken)
@@ -508,7 +520,10 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
     """The board, up, its version confirmed, otadata in step; its log goes on over all tests of the session."""
     if _bench.refused is not None:
         pytest.skip(_bench.refused)
+    if _bench.broken is None or _bench.told:
+        _bench.fate.skip_if_broken()
     if _bench.broken is not None or _bench.board is None:
+        _bench.told = True
         pytest.fail(f"the board was not prepared: {_bench.broken}", pytrace=False)
     board = _bench.board
     marker = request.node.get_closest_marker("needs")
@@ -528,7 +543,11 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
     except HarnessError as error:
         # One test must not take the others with it: what it left is mended over the UART, where that still works.
         board.console.note(f"does not settle and is flashed again: {error.message}")
-        _bench.recover()
+        try:
+            _bench.recover()
+        except HarnessError as again:
+            _bench.fate.failed(error if latches(error) else again, answers=False)
+            raise
     yield board
     board.server.faults.clear()
 

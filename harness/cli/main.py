@@ -20,6 +20,7 @@ from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
 from harness.cli.prune import prune_command
+from harness.cli.qualify import qualify
 from harness.cli.report import report
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
@@ -59,6 +60,7 @@ def cli() -> None:
 
 for each in (
     run,
+    qualify,
     explore,
     init,
     doctor,
@@ -138,7 +140,7 @@ def _run() -> None:
             raise
         click.echo(f"harness: {error}", err=True)
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            click.echo(command("error", str(error), title="harness"))
+            click.echo(command("error", str(error), title="harness"), err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

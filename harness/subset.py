@@ -109,7 +109,11 @@ def _not_in_turn(items: list[pytest.Item]) -> set[str]:
         callspec: Any = getattr(item, "callspec", None)
         target = callspec.params.get("_target") if callspec is not None else None
         # Of a test without a target pytest keeps a marker of its own in its place.
-        if target is not None and getattr(target, "throwaway", False) and item.get_closest_marker(IN_TURN) is not None:
+        if (
+            target is not None
+            and getattr(target, "throwaway", False)
+            and item.get_closest_marker(IN_TURN) is not None
+        ):
             row = callspec.id.replace(target.name, "", 1)
             table = tables.setdefault(item.nodeid.split("[")[0], {})
             table.setdefault(row, []).append((target.name, item.nodeid))

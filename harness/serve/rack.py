@@ -92,6 +92,11 @@ class RackView:
         return next((board for board in self.boards if board.name == name), None)
 
     @property
+    def ids(self) -> frozenset[str]:
+        """Of the runs under way."""
+        return frozenset(run.folder.id for run in self.runs)
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many are free, in use, broken; a broken one that somebody holds counts as both."""
         return {

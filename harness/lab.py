@@ -122,7 +122,7 @@ class Lab:
             name,
             run=self._why,
             say=self.say,
-            starts_anew=lambda error: self._is_end_of_process(name, error),
+            starts_anew=lambda error: self._is_end_of_process(name, error) or self._is_lost(name),
         )
         watch.warn()
         return watch
@@ -131,6 +131,10 @@ class Lab:
         """Whether what failed is that the process of a virtual board has ended."""
         ended = (link.ended for twin, link in self._twins if twin == name)
         return EMULATOR_GONE in error.message or any(how is not None for how in ended)
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether the board is one that labgrid has lent, and lends to somebody else now: its silence is none."""
+        return any(lease.ending is not None for lent, lease in self._leases if lent == name)
 
     @property
     def _why(self) -> str:

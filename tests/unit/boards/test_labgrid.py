@@ -13,7 +13,7 @@ import pytest
 from labgrid_site import CHECKOUT, Lend, Site, until
 from wired_twin import Start, WiredLab, provisioned
 
-from harness.errors import LabError
+from harness.errors import InUseError, LabError
 from harness.links.link import BootMode
 from harness.main_job import run_main_job
 from harness.preparation import Consent, Demand
@@ -172,7 +172,7 @@ def test_a_killed_run_gives_the_place_back_to_those_who_wait(
     holder = site.who()["desk-0"]
     assert f"harness-{run.pid}-" in holder
     with pytest.raises(
-        LabError, match=rf"place desk-0 is held by {holder} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
+        InUseError, match=rf"place desk-0 is held by {holder} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
     ):
         wired.open(site.entry(0))
     assert site.who() == {"desk-0": holder}

@@ -194,8 +194,10 @@ class Lab:
 
     def _open_physical(self, name: str, entry: PhysicalEntry) -> Board:
         assert isinstance(entry, (SerialEntry, Rfc2217Entry, LabgridEntry))
-        link, names = self._reached(name, entry)
-        lock = self._lock(name, lock_files(names))
+        with ExitStack() as taken:
+            link, names = self._reached(name, entry, taken)
+            lock = self._lock(name, lock_files(names))
+            self._stack.push(taken.pop_all())
         place = self.home.vault
         board = self._opened(
             name,
@@ -210,12 +212,12 @@ class Lab:
         return self._noted(board, self.home.folder("runs") / f"{name}.json")
 
     def _reached(
-        self, name: str, entry: SerialEntry | Rfc2217Entry | LabgridEntry
+        self, name: str, entry: SerialEntry | Rfc2217Entry | LabgridEntry, taken: ExitStack
     ) -> tuple[Link, tuple[str, ...]]:
-        """The link to a physical board, and what tells it from others; a place of labgrid is taken first."""
+        """The link to a physical board, and what tells it from others; a place of labgrid is taken first, by `taken`."""
         if isinstance(entry, LabgridEntry):
             lease = labgrid_lease(name, entry, self.home, self.say.line)
-            self._stack.enter_context(lease)
+            taken.enter_context(lease)
             self._leases.append((name, lease))
             lent = lent_link(name, entry, lease)
             return lent, lent_names(entry, lent)

@@ -560,6 +560,11 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
         _bench.told = True
         pytest.fail(f"the board was not prepared: {_bench.broken}", pytrace=False)
     board = _bench.board
+    if board.link.lost is not None:
+        if _bench.told:
+            run.skip(request.node, "busy", board.link.lost)
+        _bench.told = True
+        pytest.fail(f"board {board.name}: {board.link.lost}", pytrace=False)
     marker = request.node.get_closest_marker("needs")
     missing = [word for word in (marker.args if marker else ()) if word not in board.capabilities]
     if missing:

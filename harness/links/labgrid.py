@@ -53,6 +53,10 @@ class LabgridLink(Link):
         return f"labgrid place {self.lease.place} ({self.where.url})"
 
     @property
+    def lost(self) -> str | None:
+        return self.lease.ending
+
+    @property
     def flash_baud(self) -> int:
         return self._baud
 

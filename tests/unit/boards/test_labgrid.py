@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from labgrid_site import CHECKOUT, Lend, Site, until
-from wired_twin import Start, WiredLab, provisioned
+from wired_twin import Start, WiredLab, entry_of, provisioned
 
 from harness.errors import InUseError, LabError
 from harness.links.link import BootMode
@@ -133,6 +133,20 @@ def test_a_place_that_somebody_holds_is_refused_by_name_or_waited_for(
         assert site.acquire() == "Place desk-0 is already acquired"
         assert board.read_state().mac == site.twins[0].mac
     assert site.is_free
+
+
+@pytest.mark.full
+def test_a_board_that_another_entry_of_this_machine_has_open_is_given_back_at_once(
+    lend: Lend, start: Start, wired: WiredLab
+) -> None:
+    twin = start()
+    site = lend(twin)
+    wired.open(entry_of(twin, mac=twin.mac))
+    with wired.lab(site.entry(0, reserve_timeout_s=20)) as lab:
+        with pytest.raises(InUseError):
+            lab.open("desk")
+        # Not only when the run ends: it may try again.
+        assert site.is_free
 
 
 @pytest.mark.full

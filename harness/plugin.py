@@ -57,8 +57,6 @@ EARLIER_RUNS = pytest.StashKey[list[str]]()
 """What runs before this one left on the boards of this one, a sentence each."""
 WORKER_OUTPUT = "harness"
 """Under this name a worker of pytest-xdist tells its controller what it has to say at the end."""
-WORKER_DEADLINE = "harness_deadline"
-"""Under this name a controller tells its workers when the run may be ended from outside."""
 
 FOREIGN_WARNINGS = (
     # pytest-embedded's autouse fixtures, in every test of the session.
@@ -224,8 +222,8 @@ def _check_options(config: pytest.Config) -> None:
 
 
 def _deadline(config: pytest.Config) -> Deadline | None:
-    """Counted from the start of the controller, which hands it to its workers."""
-    told: float | None = getattr(config, "workerinput", {}).get(WORKER_DEADLINE)
+    """Counted from the start of the controller, which hands it to its workers among its options."""
+    told: float | None = getattr(config.option, "harness_deadline", None)
     if told is not None:
         return Deadline(told, "--time-left or HARNESS_DEADLINE")
     option = config.getoption("--time-left")
@@ -233,6 +231,7 @@ def _deadline(config: pytest.Config) -> Deadline | None:
         found = deadline_in(float(option) if option is not None else None)
     except ValueError as error:
         raise UsageError(f"--time-left is '{option}', not a number of seconds", todo=TODO) from error
+    config.option.harness_deadline = found.at_s if found is not None else None
     return found
 
 
@@ -386,13 +385,6 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """A worker of pytest-xdist is about to start: what is the session's, not its own."""
-    deadline = node.config.stash[DEADLINE]
-    node.workerinput[WORKER_DEADLINE] = deadline.at_s if deadline is not None else None
-
-
-@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """A worker of pytest-xdist has ended: what it counted is shown by its controller."""
     told = getattr(node, "workeroutput", {}).get(WORKER_OUTPUT)
@@ -412,17 +404,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             "earlier": config.stash[EARLIER_RUNS],
         }
         config.workeroutput[WORKER_OUTPUT] = told
+        return
+    for line in _closing_lines(config):
+        config.stash[RECORDING].note(line)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What was left out, and what the boards have left of what does not come back."""
-    line = config.stash[SUBSET].line
-    if line is not None:
+    """What a person should read at the end."""
+    for line in _closing_lines(config):
         terminalreporter.write_line(line)
-    for said in config.stash[EARLIER_RUNS]:
-        terminalreporter.write_line(said)
-    for name, left in sorted(config.stash[CONSUMPTION].lines.items()):
-        terminalreporter.write_line(f"left of what board {name} has only once: {left}")
+
+
+def _closing_lines(config: pytest.Config) -> list[str]:
+    """What was left out, and what the boards have left of what does not come back."""
+    left_out = config.stash[SUBSET].line
+    left = sorted(config.stash[CONSUMPTION].lines.items())
+    return [
+        *([left_out] if left_out is not None else []),
+        *config.stash[EARLIER_RUNS],
+        *(f"left of what board {name} has only once: {words}" for name, words in left),
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -435,7 +436,7 @@ def _target(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture(scope="session")
 def harness_out(request: pytest.FixtureRequest) -> Path:
     """Where this session leaves its artefacts."""
-    return request.config.stash[RECORDING].folder
+    return request.config.stash[RECORDING].boards
 
 
 @pytest.fixture(scope="session")

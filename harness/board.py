@@ -118,6 +118,7 @@ class Board(LinkedBoard):
         boot_keys: KeySources | None = None,
         sacrificial: bool = False,
         claim: Callable[[str], None] | None = None,
+        offers: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(
             name,
@@ -131,6 +132,7 @@ class Board(LinkedBoard):
             bauds=bauds,
             bench_vault=bench_vault,
             claim=claim,
+            offers=offers,
         )
         self.firmware: FirmwareSource | None = None
         self.network = network

@@ -49,9 +49,7 @@ class Subset:
         }
         for item in items:
             counts = self._multiplied.get(item.nodeid.split("[")[0])
-            left_out = (
-                not self.full and item.get_closest_marker(FULL) is not None and not self._is_named(item)
-            )
+            left_out = self.leaves_out(item)
             if counts is None:
                 # A scenario that makes boards of its own is multiplied with nothing, and left out all the same.
                 (gone if left_out else kept).append(item)
@@ -68,6 +66,10 @@ class Subset:
         if gone:
             config.hook.pytest_deselected(items=gone)
             items[:] = kept
+
+    def leaves_out(self, item: pytest.Item) -> bool:
+        """Whether `item` is a row that only everything has."""
+        return not self.full and item.get_closest_marker(FULL) is not None and not self._is_named(item)
 
     def _is_named(self, item: pytest.Item) -> bool:
         return any(item.nodeid.startswith(named.removeprefix("./")) for named in self.named)

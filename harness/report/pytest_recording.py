@@ -17,6 +17,7 @@ from harness.board import Board
 from harness.errors import HarnessError
 from harness.home import Home
 from harness.interruption import Interrupted, name_of
+from harness.rack.turn import PASSED_OVER
 from harness.report.board_watch import BoardWatch, Moment, Seen
 from harness.report.failure import cause_of, is_of_the_board
 from harness.report.junit import properties_of, run_properties
@@ -182,7 +183,7 @@ class RunRecording:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """One test from its first fixture to the end of the last."""
-        if not self.recorder.is_open:
+        if not self.recorder.is_open or item.stash.get(PASSED_OVER, False):
             return (yield)
         test = self._test = _Test(time.time())
         self.recorder.began(node_id(item), plain_name(item), repeat=repeat_line(item))

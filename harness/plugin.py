@@ -25,7 +25,9 @@ from harness.console.log_file import BOARD_SIGN, MARK_SIGN
 from harness.console.sanitizer_report import sanitizer_report
 from harness.consumption import Consumption
 from harness.deadline import TODO, Deadline, deadline_in
-from harness.dut import HarnessDut
+from harness.embedded import fixtures as embedded
+from harness.embedded.chips import chips_of
+from harness.embedded.turn import INI, scope_named
 from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry, SecureBoot, TwinEntry
@@ -165,6 +167,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, settings in options:
         default = {"append": [], "store_true": False}.get(settings.get("action", ""))
         group.addoption(name, default=default, **settings)
+    parser.addini(INI, embedded.INI_HELP, default="function")
 
 
 MARKERS = (
@@ -173,6 +176,7 @@ MARKERS = (
     "needs(*capabilities): what the board's link must be able to do",
     "full: not in the default subset; --full runs it",
     "source(*cases): the public cases that this comes from, e.g. 'esp-idf #6172'; kept in the JUnit report",
+    embedded.MARKER_HELP,
     "consumes(**amounts): what one run uses up for good (secure_version, digest_slots, revocations, device_keys); on "
     "physical boards only with --consume NAME and a budget in the board's entry",
 )
@@ -213,6 +217,7 @@ def _check_options(config: pytest.Config) -> None:
             if config.getoption(option):
                 _inventory(config).require_named(config.getoption(option), option)
         config.stash[DEADLINE] = _deadline(config)
+        scope_named(str(config.getini(INI)))
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -231,22 +236,10 @@ def _deadline(config: pytest.Config) -> Deadline | None:
     return found
 
 
-class DutFixture:
-    """Registered late: of two plugins that offer a fixture of one name, pytest takes the later one's."""
-
-    @pytest.fixture
-    def dut(self, board: Board, request: pytest.FixtureRequest) -> Iterator[HarnessDut]:
-        """pytest-embedded's `Dut` on this board; the board restarts after it is attached, so it sees the boot."""
-        opened = board.open_dut(request.node.name)
-        opened.serial.hard_reset()
-        yield opened
-        board.close_dut()
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """After every plugin has been configured."""
-    session.config.pluginmanager.register(DutFixture(), "harness-dut")
+    embedded.register(session.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +273,30 @@ class Bench:
     """Flashes the board again, where its UART still allows it."""
     judged: int = 0
     """Lines of its log before this one have been searched for reports of a sanitizer."""
+    config: pytest.Config | None = None
+    turn: str | None = None
+    """Whose `dut` goes on: `harness.embedded.turn.turn_of`."""
+    turn_settled: str | None = None
+    """For whose `dut` it was settled last."""
+
+    def usable(self) -> Board:
+        """The board; a test that cannot have it is skipped, or fails with the reason."""
+        if self.refused is not None:
+            pytest.skip(self.refused)
+        if self.broken is not None or self.board is None:
+            pytest.fail(f"the board was not prepared: {self.broken}", pytrace=False)
+        return self.board
+
+    def settle(self) -> None:
+        """Brings the board where every test starts."""
+        board = self.usable()
+        try:
+            board.settle()
+        except HarnessError as error:
+            # One test must not take the others with it: what it left is mended over the UART, where that still works.
+            board.console.note(f"does not settle and is flashed again: {error.message}")
+            self.recover()
+        self.turn_settled = embedded.due(self.config) if self.config is not None else None
 
 
 def _inventory(config: pytest.Config) -> Inventory:
@@ -287,8 +304,27 @@ def _inventory(config: pytest.Config) -> Inventory:
     return read_inventory(Path(named) if named else None, folder=config.rootpath)
 
 
-def _targets(config: pytest.Config, inventory: Inventory, scope: Scope, *, full: bool) -> list[Target]:
-    """Boards times profiles for one test."""
+def _targets(
+    config: pytest.Config,
+    inventory: Inventory,
+    scope: Scope,
+    *,
+    full: bool,
+    only_chips: frozenset[str] | None = None,
+) -> list[Target]:
+    """Boards times profiles for one test, of the chips that it is for."""
+    found = _all_targets(config, inventory, scope, full=full, wanted_chips=only_chips)
+    return [target for target in found if only_chips is None or target.entry.chip in only_chips]
+
+
+def _all_targets(
+    config: pytest.Config,
+    inventory: Inventory,
+    scope: Scope,
+    *,
+    full: bool,
+    wanted_chips: frozenset[str] | None,
+) -> list[Target]:
     only = [profile_named(word) for word in config.getoption("--profile")]
     wanted = scope.chosen(only, full=full)
     names = config.getoption("--board")
@@ -306,6 +342,9 @@ def _targets(config: pytest.Config, inventory: Inventory, scope: Scope, *, full:
         ]
     twins: dict[str, TwinEntry] = inventory.twins()
     chips = [_chip(word) for word in config.getoption("--chip")]
+    if not chips and wanted_chips is not None and not any(e.chip in wanted_chips for e in twins.values()):
+        # A test that names its chips needs no --chip; one that is for all of them gets the default.
+        chips = [] if DEFAULT_CHIP in wanted_chips else [chip for chip in TWINS if chip in wanted_chips]
     if chips or not twins:
         twins = {_twin_name(chip): _twin(chip) for chip in chips or [DEFAULT_CHIP]}
     if full and not chips:
@@ -341,17 +380,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         scope = _scope(metafunc.definition)
         inventory = _inventory(config)
-        targets = _targets(config, inventory, scope, full=subset.full)
-        everything = targets if subset.full else _targets(config, inventory, scope, full=True)
+        chips = chips_of(metafunc.definition, config.getoption("target", None))
+        targets = _targets(config, inventory, scope, full=subset.full, only_chips=chips)
+        everything = (
+            targets if subset.full else _targets(config, inventory, scope, full=True, only_chips=chips)
+        )
     except HarnessError as error:
         # Of collection errors this one is shown without a traceback.
         raise pytest.Collector.CollectError(str(error)) from error
-    subset.multiply(metafunc.definition.nodeid, chosen=len(targets), everything=len(everything))
+    if targets or chips is None:
+        subset.multiply(metafunc.definition.nodeid, chosen=len(targets), everything=len(everything))
     parallel = config.pluginmanager.hasplugin("xdist")
     parameters = [
         pytest.param(target, id=target.id, marks=[pytest.mark.xdist_group(target.worker)] if parallel else [])
         for target in targets
     ]
+    if not targets and chips is not None:
+        reason = (
+            f"no board of this run is one of the test's chips: {', '.join(sorted(chips)) or 'none of ours'}"
+        )
+        parameters = [pytest.param(None, id="no-board", marks=pytest.mark.skip(reason=reason))]
     metafunc.parametrize("_target", parameters, indirect=True, scope="session")
 
 
@@ -364,6 +412,7 @@ def _scope(item: pytest.Item) -> Scope:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """After ``-k`` and ``-m``: what is not in the default subset is deselected; sources go into the report."""
+    embedded.drop_other_chips(config, items)
     config.stash[SUBSET].select(config, items)
     for item in items:
         item.user_properties += [
@@ -373,8 +422,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """What the default subset leaves out."""
-    line = config.stash[SUBSET].line
-    return [line] if line is not None else []
+    lines = (config.stash[SUBSET].line, embedded.ignored_options(config))
+    return [line for line in lines if line is not None]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -437,7 +486,7 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         reason=reason_of(command_of_pytest(config.invocation_params.args)),
         deadline=config.stash[DEADLINE],
     )
-    bench = Bench()
+    bench = Bench(config=config)
     with lab:
         try:
             bench.board = _opened(lab, _target)
@@ -506,11 +555,7 @@ def _prepare(bench: Bench, board: Board, target: Target, lab: Lab, config: pytes
 @pytest.fixture
 def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Iterator[Board]:
     """The board, up, its version confirmed, otadata in step; its log goes on over all tests of the session."""
-    if _bench.refused is not None:
-        pytest.skip(_bench.refused)
-    if _bench.broken is not None or _bench.board is None:
-        pytest.fail(f"the board was not prepared: {_bench.broken}", pytrace=False)
-    board = _bench.board
+    board = _bench.usable()
     marker = request.node.get_closest_marker("needs")
     missing = [word for word in (marker.args if marker else ()) if word not in board.capabilities]
     if missing:
@@ -523,12 +568,8 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
     refusal = request.config.stash[CONSUMPTION].begin(request.node, board, _target.entry)
     if refusal is not None:
         pytest.skip(refusal)
-    try:
-        board.settle()
-    except HarnessError as error:
-        # One test must not take the others with it: what it left is mended over the UART, where that still works.
-        board.console.note(f"does not settle and is flashed again: {error.message}")
-        _bench.recover()
+    if not embedded.goes_on(_bench, request):
+        _bench.settle()
     yield board
     board.server.faults.clear()
 

@@ -55,6 +55,13 @@ REFINED: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("Network", "password_env"): {"anyOf": [_TEXT | {"pattern": "^[A-Z_][A-Z0-9_]*$"}, {"type": "null"}]},
     ("Rfc2217Entry", "url"): _TEXT
     | {"pattern": r"^rfc2217://[^/:]+:\d+", "examples": ["rfc2217://pi4:4000"]},
+    # labgrid's tags are text; the reader makes text of numbers.
+    ("LabgridEntry", "filter"): {
+        "anyOf": [
+            {"type": "object", "minProperties": 1, "additionalProperties": {"type": ["string", "number"]}},
+            {"type": "null"},
+        ]
+    },
     ("UhubctlEntry", "hub"): {"anyOf": [_TEXT | {"pattern": r"^\d+(-\d+(\.\d+)*)?$"}, {"type": "null"}]},
     ("SerialEntry", "port"): {
         "anyOf": [_TEXT | {"pattern": r"\S"}, {"type": "null"}],
@@ -73,6 +80,7 @@ WHOLE: Mapping[str, Mapping[str, Any]] = {
             ]
         },
     },
+    "LabgridEntry": {"oneOf": [{"required": ["place"]}, {"required": ["filter"]}]},
     "UhubctlEntry": {"dependentRequired": {"hub": ["port"], "port": ["hub"]}},
     "FlashKeyEntry": {"oneOf": [{"required": ["file"]}, {"required": ["command"]}]},
     "Network": {
@@ -95,6 +103,7 @@ FIELD_TEXT: Mapping[tuple[str, str], str] = {
     ("*", "port"): "Its serial port.",
     ("*", "usb_serial"): "USB serial number of its bridge.",
     ("*", "usb_location"): "Place in the USB tree, such as 1-1.4.",
+    ("*", "place"): "Name of the place at the coordinator.",
     ("*", "url"): "RFC 2217 server.",
     ("*", "flash_key"): "Where a new flash key of this board comes from, when it is not to be made here.",
     ("*", "qemu"): "Path of QEMU.",

@@ -41,6 +41,8 @@ FITTING = [
     board("chip: esp32c3, link: rfc2217, url: 'rfc2217://pi4:4000?ign_set_control'"),
     board(f"{SERIAL}, power: {{by: uhubctl, hub: '1-1.4', port: 4}}, burn_up_to: release+sbv2"),
     board(f"{SERIAL}, power: {{by: uhubctl}}"),
+    board("chip: esp32c3, link: labgrid, place: desk"),
+    board("chip: esp32c3, link: labgrid, filter: {soc: c3, rev: 4}, coordinator: 'lab:20408'"),
     board(f"{SERIAL}, power: {{by: command, off: [relay, '0'], on: [relay, '1']}}"),
     board(f"{SERIAL}, network: {{ssid: lab, password_file: p.txt, port: 8070-8079}}"),
     board(f"{SERIAL}, network: {{ssid: lab, port: 8070, bind: 0.0.0.0}}"),
@@ -76,6 +78,9 @@ MISFITS = [
     board(f"{SERIAL}, network: {{port: lots}}"),
     board(f"{SERIAL}, budget: {{digest_slots: 4}}"),
     board(f"{SERIAL}, flash_key: {{}}"),
+    board("chip: esp32c3, link: labgrid"),
+    board("chip: esp32c3, link: labgrid, place: a, filter: {b: c}"),
+    board("chip: esp32c3, link: labgrid, filter: {}"),
     board("chip: esp32c3, link: rfc2217, url: 'http://pi4:4000'"),
 ]
 

@@ -23,7 +23,7 @@ from harness.inventory.entry import (
     VirtualEntry,
 )
 from harness.inventory.inventory import Inventory
-from harness.links.device_names import device_names, mac_name
+from harness.links.device_names import device_names, labgrid_name, mac_name
 from harness.links.environment import child_environment
 from harness.links.espemu import EspEmu, EspEmuLink
 from harness.links.find_port import (
@@ -127,7 +127,9 @@ def lent_link(name: str, entry: LabgridEntry, lease: PlaceLease) -> LabgridLink:
 
 def lent_names(entry: LabgridEntry, link: LabgridLink) -> tuple[str, ...]:
     """What tells the board of a place from all others of this machine: it may have another entry, by another link."""
-    return (*device_names(link.where.url), *((mac_name(entry.mac),) if entry.mac is not None else ()))
+    lease = link.lease
+    names = (labgrid_name(lease.wish.coordinator, lease.place), *device_names(link.where.url))
+    return (*names, *((mac_name(entry.mac),) if entry.mac is not None else ()))
 
 
 def _on_own_usb(entry: SerialEntry, place: LastingPort) -> bool:

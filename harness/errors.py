@@ -60,6 +60,10 @@ class BoardError(HarnessError):
     exit_code = 3
 
 
+class AppDownError(BoardError):
+    """The app that somebody gave for the board does not come up on it; the board itself took it as any does."""
+
+
 class RefusedError(HarnessError):
     """The harness refuses: consent is missing, the board has changed, the state cannot reach the profile."""
 

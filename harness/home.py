@@ -1,18 +1,28 @@
 """Where the harness keeps what lasts: the state folder of this user, and the folders in it.
 
 `HARNESS_HOME` names it; the default is the platform's state folder for users. `HARNESS_VAULT` may put the vault
-elsewhere, because keys and run state have different owners and different back-ups.
+elsewhere, because keys and run state have different owners and different back-ups. What is known of a physical device is
+of no use without its key, nor the key without it: so it lies in a vault that `HARNESS_VAULT` names, and all hosts that
+share that vault know the same.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 from harness.errors import LabError
+
+VAULT_HEAD = "vault.json"
+"""What makes a folder a vault; `harness.vault.vault.HEAD_FILE`, which is not imported for it."""
+
+RACK_FOLDER = "rack"
+"""In a vault: what its hosts know of devices, none of it secret. Not a part of the vault's copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +79,63 @@ class Home:
     @property
     def devices(self) -> Path:
         """Device records of physical boards, by MAC."""
-        return self.folder("devices")
+        return self.with_keys("devices")
+
+    def with_keys(self, name: str) -> Path:
+        """The folder `name` of what is known of physical devices: in the vault that `HARNESS_VAULT` names, once there is
+        one, else in the state folder. What the state folder knew before is taken over; what is there already stays.
+
+        Raises:
+            LabError: it cannot be made.
+        """
+        if self.vault_override is None or not (self.vault_override / VAULT_HEAD).exists():
+            return self.folder(name)
+        folder = self.vault_override / RACK_FOLDER / name
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _take_over(self.root / name, folder)
+        except OSError as error:
+            raise LabError(
+                f"{folder} cannot be made or filled: {error.strerror}",
+                todo="give the vault in HARNESS_VAULT to the user who runs the harness, or use another",
+            ) from error
+        return folder
 
     def twin(self, name: str) -> Path:
         """The folder of a named twin: flash, eFuses, and a vault of its own."""
         return self.folder("twins") / name
+
+
+def _take_over(earlier: Path, folder: Path) -> None:
+    """Copies what is in `earlier` and not in `folder`, each entry whole or not at all."""
+    if not earlier.is_dir():
+        return
+    for entry in earlier.iterdir():
+        target = folder / entry.name
+        if target.exists() or entry.name.startswith(".") or entry.suffix == ".part":
+            continue
+        part = folder / f".{entry.name}.{secrets.token_hex(4)}.part"
+        if entry.is_dir():
+            shutil.copytree(entry, part)
+        else:
+            shutil.copy2(entry, part)
+        try:
+            # Another process, or host, may have been quicker: what it put there stays.
+            if entry.is_dir() or not _linked(part, target):
+                part.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True) if entry.is_dir() else part.unlink(missing_ok=True)
+
+
+def _linked(part: Path, target: Path) -> bool:
+    """Gives the file its name, if that is free; False: this file system has no second names."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        pass
+    except OSError:
+        return False
+    return True

@@ -56,6 +56,7 @@ from harness.provision.time_needed import TimeLeft
 from harness.rack.health import HealthBook
 from harness.rack.reason import reason_of
 from harness.rack.renewal import leased
+from harness.rack.watch import BoardWatch
 from harness.run_note import RunNote
 from harness.say import Say
 from harness.vault.record_file import remove_leftovers
@@ -110,6 +111,27 @@ class Lab:
         for folder in (state, state / "devices"):
             remove_leftovers(folder)
         return self._open_virtual(name, entry, state)
+
+    def watch(self, name: str) -> BoardWatch:
+        """What latches the board `name` as broken when it fails in this run; a person is told if it is already."""
+        watch = BoardWatch(
+            HealthBook(self.home),
+            name,
+            run=self._why,
+            say=self.say,
+            starts_anew=lambda error: self._is_end_of_process(name, error),
+        )
+        watch.warn()
+        return watch
+
+    def _is_end_of_process(self, name: str, error: HarnessError) -> bool:
+        """Whether what failed is that the process of a virtual board has ended."""
+        ended = (link.ended for twin, link in self._twins if twin == name)
+        return EMULATOR_GONE in error.message or any(how is not None for how in ended)
+
+    @property
+    def _why(self) -> str:
+        return self.reason or reason_of(self.purpose)
 
     def throwaway(self, chip: str, name: str | None = None, *, entry: TwinEntry | None = None) -> Board:
         """A twin with blank flash and eFuses that is gone when the lab closes."""
@@ -205,9 +227,7 @@ class Lab:
 
     def _lock(self, name: str, files: Iterable[Path]) -> BoardLock:
         book = HealthBook(self.home)
-        lock = self._stack.enter_context(
-            leased(files, board=name, purpose=self.purpose, reason=self.reason or reason_of(self.purpose))
-        )
+        lock = self._stack.enter_context(leased(files, board=name, purpose=self.purpose, reason=self._why))
         # Also when it is let go of: a long run's board was used until then.
         self._stack.callback(book.used, name)
         book.used(name)

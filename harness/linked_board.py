@@ -344,7 +344,7 @@ class LinkedBoard:
     def _has_ended(self, record: BootRecord) -> bool:
         """An application runs, the ROM gives up, or the next boot has begun."""
         newest = self.console.boot_records[-1]
-        gave_up = record.rom_refused or _is_stuck(record)
+        gave_up = record.rom_refused or is_stuck(record)
         return record.outcome is Outcome.APP or gave_up or newest.number > record.number
 
     def _reset(self) -> int:
@@ -359,7 +359,7 @@ class LinkedBoard:
             self.console.wait_for(TWIN_STOPS, timeout_s, since=mark)
         what = "the firmware's boot event" if self.speaks else "the app"
         found = self.console.wait_for_boot(
-            lambda record: self._is_up(record) or _is_stuck(record), timeout_s, since=mark, what=what
+            lambda record: self._is_up(record) or is_stuck(record), timeout_s, since=mark, what=what
         )
         record = next(boot for boot in self.boots if boot.number == found.number)
         if not self._is_up(record):
@@ -456,6 +456,6 @@ STUCK_ROM_LINES = 200
 """A C3 without a bootloader prints thousands of lines a second and need not reset between them."""
 
 
-def _is_stuck(record: BootRecord) -> bool:
+def is_stuck(record: BootRecord) -> bool:
     """Nothing more will come of this boot: it failed alike several times, or the ROM complains without end."""
     return record.repeats >= STUCK_BOOTS or record.rom_header_lines >= STUCK_ROM_LINES

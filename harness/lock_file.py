@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import stat
 import sys
 import threading
@@ -32,9 +33,9 @@ NOTE_TIMEOUT_S = 1.0
 _ATTEMPTS = 50
 """Times that the file may vanish between opening and locking it: each needs another holder that lets go just then."""
 
-_TRIES = 3
-_TRY_S = 0.005
-"""Who only looks whether a lock is held (`holder_of`) has a share of it for some microseconds, which is nobody's lock."""
+_LOOKS_S = 1.0
+"""Who only looks whether a lock is held (`holder_of`) may have a share of it for some microseconds, which is nobody's
+lock. Whoever wants it tries again so long, in which a hundred looks end on the busiest machine."""
 
 
 class LockHeldError(Exception):
@@ -241,13 +242,15 @@ if sys.platform != "win32":
 
     def _flocked(descriptor: int) -> bool:
         """Locks the open file, unless somebody has it."""
-        for attempt in range(_TRIES):
-            if attempt:
-                time.sleep(_TRY_S)
+        deadline = time.monotonic() + _LOOKS_S
+        while True:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
-        return False
+            if _is_refused_a_share(descriptor) or time.monotonic() >= deadline:
+                return False
+            # Those who look, or also want it and found only those who look: not in step with them.
+            time.sleep(random.uniform(0.0005, 0.005))
 
     def _write_note(descriptor: int, note: bytes) -> None:
         """Over the old one, and not after emptying the file: who reads meanwhile reads one of the two."""
@@ -339,7 +342,7 @@ class _Filelock:
         lock, note_path = FileLock(path), _note_beside(path)
         try:
             # Not at once: who only looks has it for a moment.
-            lock.acquire(timeout=_TRIES * _TRY_S, poll_interval=_TRY_S)
+            lock.acquire(timeout=_LOOKS_S / 10, poll_interval=_LOOKS_S / 100)
         except Timeout:
             found = _note_at(note_path)
             raise LockHeldError(found.text() if found else "another process", found) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,12 @@ def run_main_job(
     *,
     say: Say,
     steps: StepRecording | None = None,
+    on_ready: Callable[[], object] = lambda: None,
 ) -> Verdict:
     """Provisions if need be, updates twice, and says what the log proves.
+
+    Args:
+        on_ready: called when the board is prepared and its firmware is up: from then on its firmware is judged.
 
     Raises:
         RefusedError: consent is missing or the board cannot reach the profile.
@@ -53,6 +58,7 @@ def run_main_job(
     say.step("first boot")
     with steps.step("first boot") as step:
         prepared = settle_after(board, planned, demand, say=say)
+        on_ready()
         say.detail(board.boots[-1].summary())
         step.claims += _provisioned(board, demand)
         if prepared.running is None:

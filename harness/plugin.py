@@ -37,7 +37,9 @@ from harness.ota.server import OtaServer
 from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
-from harness.rack.reason import command_of_pytest, reason_of
+from harness.rack.broken_boards import BoardFate, BrokenBoards
+from harness.rack.health import latches
+from harness.rack.reason import reason_of_session
 from harness.report.annotations import annotate_in_ci
 from harness.report.pytest_recording import RunRecording
 from harness.say import Say
@@ -191,6 +193,8 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_options(config)
     config.stash[ENDING] = SessionEnding(config)
     config.pluginmanager.register(config.stash[ENDING], "harness-session-ending")
+    config.pluginmanager.register(BrokenBoards(), "harness-broken-boards")
+    reason_of_session(config)
     config.stash[RECORDING] = RunRecording(config)
     config.pluginmanager.register(config.stash[RECORDING], "harness-run-recording")
     annotate_in_ci(config)
@@ -266,14 +270,17 @@ class Target:
 class Bench:
     """One open board of this session, and what became of preparing it."""
 
+    fate: BoardFate
+    config: pytest.Config
     board: Board | None = None
     refused: str | None = None
     broken: str | None = None
     recover: Callable[[], object] = field(default=lambda: None)
     """Flashes the board again, where its UART still allows it."""
+    told: bool = False
+    """One test has failed with that; those after it are skipped, if the board is latched broken for it."""
     judged: int = 0
     """Lines of its log before this one have been searched for reports of a sanitizer."""
-    config: pytest.Config | None = None
     turn: str | None = None
     """Whose `dut` goes on: `harness.embedded.turn.turn_of`."""
     turn_settled: str | None = None
@@ -283,7 +290,10 @@ class Bench:
         """The board; a test that cannot have it is skipped, or fails with the reason."""
         if self.refused is not None:
             pytest.skip(self.refused)
+        if self.broken is None or self.told:
+            self.fate.skip_if_broken()
         if self.broken is not None or self.board is None:
+            self.told = True
             pytest.fail(f"the board was not prepared: {self.broken}", pytrace=False)
         return self.board
 
@@ -295,8 +305,12 @@ class Bench:
         except HarnessError as error:
             # One test must not take the others with it: what it left is mended over the UART, where that still works.
             board.console.note(f"does not settle and is flashed again: {error.message}")
-            self.recover()
-        self.turn_settled = embedded.due(self.config) if self.config is not None else None
+            try:
+                self.recover()
+            except HarnessError as again:
+                self.fate.failed(error if latches(error) else again, answers=False)
+                raise
+        self.turn_settled = embedded.due(self.config)
 
 
 def _inventory(config: pytest.Config) -> Inventory:
@@ -344,7 +358,11 @@ def _all_targets(
     chips = [_chip(word) for word in config.getoption("--chip")]
     if not chips and wanted_chips is not None and not any(e.chip in wanted_chips for e in twins.values()):
         # A test that names its chips needs no --chip; one that is for all of them gets the default.
-        chips = [] if DEFAULT_CHIP in wanted_chips else [chip for chip in TWINS if chip in wanted_chips]
+        chips = (
+            [DEFAULT_CHIP]
+            if DEFAULT_CHIP in wanted_chips
+            else [chip for chip in TWINS if chip in wanted_chips]
+        )
     if chips or not twins:
         twins = {_twin_name(chip): _twin(chip) for chip in chips or [DEFAULT_CHIP]}
     if full and not chips:
@@ -483,10 +501,13 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         harness_out,
         secret_from(config.getoption("--vault-key-file")),
         purpose="pytest",
-        reason=reason_of(command_of_pytest(config.invocation_params.args)),
+        reason=reason_of_session(config),
         deadline=config.stash[DEADLINE],
     )
-    bench = Bench(config=config)
+    bench = Bench(BoardFate(_target.name, None if _target.throwaway else lab.watch(_target.name)), config)
+    if bench.fate.skips is not None:
+        yield bench
+        return
     with lab:
         try:
             bench.board = _opened(lab, _target)
@@ -498,8 +519,10 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
         except NotApplicableError as error:
             bench.refused = str(error)
         except HarnessError as error:
+            bench.fate.failed(error)
             bench.broken = str(error)
         if bench.board is not None and bench.broken is None and bench.refused is None:
+            bench.fate.ready()
             config.stash[CONSUMPTION].look(bench.board, _target.entry)
         if bench.board is not None:
             recording.prepared(bench.board, bench.broken)

@@ -12,7 +12,7 @@ from harness.build.app_dir import AppDirectory
 from harness.build.flash_layout import lay_out
 from harness.build.fuses_burned import SelfBurns
 from harness.connection import burn_guard
-from harness.errors import BoardError, HarnessError, RefusedError
+from harness.errors import AppDownError, BoardError, HarnessError, RefusedError
 from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
 from harness.interruption import unbroken
@@ -109,7 +109,8 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
     """Boots a board whose plan has been carried out, and waits until its firmware is where scenarios start.
 
     Raises:
-        BoardError: the firmware does not come up. RefusedError: it is another board.
+        BoardError: the firmware does not come up; AppDownError where `demand` names an app. RefusedError: it is another
+            board.
     """
     board.profile, board.lock = demand.profile, planned.plan.lock
     board.run_note.doing("during the first boot")
@@ -117,7 +118,7 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
         try:
             running = board.settle()
         except BoardError as error:
-            raise BoardError(
+            raise (AppDownError if demand.apps else BoardError)(
                 f"was provisioned as {demand.profile.value}, but its firmware does not come up: {error.message}",
                 board=board.name,
                 todo=f"read the end of {board.log_path}",
@@ -556,7 +557,7 @@ def _save_flash(board: Board, planned: Planned, home: Home, *, say: Say) -> None
         save_before_overwrite(
             lambda: board.rom(writes_flash=False),
             planned.state,
-            saved=SavedFlashes(home.root / SAVED_FOLDER),
+            saved=SavedFlashes(home.with_keys(SAVED_FOLDER)),
             record=board.records.read(planned.plan.mac),
             tell=say.detail,
         )

@@ -20,11 +20,13 @@ from harness.cli.keys import keys
 from harness.cli.log import log
 from harness.cli.plan import plan, provision
 from harness.cli.prune import prune_command
+from harness.cli.qualify import qualify
 from harness.cli.report import report
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
 from harness.cli.run import run
 from harness.cli.schema import schema
+from harness.cli.serve import serve_command
 from harness.cli.sign import sign_image
 from harness.cli.twin import twin
 from harness.cli.vault import vault
@@ -58,6 +60,7 @@ def cli() -> None:
 
 for each in (
     run,
+    qualify,
     explore,
     init,
     doctor,
@@ -73,6 +76,7 @@ for each in (
     log,
     history,
     prune_command,
+    serve_command,
     report,
     vault,
     keys,

@@ -186,7 +186,11 @@ def provision(
     ) as lab:
         demand = wanted.demand(lab.inventory)
         consent = consent_of(lab.inventory, lab.inventory.named(board), burn, unknown_burns)
-        done = _provisioned(lab, board, demand, consent, plan_id, say)
+        watch = lab.watch(board)
+        with watch.watching():
+            done = _provisioned(lab, board, demand, consent, plan_id, say)
+            if not done.empty:
+                watch.ready()
     if as_json:
         click.echo(done.to_json())
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -91,9 +92,19 @@ def run(
         entry = lab.inventory.named(board) if board else TwinEntry(chip=chip)
         demand = demand_of(lab.inventory, profile, lock, apps=apps, idf=idf, write=write, erase=erase)
         consent = consent_of(lab.inventory, entry, burn, unknown_burns)
-        opened = lab.open(board) if board else lab.throwaway(chip)
-        with recording.watching(opened) as steps:
-            verdict = run_main_job(opened, demand, consent, lab.home, say=say, steps=steps)
+        watch = lab.watch(board) if board else None
+        with watch.watching() if watch else nullcontext():
+            opened = lab.open(board) if board else lab.throwaway(chip)
+            with recording.watching(opened) as steps:
+                verdict = run_main_job(
+                    opened,
+                    demand,
+                    consent,
+                    lab.home,
+                    say=say,
+                    steps=steps,
+                    on_ready=watch.ready if watch else lambda: None,
+                )
         write_verdict(verdict, opened.folder)
         recording.conclude(verdict)
     _tell(verdict, opened.folder, recording, as_json=as_json)

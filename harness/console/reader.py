@@ -23,7 +23,7 @@ from harness.console.port_reading import PortGoneError, PortReader
 from harness.console.recording import Recording, Subscriber
 from harness.console.redaction import redact
 from harness.console.waiting import Awaited, LinePattern, NotSeenError, Waits, describe
-from harness.errors import LabError, UsageError
+from harness.errors import LabError, LinkError, UsageError
 
 PARK_TIMEOUT_S: Final = 10.0
 """The reader looks up every 50 ms; a remote port may keep it a few seconds in a renegotiation."""
@@ -132,6 +132,11 @@ class Console:
         with self._changed:
             preview = self._recording.preview
             return preview if preview is not None and not preview.complete else None
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more will come: it was closed, or the port has gone."""
+        return self._recording.is_over
 
     @property
     def received_bytes(self) -> int:
@@ -292,7 +297,7 @@ class Console:
                 self._recording.add_sent(data if shown is None else f"{shown}\n".encode())
                 self._reader.write(data)
             except (PortGoneError, OSError) as error:
-                raise LabError(
+                raise (LinkError if isinstance(error, PortGoneError) else LabError)(
                     f"nothing can be sent to it: {error}; log: {self.log_path}",
                     board=self.name,
                     todo="check the cable",
@@ -308,6 +313,11 @@ class Console:
             LabError: the log cannot be written.
         """
         self._mark(kind, redact(" / ".join(text.splitlines())))
+
+    def hide(self, secret: str) -> None:
+        """From now on `secret` is blotted out of what is sent, received and noted."""
+        with self._changed:
+            self._recording.hide(secret)
 
     def redacted(self, text: str) -> str:
         """`text` without the secrets that were sent to this board, for what is shown elsewhere than in its log."""

@@ -21,8 +21,9 @@ from harness.console.line_splitter import QUIET_S, LineSplitter, Piece
 from harness.console.log_file import LineLog, RawLog, stamp
 from harness.console.log_line import Line, LineKind, printable_text
 from harness.console.mark import mark_text, repeated_text
+from harness.console.port_reading import PortGoneError
 from harness.console.redaction import Redactor
-from harness.errors import LabError
+from harness.errors import LabError, LinkError
 
 KEPT_LINES: Final = 20_000
 """So many lines at least stay in memory, twice as many at most (about 15 MB); older ones are in the log
@@ -147,6 +148,10 @@ class Recording:
                 self.add_mark("sent", f"({len(self._unsent)} bytes without a line end)")
                 self._unsent = b""
 
+    def hide(self, secret: str) -> None:
+        """See `Redactor.hide`."""
+        self._redactor.hide(secret)
+
     def redacted(self, text: str) -> str:
         """`text` without the secrets that were sent so far."""
         return self._redactor.shown(text)
@@ -183,7 +188,8 @@ class Recording:
             return
         board_lines = [line for line in self.lines[-100:] if not line.is_mark]
         last = f"; the last line came at {stamp(board_lines[-1].wall_s)}" if board_lines else ""
-        raise LabError(
+        # Where it was the log that failed, nothing is wrong with the board.
+        raise (LinkError if isinstance(self._cause, PortGoneError) else LabError)(
             f"{self._failure}{last}; log: {self.log_path}",
             board=self.name,
             todo="check cable, supply and whether another program took the port",

@@ -78,11 +78,15 @@ class Redactor:
         """`text` as it may be logged; its secrets are remembered (in memory, for this console's life)."""
         shown, secrets = _redacted(text)
         for secret in secrets:
-            for form in {secret, unquote(secret), repr(unquote(secret))[1:-1]}:
-                if len(form) >= MIN_ECHO_CHARS:
-                    value = form.encode("utf-8", errors="surrogateescape")
-                    self._secrets[value] = b"*" * len(value)
-        return shown
+            self.hide(secret)
+        return self.shown(shown)
+
+    def hide(self, secret: str) -> None:
+        """Remembers `secret`: from now on it is blotted out, whatever stands before it."""
+        for form in {secret, unquote(secret), repr(unquote(secret))[1:-1]}:
+            if len(form) >= MIN_ECHO_CHARS:
+                value = form.encode("utf-8", errors="surrogateescape")
+                self._secrets[value] = b"*" * len(value)
 
     def received(self, data: bytes) -> bytes:
         """`data`, with each remembered secret overwritten by as many asterisks."""

@@ -12,7 +12,7 @@ from harness.doctor.board_facts import BoardFacts, area_of, check_board
 from harness.doctor.finding import Finding, good, note, wrong
 from harness.doctor.network import check_network, probe_network
 from harness.doctor.serial_ports import Access, complaint_on
-from harness.errors import BoardError, HarnessError, LabError
+from harness.errors import BoardError, HarnessError, InUseError, LabError
 from harness.inventory.discover import Attached
 from harness.inventory.entry import (
     AnyEntry,
@@ -179,7 +179,7 @@ def _read(lab: Lab, name: str, entry: AnyEntry) -> list[Finding]:
     try:
         return check_board(_facts(lab.open(name), entry))
     except HarnessError as error:
-        if error.message.startswith("in use by"):
+        if isinstance(error, InUseError):
             return [note(area, f"{error.message}; not looked at", error.todo)]
         text, todo = error.message, error.todo
         if isinstance(error, BoardError) and todo is None:

@@ -16,6 +16,9 @@ from harness.report.run_record import RunRecord, TestRecord
 FOLDER = "history"
 """Under HARNESS_HOME."""
 
+NOT_KEPT = "this run is not in the history"
+"""What `History.record` says begins so when it could not."""
+
 _LONGEST_TEXT = 2000
 
 
@@ -43,7 +46,7 @@ class History:
                 lambda database: _take(database, run, folder)
             )
         except (HarnessError, OSError, sqlite3.Error, ValueError, ArithmeticError) as error:
-            return f"this run is not in the history: {error}"
+            return f"{NOT_KEPT}: {error}"
         if aside is not None:
             return f"the history was damaged; it was put aside as {aside}, and a new one begins with this run"
         return None

@@ -160,13 +160,13 @@ def prune_after_run(home: Home) -> str | None:
     Never raises for what is wrong in that folder: no run fails by it.
     """
     stamp = home.root / ARTEFACTS / _STAMP
+    if not stamp.parent.is_dir():
+        return None
     try:
         with suppress(FileNotFoundError):
             if 0 <= time.time() - stamp.lstat().st_mtime < INTERVAL_S:
                 return None
         limits = Limits.of_environment()
-        if not stamp.parent.is_dir():
-            return None
         stamp.touch(mode=0o600)
         done = prune(home, limits)
     except (OSError, HarnessError) as error:

@@ -254,6 +254,22 @@ def past_runs(database: sqlite3.Connection, scope: Scope | None = None, *, limit
     ]
 
 
+def unfinished_folders(database: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Id and folder of the last runs that have not ended, by their own account: they run, or were killed."""
+    return list(
+        database.execute(
+            """SELECT id, folder FROM runs WHERE ended_s IS NULL AND folder IS NOT NULL
+            ORDER BY began_s DESC LIMIT 200"""
+        )
+    )
+
+
+def folders_of(database: sqlite3.Connection, run_id: str) -> list[str]:
+    """The folders of the runs with this id: one, unless several hosts share the history."""
+    rows = database.execute("SELECT folder FROM runs WHERE id = ? AND folder IS NOT NULL", (run_id,))
+    return [row[0] for row in rows]
+
+
 def _boards_of(database: sqlite3.Connection, run: int) -> tuple[str, ...]:
     rows = database.execute("SELECT board FROM boards WHERE run = ? ORDER BY board", (run,))
     return tuple(row[0] for row in rows)

@@ -12,17 +12,18 @@ import re
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.history.plain_file import open_plain
 from harness.home import Home
 from harness.report.run_record import RUN_FILE
 from harness.vault.vault import HEAD_FILE as VAULT_FILE
 
 ARTEFACTS = "artefacts"
-"""Under HARNESS_HOME."""
+"""Under HARNESS_HOME; `harness.report.recorder` makes them, which imports this."""
 PARTS = "parts"
 """In the folder of a run: one JSON Lines file per process."""
 MAIN_PART = "main.jsonl"
@@ -41,6 +42,7 @@ _TAIL_BYTES = 65536
 class RunFolder:
     """The folder of one run."""
 
+    id: str
     path: Path
     device: int
     inode: int
@@ -50,10 +52,6 @@ class RunFolder:
     """``pytest``, ``run``, ``qualify``; empty: it cannot be told."""
     ended: bool
     """By the run's own account."""
-
-    @property
-    def id(self) -> str:
-        return self.path.name
 
     @property
     def keep(self) -> bool:
@@ -73,12 +71,12 @@ class Contents:
     """Why it is not one to delete: a vault in it, another file system; None: there is nothing of the kind."""
 
 
-def run_folders(home: Home) -> list[RunFolder]:
-    """The folders of runs, oldest first; other things there are passed over."""
+def run_folders(home: Home, *, leave_out: Container[str] = ()) -> list[RunFolder]:
+    """The folders of runs, oldest first; other things there are passed over, and the ids in `leave_out`."""
     found = []
     with suppress(OSError), os.scandir(home.root / ARTEFACTS) as entries:
         for entry in entries:
-            if ID_PATTERN.fullmatch(entry.name):
+            if ID_PATTERN.fullmatch(entry.name) and entry.name not in leave_out:
                 with suppress(OSError):
                     folder = run_folder(Path(entry.path))
                     if folder is not None:
@@ -86,32 +84,37 @@ def run_folders(home: Home) -> list[RunFolder]:
     return sorted(found, key=lambda folder: (folder.began_s, folder.id))
 
 
-def run_folder(path: Path) -> RunFolder | None:
-    """The folder at `path`; None: a link, no folder, another user's, or none that we made. OSError passes through."""
+def run_folder(path: Path, run_id: str | None = None) -> RunFolder | None:
+    """The folder of the run `run_id` (default: by the folder's name) at `path`; None: there is none that we made.
+
+    That is so of a link, of another user's folder, and of one with something else in it. OSError passes through.
+    """
+    wanted = run_id or path.name
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or (os.name == "posix" and status.st_uid != os.geteuid()):
         return None
     head = _head_in_parts(path)
     if head is not None:
         of_run, ended = head
-        if of_run.get("id") != path.name:
+        if of_run.get("id") != wanted:
             return None
         began_s = of_run.get("began_s")
         return RunFolder(
+            wanted,
             path,
             status.st_dev,
             status.st_ino,
-            float(began_s) if isinstance(began_s, (int, float)) else _named_time_s(path.name),
+            float(began_s) if isinstance(began_s, (int, float)) else _named_time_s(wanted),
             str(of_run.get("kind", "")),
             ended or not _may_run(of_run, path),
         )
     text = _beginning(path / RUN_FILE)
     found = re.search(r'"id"\s*:\s*"([^"]*)"', text)
-    if found is None or found[1] != path.name:
+    if found is None or found[1] != wanted:
         return None
     kind = re.search(r'"kind"\s*:\s*"([^"]*)"', text)
     return RunFolder(
-        path, status.st_dev, status.st_ino, _named_time_s(path.name), kind[1] if kind else "", ended=True
+        wanted, path, status.st_dev, status.st_ino, _named_time_s(wanted), kind[1] if kind else "", ended=True
     )
 
 
@@ -181,11 +184,8 @@ def _end(path: Path) -> str:
 
 def _read(path: Path, offset: int, size: int) -> str:
     """Of a plain file that is no link; empty of anything else."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 - a descriptor
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return ""
+        with open_plain(path) as file:
             file.seek(offset)
             return file.read(size).decode("utf-8", "replace")
     except OSError:

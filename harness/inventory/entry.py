@@ -65,6 +65,9 @@ def _ports(value: object) -> Ports:
     return Ports(first, last)
 
 
+PortRange = Annotated[Ports, BeforeValidator(_ports)]
+"""``8070`` or ``8070-8079``."""
+
 HOST_PATTERN = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.?")
 """A host name: with a letter, since what has none was meant for an IP address."""
 
@@ -102,7 +105,7 @@ class Network(BaseModel):
     """Address of this machine that the server listens on; default: loopback for virtual boards, all for physical."""
     address: Host | None = None
     """Address under which the device reaches this machine; default: that of the interface which routes to it."""
-    port: Annotated[Ports, BeforeValidator(_ports)] = Ports()
+    port: PortRange = Ports()
     """Port, or range of which the first free one is taken."""
 
     @model_validator(mode="before")
@@ -208,6 +211,19 @@ class FlashKeyEntry(BaseModel):
         return self
 
 
+ProfileName = Literal[
+    "open",
+    "development",
+    "ciphertext-only",
+    "release",
+    "open+sbv2",
+    "development+sbv2",
+    "ciphertext-only+sbv2",
+    "release+sbv2",
+]
+"""`harness.provision.profile.Profile`'s words."""
+
+
 class Entry(BaseModel):
     """What every board's entry may say, whatever its link."""
 
@@ -220,6 +236,8 @@ class Entry(BaseModel):
     secure_boot: SecureBoot = SecureBoot()
     """For profiles with secure boot."""
     flash_key: FlashKeyEntry | None = None
+    profile: ProfileName | None = None
+    """The one profile that this board is for: a run that chooses boards by itself never moves it to another."""
 
     @field_validator("chip")
     @classmethod
@@ -378,19 +396,6 @@ class Budget(BaseModel):
     digest_slots: Annotated[int, Field(ge=0, le=3)] = 0
     revocations: Annotated[int, Field(ge=0, le=2)] = 0
     device_keys: Annotated[int, Field(ge=0, le=1)] = 0
-
-
-ProfileName = Literal[
-    "open",
-    "development",
-    "ciphertext-only",
-    "release",
-    "open+sbv2",
-    "development+sbv2",
-    "ciphertext-only+sbv2",
-    "release+sbv2",
-]
-"""`harness.provision.profile.Profile`'s words."""
 
 
 class PhysicalEntry(Entry):

@@ -50,6 +50,11 @@ def mac_name(mac: str) -> str:
     return f"mac-{mac.lower().replace(':', '-')}"
 
 
+def labgrid_name(coordinator: str, place: str) -> str:
+    """The name of a place, as this machine's boards.yaml call its coordinator."""
+    return f"labgrid-{coordinator}-{place}"
+
+
 def _names_of_url(url: str) -> tuple[str, ...]:
     try:
         parts = urlsplit(url)

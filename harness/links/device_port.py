@@ -8,7 +8,7 @@ import os
 
 import serial
 
-from harness.errors import LabError
+from harness.errors import InUseError, LabError, LinkError
 from harness.links.find_port import port_holder
 
 try:
@@ -79,7 +79,7 @@ def complaint_about(name: str, error: Exception, *, board: str | None) -> LabErr
         or "No such file" in text
         or "FileNotFoundError" in text
     ):
-        return LabError(
+        return LinkError(
             f"port {name} does not exist",
             board=board,
             todo="plug the board in, or correct 'port' in boards.yaml",
@@ -92,9 +92,9 @@ def complaint_about(name: str, error: Exception, *, board: str | None) -> LabErr
         )
     if number in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in text or "busy" in text:
         holder = port_holder(name)
-        return LabError(
+        return InUseError(
             f"port {name} is held by {holder or 'another program'}",
             board=board,
             todo="close its monitor or wait for the other job",
         )
-    return LabError(f"port {name} cannot be opened: {text}", board=board, todo="check the cable and 'port'")
+    return LinkError(f"port {name} cannot be opened: {text}", board=board, todo="check the cable and 'port'")

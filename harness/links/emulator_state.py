@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.errors import LabError, UsageError
+from harness.errors import InUseError, LabError, UsageError
 from harness.formats.bootloader_config import SDKCONFIG_FILE
 
 FLASH_FILE = "flash.bin"
@@ -111,7 +111,7 @@ class EmulatorState:
             lock = FileLock(path / LOCK_FILE)
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise LabError(
+            raise InUseError(
                 f"the state folder {path} is in use by another twin or emulator",
                 board=board,
                 todo="end that one, or use another folder",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from serial.tools import list_ports
 
-from harness.errors import LabError
+from harness.errors import LabError, LinkError
 
 ESPRESSIF_VENDOR_ID = 0x303A
 """USB vendor of chips with USB-Serial-JTAG; their USB serial number is the base MAC."""
@@ -147,7 +147,7 @@ def port_by_mac(
             reason = found.why_not
         reasons.append(f"{port.device}: {reason}")
     seen = "; ".join(reasons) or "there is no serial port at all"
-    raise LabError(
+    raise LinkError(
         f"no port has a chip with MAC {wanted} ({seen})",
         board=board,
         todo="plug the board in, free its port, or name the port in its entry ('port:')",
@@ -210,7 +210,7 @@ def _only(
             todo="name the one by 'usb_location' with its interface, such as 1-1.4:1.0",
         )
     there = ", ".join(map(str, ports)) or "no serial port"
-    raise LabError(f"no port has {what}; there is {there}", board=board, todo="plug the board in")
+    raise LinkError(f"no port has {what}; there is {there}", board=board, todo="plug the board in")
 
 
 # --- who holds a port ---

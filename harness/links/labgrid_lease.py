@@ -1,6 +1,6 @@
 """One place of a labgrid coordinator, held as long as this process lives and gives it back when it ends, however.
 
-The place is held by a process of its own (`harness.links.labgrid_agent`), which sees the end of this one at the end of
+The place is held by a process of its own (`harness.labgrid_agent`), which sees the end of this one at the end of
 its standard input. It is also what talks to the coordinator while tests run: that the coordinator is away, is back, or
 has given the place to somebody else.
 """
@@ -28,7 +28,10 @@ DEFAULT_COORDINATOR = "127.0.0.1:20408"
 GRACE_S = 300.0
 """How long a lease outlives the connection to its coordinator, unless the entry says another time."""
 
-_AGENT = Path(__file__).with_name("labgrid_agent.py")
+_PACKAGE = Path(__file__).parents[1]
+"""`harness.labgrid_agent` lies in it. It is found last, so that nothing in it hides what labgrid imports."""
+
+_AGENT = "import sys; sys.path.append(sys.argv[1]); from labgrid_agent.__main__ import run; run()"
 
 _START_S = 60.0
 """Until the agent says anything: Python, gRPC and labgrid are imported in under a second on an idle machine."""
@@ -186,6 +189,10 @@ class PlaceLease:
             process.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:
             _LEFT.append(process)
+            self._waiting(
+                f"the labgrid coordinator {self.wish.coordinator} does not answer; process {process.pid} gives "
+                f"{self.place or self.wish.text} back once it does"
+            )
 
     def __enter__(self) -> PlaceLease:
         return self.acquire()
@@ -242,7 +249,7 @@ class PlaceLease:
         with self._changed:
             self._requests += 1
             number = self._requests
-            self._send({"do": "power", "action": action, "id": number})
+            self._send({"action": action, "id": number})
             self._changed.wait_for(
                 lambda: number in self._answers or self._ending, _POWER_S + self.wish.grace_s
             )
@@ -266,7 +273,7 @@ class PlaceLease:
     def _start(self, more: dict[str, Any]) -> None:
         try:
             process = subprocess.Popen(
-                [str(self._python), "-I", str(_AGENT)],
+                [str(self._python), "-I", "-c", _AGENT, str(_PACKAGE)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

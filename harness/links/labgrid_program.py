@@ -1,7 +1,7 @@
 """Where labgrid is installed: always in a Python environment of its own.
 
 It brings `pyserial-labgrid`, whose files overwrite those of pyserial, and a pytest plugin that loads itself into every
-pytest of its environment. So it is never imported here; `labgrid_agent` runs in its environment.
+pytest of its environment. So it is never imported here; `harness.labgrid_agent` runs in its environment.
 """
 
 from __future__ import annotations

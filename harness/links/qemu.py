@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from harness.errors import LabError, UsageError
+from harness.errors import LinkError, UsageError
 from harness.links.emulator import EmulatorLink, accept, find_program
 from harness.links.emulator_process import EmulatorProcess
 from harness.links.emulator_state import DEFAULT_FLASH_BYTES
@@ -146,7 +146,7 @@ class QemuLink(EmulatorLink):
             self._qmp.execute("system_reset")
             self._qmp.await_event("RESET")
         except QmpError as error:
-            raise LabError(
+            raise LinkError(
                 f"QEMU cannot be reset: {error}; {self._obituary()}",
                 board=self._board,
                 todo="reset the board again: that starts another process",

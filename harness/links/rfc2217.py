@@ -19,7 +19,7 @@ import serial
 import serial.rfc2217 as telnet
 from serial.serialutil import PortNotOpenError
 
-from harness.errors import LabError, UsageError
+from harness.errors import LabError, LinkError, UsageError
 from harness.links.counting import CountingPort
 from harness.links.link import BootMode, Link
 
@@ -268,7 +268,9 @@ class Rfc2217Link(Link):
             try:
                 port.open()
             except (serial.SerialException, OSError, ValueError) as error:
-                raise LabError(
+                # A server that is there and does not answer may serve somebody else.
+                refused = isinstance(error.__context__, OSError)
+                raise (LinkError if refused else LabError)(
                     f"{self._url} cannot be opened: {error}",
                     board=self._board,
                     todo="check that the server runs and that nobody else is connected: it takes one client",
@@ -293,7 +295,7 @@ class Rfc2217Link(Link):
             else:
                 port.rts = False
         except (serial.SerialException, OSError) as error:
-            raise LabError(
+            raise LinkError(
                 f"{self._url} cannot be reset: {error}",
                 board=self._board,
                 todo="check the server and the network to it",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import serial
 
-from harness.errors import LabError
+from harness.errors import LinkError
 from harness.links.counting import CountingPort
 from harness.links.device_port import (
     OPENING_ERRORS,
@@ -100,7 +100,7 @@ class SerialLink(Link):
                 time.sleep(0.1)
                 port.rts = False
         except PORT_ERRORS as error:
-            raise LabError(
+            raise LinkError(
                 f"{self._name} cannot be reset: {error}",
                 board=self._board,
                 todo="check the cable; the port may have gone",

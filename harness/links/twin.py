@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -16,7 +17,7 @@ import serial
 from filelock import FileLock, Timeout
 
 import harness
-from harness.errors import LabError
+from harness.errors import InUseError, LabError, LinkError
 from harness.links.counting import CountingPort
 from harness.links.emulator_state import keep_sdkconfig
 from harness.links.flash_log import FLASH_KINDS, FlashChange
@@ -95,7 +96,7 @@ class TwinLink(Link):
             said = (
                 "\n".join(self._stderr).removeprefix("error: ") or f"it said nothing (exit status {status})"
             )
-            raise LabError(f"the twin did not start: {said}", board=self._board)
+            raise _kind_of(said)(f"the twin did not start: {said}", board=self._board)
         hello: dict[str, Any] = json.loads(line[0])
         return hello
 
@@ -123,7 +124,7 @@ class TwinLink(Link):
                 )
                 self._port = CountingPort(port)
             except (serial.SerialException, OSError) as error:
-                raise LabError(f"the twin's UART cannot be opened: {error}", board=self._board) from error
+                raise LinkError(f"the twin's UART cannot be opened: {error}", board=self._board) from error
         return self._port
 
     def control(self, op: str, **arguments: Any) -> dict[str, Any]:
@@ -140,7 +141,7 @@ class TwinLink(Link):
             status = self._process.poll()
             said = "; ".join(self._stderr) or "it said nothing"
             how = f"it ended with status {status}: {said}" if status is not None else str(error)
-            raise LabError(f"the twin does not answer '{op}': {how}", board=self._board) from error
+            raise LinkError(f"the twin does not answer '{op}': {how}", board=self._board) from error
         if not reply.get("ok"):
             raise LabError(f"the twin refuses '{op}': {reply.get('error')}", board=self._board)
         return reply
@@ -184,6 +185,13 @@ class TwinLink(Link):
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
+
+
+def _kind_of(said: str) -> type[LabError]:
+    """Whether what a twin said when it did not start is a matter of the board, of another user, or of this machine."""
+    if "in use by" in said:
+        return InUseError
+    return LabError if os.strerror(errno.ENOSPC) in said else LinkError
 
 
 def _await_earlier(state: Path) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from harness.errors import LabError
+from harness.errors import LinkError
 from harness.links.counting import CountingPort
 from harness.links.device_port import (
     OPENING_ERRORS,
@@ -119,7 +119,7 @@ class UsbSerialJtagLink(Link):
             self._uart.look()
             self._uart.await_return()
         except PORT_ERRORS as error:
-            raise LabError(
+            raise LinkError(
                 f"{self._name} is gone after a reset: {error}",
                 board=self._board,
                 todo="check the cable and the hub; hold BOOT while you plug the board in, if its firmware has no USB",

@@ -14,6 +14,7 @@ from harness.ota.mac_address import normal_mac
 _TOKEN_BYTES = 24
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _PATH = re.compile(r"/d/([A-Za-z0-9_-]+)/([A-Za-z0-9._-]+)")
+_OPEN_PATH = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,8}")
 _SECRET_PART = re.compile(r"(?<=/d/)[^/]+")
 
 
@@ -56,6 +57,7 @@ class Publications:
         self._devices: dict[str, _Device] = {}
         # Looked up by the token's hash, so that the time a look-up takes says nothing about the token.
         self._by_digest: dict[bytes, _Device] = {}
+        self._open: dict[str, tuple[str, str]] = {}
 
     def publish(self, device_mac: str, name: str, data: bytes, *, faultless: bool = False) -> str:
         """Offer `data` under `name` to the device; the same name again replaces it. Returns the path.
@@ -79,6 +81,19 @@ class Publications:
                 self._by_digest[_digest(device.token)] = device
             device.files[name] = file
             return _path(device, name)
+
+    def open_path(self, path: str, device_mac: str, name: str) -> None:
+        """From now on what is published as `name` for the device is there under `path`, too, which is no secret.
+
+        For firmware whose URL is compiled in.
+
+        Raises:
+            UsageError: the MAC is none, or the path is not one like ``/firmware/app.bin``.
+        """
+        if not _OPEN_PATH.fullmatch(path) or _PATH.fullmatch(path):
+            raise UsageError(f"'{path}' cannot be served", todo="give a path such as /firmware/app.bin")
+        with self._lock:
+            self._open[path] = (normal_mac(device_mac), name)
 
     def withdraw(self, device_mac: str, name: str | None = None) -> None:
         """Offer `name`, or everything, no longer; the device's secret path stays its own."""
@@ -109,14 +124,22 @@ class Publications:
 
     def find(self, raw_path: str) -> Offer | None:
         """What a request's path names: exact matches only, no decoding, no normalising, no file system."""
-        match = _PATH.fullmatch(raw_path.partition("?")[0])
+        path = raw_path.partition("?")[0]
+        match = _PATH.fullmatch(path)
         if match is None:
-            return None
+            return self._find_open(path)
         token, name = match.groups()
         with self._lock:
             device = self._by_digest.get(_digest(token))
             file = device.files.get(name) if device is not None else None
             return Offer(device.mac, name, file) if device is not None and file is not None else None
+
+    def _find_open(self, path: str) -> Offer | None:
+        with self._lock:
+            mac, name = self._open.get(path, ("", ""))
+            device = self._devices.get(mac)
+            file = device.files.get(name) if device is not None else None
+            return Offer(mac, name, file) if file is not None else None
 
     def redacted(self, raw_path: str) -> str:
         """The path without its query and without anything that is, or may once have been, a secret."""

@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -82,6 +83,7 @@ class OtaServer:
         self._stopping = False
         self._address: tuple[str, int] | None = None
         self._family = socket.AF_INET
+        self._tls: ssl.SSLContext | None = None
         self._answering: set[asyncio.Transport] = set()
 
     def __enter__(self) -> OtaServer:
@@ -114,10 +116,16 @@ class OtaServer:
             raise LabError("the OTA server is not running", todo="start() it, or use it in a with statement")
         return self._address
 
-    def start(self, bind: str = "127.0.0.1", port: int | Sequence[int] = 0) -> OtaServer:
+    def start(
+        self,
+        bind: str = "127.0.0.1",
+        port: int | Sequence[int] = 0,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> OtaServer:
         """Listen on `bind`, `port` (0: a free one) and return self once requests are answered.
 
-        Of several ports the first free one is taken.
+        Of several ports the first free one is taken. With `tls` (which holds certificate and key) it speaks HTTPS.
 
         Raises:
             LabError: address or port cannot be had; the message names both. UsageError: running already.
@@ -131,6 +139,7 @@ class OtaServer:
                 target=self._run, args=(sock, ready), name=f"ota-server-{sock.getsockname()[1]}", daemon=True
             )
             self._family = sock.family
+            self._tls = tls
             self._address = sock.getsockname()[:2]
             self._stopping = False
             thread.start()
@@ -167,6 +176,10 @@ class OtaServer:
         """See `Publications.publish`. Answers that are on their way keep the old bytes."""
         return self._published.publish(device_mac, name, data, faultless=faultless)
 
+    def open_path(self, path: str, device_mac: str, name: str) -> None:
+        """See `Publications.open_path`: for firmware whose URL is compiled in."""
+        self._published.open_path(path, device_mac, name)
+
     def withdraw(self, device_mac: str, name: str | None = None) -> None:
         """Stop serving `name`, or everything, to the device; later requests get 404."""
         self._published.withdraw(device_mac, name)
@@ -182,7 +195,7 @@ class OtaServer:
         path = self._published.path_of(device_mac, name)
         if host is None:
             host = outward_address(self._family) if is_wildcard(address) else address
-        return f"http://{_in_url(host)}:{port}{path}"
+        return f"{'https' if self._tls else 'http'}://{_in_url(host)}:{port}{path}"
 
     # ---- what was asked for -----------------------------------------------------------------------------
 
@@ -235,7 +248,7 @@ class OtaServer:
         )
         try:
             await runner.setup()
-            listener = await self._loop.create_server(_door(runner.server), sock=sock)
+            listener = await self._loop.create_server(_door(runner.server), sock=sock, ssl=self._tls)
         except (OSError, RuntimeError) as error:
             ready.set_exception(error)
             await runner.cleanup()
@@ -345,7 +358,7 @@ class OtaServer:
         address, port = sockname[:2] if sockname else self.address
         # Behind an emulator's network the device knows this machine by another address than the one it arrives at.
         host = _ip_asked_for(request) or _in_url(address)
-        return f"http://{host}:{port}{sibling_path(request.raw_path, target)}"
+        return f"{'https' if self._tls else 'http'}://{host}:{port}{sibling_path(request.raw_path, target)}"
 
 
 async def _turns(count: int) -> None:

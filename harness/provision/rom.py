@@ -19,7 +19,7 @@ from esptool.targets import CHIP_DEFS
 from esptool.util import UnsupportedCommandError
 
 from harness.chips import Chip, chip_named, chip_with_id
-from harness.errors import BoardError, HarnessError, LabError
+from harness.errors import BoardError, HarnessError, LabError, LinkError
 from harness.links.device_port import PORT_ERRORS
 from harness.provision.burner import ChipFellSilentError, FuseBurner
 from harness.provision.changed_sectors import as_if_before, changed_sectors
@@ -451,7 +451,7 @@ class RomSession:
                 f"{what}: the vendor tool gave up (exit status {error.code})", board=self.board
             ) from error
         except PORT_ERRORS as error:
-            raise LabError(
+            raise LinkError(
                 f"{what}: the port failed: {redact(str(error))}",
                 board=self.board,
                 todo="check the cable and that nobody else uses the port",

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import BoardError, LabError, LinkError
+from harness.errors import AppDownError, BoardError, LabError, LinkError
 from harness.home import Home
 from harness.vault.record_file import TEMPORARY_SUFFIX
 
@@ -175,9 +175,9 @@ def latches(error: BaseException) -> bool:
     failed (`LinkError`: its port is gone, its twin has died). It is not when somebody else has it, when consent is
     missing or its state cannot reach the profile, when the input is wrong, when a check of a test failed, or when
     this machine failed: a compiler, a vault, a full disk. Those say nothing of the board, and the next one would
-    fail alike.
+    fail alike. Nor does an app that somebody gave and that does not come up (`AppDownError`).
     """
-    return isinstance(error, (BoardError, LinkError))
+    return isinstance(error, (BoardError, LinkError)) and not isinstance(error, AppDownError)
 
 
 def order(names: Iterable[str], book: HealthBook) -> list[str]:

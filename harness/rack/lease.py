@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.connection import port_of
+from harness.connection import labgrid_wish, port_of
 from harness.errors import LabError
 from harness.home import Home
-from harness.inventory.entry import AnyEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
+from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import Inventory
 from harness.lab import state_folder
-from harness.links.device_names import device_names, mac_name
+from harness.links.device_names import device_names, labgrid_name, mac_name
 from harness.lock_file import Holder
 from harness.lock_file import holder_of as holder_of_lock
 from harness.lock_note import clock, user_name
@@ -72,6 +72,9 @@ def board_locks(name: str, entry: AnyEntry, inventory: Inventory, home: Home) ->
     names = {mac_name(entry.mac)} if entry.mac is not None else set()
     if isinstance(entry, Rfc2217Entry):
         names |= set(device_names(entry.url))
+    elif isinstance(entry, LabgridEntry) and entry.place is not None:
+        # Who holds it on another host only its coordinator knows.
+        names.add(labgrid_name(labgrid_wish(entry).coordinator, entry.place))
     # An entry with its MAC alone: its port is found by asking chips, and its holder has the lock of that name too.
     elif isinstance(entry, SerialEntry) and (entry.port or entry.usb_serial or entry.usb_location):
         # Where nothing of that description is plugged in, only the MAC is left.

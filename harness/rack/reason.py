@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 REASON_VARIABLE = "HARNESS_REASON"
 """What a person or a CI job says of itself, in place of what is found out."""
@@ -30,6 +31,15 @@ def reason_of(command: str, environment: Mapping[str, str] | None = None) -> str
         return said
     job = next((f"{words} {known[name]}" for name, words in _CI_JOBS if known.get(name)), None)
     return f"{command} in {job}" if job is not None else command
+
+
+def reason_of_session(config: Any) -> str:
+    """Why a session of pytest holds boards. Asked first in the controller, which hands it to its workers among its
+    options: they are started with other arguments than a person typed."""
+    told = getattr(config.option, "harness_reason", None)
+    if told is None:
+        told = config.option.harness_reason = reason_of(command_of_pytest(config.invocation_params.args))
+    return str(told)
 
 
 def command_of_pytest(arguments: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import harness
 from harness.board import Board
 from harness.errors import HarnessError
+from harness.history.keeping import begin_run, keep_run
 from harness.report.board_watch import BoardWatch
 from harness.report.merging import merged
 from harness.report.parts import PartWriter, fields_of, read_parts
@@ -51,6 +52,8 @@ def head_of(kind: str, subject: str, command: Sequence[str], *, run_id: str | No
         "began_s": round(time.time(), 3),
         "user": user,
         "host": socket.gethostname(),
+        # Not of the record: whether the run is still under way.
+        "pid": os.getpid(),
         "versions": _versions(),
     }
 
@@ -83,6 +86,10 @@ class Recorder:
         self._part = PartWriter(folder, process, tell=tell, eager=eager)
         self._part.write("run", run=self.head)
         self._watches: dict[str, BoardWatch] = {}
+        self._tell = tell
+        self._begins = process == MAIN
+        if eager:
+            self._begin()
 
     @property
     def is_open(self) -> bool:
@@ -92,6 +99,12 @@ class Recorder:
     def open(self) -> None:
         """From now on everything is written, and what waited, too."""
         self._part.open()
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._begins and self.is_open:
+            self._begins = False
+            begin_run(self.head, self.folder, tell=self._tell)
 
     def opened(self, board: Board, *, name: str | None = None) -> BoardWatch:
         """A board of this run is open; `name` is what the record calls it."""
@@ -173,6 +186,7 @@ def finish(
     except (HarnessError, OSError) as error:
         tell(f"the record of this run cannot be written into {recorder.folder}: {error}")
         return None
+    keep_run(run, recorder.folder, tell=tell)
     return run
 
 

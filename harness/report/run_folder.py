@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from harness.errors import UsageError
+from harness.report.parts import FOLDER as PARTS
+from harness.report.recorder import rebuild
 from harness.report.run_record import FORMAT, RUN_FILE, RunRecord
-
-PARTS = "parts"
-"""In a run's folder: what a run that was killed had written until then."""
 
 _NAME_A_FOLDER = "name the folder of a run: the one with run.json in it, as a run prints it at its end"
 
@@ -30,9 +28,7 @@ def read_run(place: Path) -> tuple[RunRecord, Path]:
         raise UsageError(f"{folder} is not a folder", todo=_NAME_A_FOLDER)
     path = folder / RUN_FILE
     if not path.exists() and (folder / PARTS).is_dir():
-        # Not at the top: the recorder writes reports, and so imports what imports this.
-        rebuilt: RunRecord = importlib.import_module("harness.report.recorder").rebuild(folder)
-        return rebuilt, folder
+        return rebuild(folder), folder
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, LabError, RefusedError, UsageError
+from harness.home import RACK_FOLDER
 from harness.vault.boot_keys import boot_key_files, boot_key_name, read_boot_key
 from harness.vault.errors import DamagedError, NoVaultError
 from harness.vault.key_record import KEY_FORMAT, KeyRecord
@@ -216,7 +217,7 @@ def _require_same_vault(path: Path, vault_id: str) -> None:
     head = path / HEAD_FILE
     if not head.exists():
         others = [entry.name for entry in path.iterdir()] if path.exists() else []
-        if set(others) - {*FOLDERS, SIGNING_FILE, ".lock", "copies.json"}:
+        if set(others) - {*FOLDERS, SIGNING_FILE, ".lock", "copies.json", RACK_FOLDER}:
             raise NoVaultError(f"{path} is not a vault and not empty", todo="restore into a new folder")
         return
     try:

@@ -65,6 +65,13 @@ class FlashDrawing:
     steps: tuple[StepView, ...]
     left_out: int
     """Steps beyond `MAX_STEPS`."""
+    known_by: str | None
+    """How all of what it holds is known, in words; None: it differs, and is said of each stretch."""
+
+    @property
+    def otadata_steps(self) -> tuple[int, ...]:
+        """Numbers of the steps that changed otadata."""
+        return tuple(n for row in self.rows if row.row.kind == "otadata" for n in row.touched_by)
 
 
 def drawing_of(
@@ -78,6 +85,8 @@ def drawing_of(
     total = max([m.size for m in (before, after) if m is not None] or [reach], default=0) or 1
     partitions = sorted((known.partitions if known else ()), key=lambda row: row.offset)
     shown = steps[:MAX_STEPS]
+    sources = {extent.source for flash in (before, after) if flash for extent in flash.extents}
+    known_by = how_known(*sources) if len(sources) == 1 else None
     return FlashDrawing(
         total,
         tuple(
@@ -88,14 +97,20 @@ def drawing_of(
         ),
         _strip(before, 0, total) if before else None,
         _strip(after, 0, total) if after else None,
-        tuple(_partition(p, before, after, shown) for p in partitions),
+        tuple(_partition(p, before, after, shown, tell_source=known_by is None) for p in partitions),
         tuple(_step(step, n, total, partitions) for n, step in enumerate(shown, start=1)),
         len(steps) - len(shown),
+        known_by,
     )
 
 
 def _partition(
-    row: PartitionRow, before: FlashMap | None, after: FlashMap | None, steps: Sequence[FlashStep]
+    row: PartitionRow,
+    before: FlashMap | None,
+    after: FlashMap | None,
+    steps: Sequence[FlashStep],
+    *,
+    tell_source: bool,
 ) -> PartitionView:
     first, end = row.offset, row.offset + row.size
     touched = tuple(
@@ -107,20 +122,24 @@ def _partition(
         row,
         _strip(before, first, row.size) if before else (),
         _strip(after, first, row.size) if after else (),
-        content_words(before.extents, first, row.size) if before else "not recorded",
-        content_words(after.extents, first, row.size) if after else "not recorded",
+        content_words(before.extents, first, row.size, tell_source=tell_source) if before else "not recorded",
+        content_words(after.extents, first, row.size, tell_source=tell_source) if after else "not recorded",
         touched,
     )
 
 
 def _strip(flash: FlashMap, first: int, length: int) -> tuple[Stretch, ...]:
     """What `length` bytes from `first` hold; what no extent covers is unknown and drawn as such."""
-    stretches = [_stretch(first, length, first, length, "unknown", "unknown")]
+    stretches = []
+    known = 0
     for extent in sorted(flash.extents, key=lambda extent: extent.offset):
         start, end = max(extent.offset, first), min(extent.offset + extent.size, first + length)
         if end > start:
-            title = f"{extent.content}: {size(end - start)} at {address(start)}; {how_known(extent.source)}"
+            known += end - start
+            title = f"{extent.content}: {size(end - start)} at {address(start)}, {extent.source}"
             stretches.append(_stretch(start, end - start, first, length, extent.content, title))
+    if known < length:
+        stretches.insert(0, _stretch(first, length, first, length, "unknown", "unknown"))
     return tuple(stretches)
 
 
@@ -128,8 +147,8 @@ def _stretch(offset: int, length: int, first: int, total: int, look: str, title:
     return Stretch((offset - first) / total, length / total, look, title)
 
 
-def content_words(extents: Iterable[Extent], first: int, length: int) -> str:
-    """``ciphertext 95.3 KiB (the harness wrote it over the UART), erased 1.4 MiB (…)``; the rest is unknown."""
+def content_words(extents: Iterable[Extent], first: int, length: int, *, tell_source: bool) -> str:
+    """``ciphertext, 95.3 KiB (the harness wrote it over the UART); erased, 1.4 MiB (…)``; the rest is unknown."""
     sums: dict[tuple[str, str], int] = {}
     for extent in sorted(extents, key=lambda extent: extent.offset):
         inside = min(extent.offset + extent.size, first + length) - max(extent.offset, first)
@@ -139,7 +158,7 @@ def content_words(extents: Iterable[Extent], first: int, length: int) -> str:
     rest = length - sum(sums.values())
     for (content, source), count in sums.items():
         amount = "all" if count >= length else size(count)
-        parts.append(f"{content}, {amount} ({how_known(source)})")
+        parts.append(f"{content}, {amount}" + (f" ({how_known(source)})" if tell_source else ""))
     if rest > 0:
         parts.append("unknown" if rest == length else f"unknown, {size(rest)}")
     return "; ".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.html.words import how_known
@@ -17,8 +18,10 @@ class OtadataChange:
     sentences: tuple[str, ...]
 
 
-def change_of(before: OtadataView | None, after: OtadataView | None) -> OtadataChange | None:
-    """None where nothing is known of otadata."""
+def change_of(
+    before: OtadataView | None, after: OtadataView | None, steps: Sequence[int] = ()
+) -> OtadataChange | None:
+    """None where nothing is known of otadata. `steps`: numbers of the steps in flash that wrote or erased it."""
     if before is None and after is None:
         return None
     sentences = []
@@ -29,7 +32,10 @@ def change_of(before: OtadataView | None, after: OtadataView | None) -> OtadataC
     if before is not None and after is not None:
         pairs = list(zip(before.sectors, after.sectors, strict=False))
         changed = [f"Sector {n}: {words(a)} → {words(b)}." for n, (a, b) in enumerate(pairs) if a != b]
-        sentences += changed or ["Neither sector changed."]
+        wrote = (
+            f", although {'step' if len(steps) == 1 else 'steps'} {', '.join(map(str, steps))} wrote otadata"
+        )
+        sentences += changed or [f"Both sectors are as before{wrote if steps else ''}."]
     return OtadataChange(before, after, tuple(sentences))
 
 

@@ -17,7 +17,7 @@
   };
   const canUnpack = typeof DecompressionStream === "function";
 
-  /* ---- Tests: what is drawn comes when a test is opened; a link into a closed test opens it. ---- */
+  /* ---- Tests: their bodies come when they are opened; a link into a closed test opens it. ---- */
 
   let details = null;
   const draw = async (test) => {
@@ -25,12 +25,13 @@
     if (!place || place.dataset.drawn) return;
     place.dataset.drawn = "1";
     if (!canUnpack) {
-      place.textContent = "This browser cannot unpack the drawings (it has no DecompressionStream).";
+      place.textContent = "This browser cannot unpack what is known of this test (it has no DecompressionStream).";
       return;
     }
     details = details || unpack("details-data");
     // Made by the report's templates, which escape all that comes from outside; the page's policy runs no other script.
-    place.innerHTML = (await details)[place.dataset.details] || "";
+    const { tests, pieces } = await details;
+    place.innerHTML = (tests[place.dataset.details] || []).map(([heading, n]) => pieces[heading][n]).join("");
   };
   document.addEventListener("toggle", (event) => {
     if (event.target.matches("details.test") && event.target.open) draw(event.target);
@@ -47,18 +48,23 @@
     document.querySelectorAll(".here-now").forEach((old) => old.classList.remove("here-now"));
     target.classList.add("here-now");
   };
-  const revealHash = () => {
-    const target = location.hash.length > 1 && $(decodeURIComponent(location.hash.slice(1)));
-    if (target) reveal(target);
+  const revealHash = async () => {
+    const id = location.hash.slice(1), within = /^(t\d+)[ec]\d+$/.exec(id);
+    // What is inside a test that was never opened is not in the page yet.
+    if (within && !$(id) && $(within[1])) await draw($(within[1]));
+    const line = /^(b\d+)l(\d+)$/.exec(id);
+    if (line) open(line[1], Number(line[2]), null);
+    if ($(id)) reveal($(id));
   };
   addEventListener("hashchange", revealHash);
 
   let openedForPrint = [];
-  const openAllFailures = () => {
-    openedForPrint = [...document.querySelectorAll("details.test.bad:not([open]), details.group:not([open])")];
+  const openForPaper = () => {
+    openedForPrint = [...document.querySelectorAll(
+      "details.test.bad:not([open]), details.group:not([open]), .few details.part:not([open])")];
     openedForPrint.forEach((closed) => { closed.open = true; });
   };
-  addEventListener("beforeprint", openAllFailures);
+  addEventListener("beforeprint", openForPaper);
   addEventListener("afterprint", () => openedForPrint.forEach((opened) => { opened.open = false; }));
 
   /* ---- The filter of tests. ---- */
@@ -287,10 +293,12 @@
   };
 
   document.addEventListener("click", (event) => {
-    const link = event.target.closest("a[data-line], button.open-log");
+    const link = event.target.closest("a.line, button.open-log");
     if (!link || event.ctrlKey || event.metaKey) return;
+    const line = link.matches("a") && /^#(b\d+)l(\d+)$/.exec(link.getAttribute("href"));
+    if (line && !$(`${line[1]}data`)) return;
     event.preventDefault();
-    open(link.dataset.board, link.dataset.line === undefined ? null : Number(link.dataset.line), link);
+    if (line) open(line[1], Number(line[2]), link); else open(link.dataset.board, null, link);
   });
 
   const close = () => {

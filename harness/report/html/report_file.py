@@ -6,7 +6,8 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -31,6 +32,9 @@ from harness.report.run_record import RunRecord
 
 REPORT_FILE = "report.html"
 """In the folder of a run."""
+
+_HEADINGS = re.compile(r"(?=<h3>)")
+"""Of the template's own: in what comes from a board ``<`` is escaped."""
 
 FILTERS = (
     "sign",
@@ -78,8 +82,8 @@ def report_of(run: RunRecord, folder: Path) -> str:
     view = view_of(run, logs)
     style, script = _asset("look.css", "harness.report") + _asset("report.css"), _asset("report.js")
     environment = _environment()
-    details = environment.get_template("details.html.j2")
-    lazy = {test.id: details.render(test=test, run=run) for test in view.tests if not test.in_full}
+    body = environment.get_template("test_body.html.j2")
+    bodies = {test.id: body.render(test=test, drawn=True) for test in view.tests if not test.in_full}
     return environment.get_template("report.html.j2").render(
         view=view,
         run=run,
@@ -91,7 +95,7 @@ def report_of(run: RunRecord, folder: Path) -> str:
         script=Markup(script),  # noqa: S704 (our own file)
         policy=_policy(style, script),
         logs=dict(_packed_logs(view)),
-        details=packed_text(json.dumps(lazy, ensure_ascii=False, separators=(",", ":"))),
+        details=_packed_bodies(bodies),
         harness_version=harness.__version__,
     )
 
@@ -118,6 +122,21 @@ def _packed_logs(view: RunView) -> Iterable[tuple[str, PackedLog]]:
         heads = {boot.first_line: boot.summary for boot in board.boots}
         left_out = sum(last - first + 1 for first, last in gaps)
         yield board.id, PackedLog(packed(lines, gaps, heads, references), left_out)
+
+
+def _packed_bodies(bodies: Mapping[str, str]) -> str:
+    """The bodies of tests by their ids, cut at their headings: what is alike lies side by side, and packs to half."""
+    pieces: dict[str, list[str]] = {}
+    tests: dict[str, list[tuple[str, int]]] = {}
+    for test, body in bodies.items():
+        for piece in _HEADINGS.split(body):
+            heading = piece[4:].partition("<")[0] if piece.startswith("<h3>") else ""
+            alike = pieces.setdefault(heading, [])
+            tests.setdefault(test, []).append((heading, len(alike)))
+            alike.append(piece)
+    return packed_text(
+        json.dumps({"tests": tests, "pieces": pieces}, ensure_ascii=False, separators=(",", ":"))
+    )
 
 
 @cache

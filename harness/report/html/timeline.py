@@ -15,8 +15,10 @@ from harness.report.run_record import Event
 LANES = (
     ("reset", frozenset({"reset", "power", "cut"})),
     ("boot", frozenset({"rom", "bootloader", "app", "boot"})),
-    ("update", frozenset({"update", "ota"})),
-    ("server", frozenset({"served", "server"})),
+    ("update", frozenset({"update", "phase", "provision", "step"})),
+    ("command", frozenset({"command"})),
+    ("server", frozenset({"served"})),
+    ("tool", frozenset({"tool"})),
     ("error", frozenset({"error", "panic"})),
 )
 OTHER = "notes"
@@ -112,14 +114,16 @@ class _Scale:
         return 1.0
 
     def ticks(self, began_s: float) -> list[Tick]:
-        """Where time is told: the start, and behind every cut."""
-        after = [(start, x) for start, _end, x, _width in self._places]
-        cut = {item.x + item.width for item in self.breaks}
-        places = [(start, x) for start, x in after if x == 0.0 or any(abs(x - edge) < 1e-9 for edge in cut)]
-        if len(places) < 2 and self._places:
-            first, last = self._places[0][0], self._places[-1][1]
-            places = [(first + (last - first) * n / 4, n / 4) for n in range(4)]
-        return [Tick(x, moment - began_s) for moment, x in places]
+        """Where time is told: at quarters of the width, whatever was cut out before them."""
+        found = []
+        for quarter in range(4):
+            x = quarter / 4
+            start, end, left, width = next(
+                place for place in self._places if x < place[2] + place[3] or place is self._places[-1]
+            )
+            inside = (x - left) / width if width else 0.0
+            found.append(Tick(x, start + (end - start) * inside - began_s))
+        return found
 
 
 def timeline_of(events: Sequence[Event], began_s: float, duration_s: float) -> Timeline | None:
@@ -133,7 +137,7 @@ def timeline_of(events: Sequence[Event], began_s: float, duration_s: float) -> T
     by_lane: dict[str, list[Bar]] = {}
     for number, (event, (start, end)) in enumerate(zip(events, spans, strict=True), start=1):
         x = scale.at(start)
-        width = scale.at(end) - x if event.duration_s is not None else 0.0
+        width = scale.at(end) - x if event.duration_s else 0.0
         by_lane.setdefault(lane_of(event.kind), []).append(Bar(event, number, x, width, 0))
     order = [name for name, _ in LANES] + [OTHER]
     lanes = tuple(_laid_out(name, by_lane[name]) for name in order if name in by_lane)
@@ -186,4 +190,4 @@ def _laid_out(name: str, bars: Sequence[Bar]) -> Lane:
 
 def _end(bar: Bar) -> float:
     # Phases that follow each other share a row, however short they are.
-    return bar.x + (MARK_SHARE if bar.event.duration_s is None else bar.width)
+    return bar.x + (bar.width if bar.event.duration_s else MARK_SHARE)

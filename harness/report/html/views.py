@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,9 @@ from harness.report.html.board_log import BoardLog, LogLine
 from harness.report.html.flash_drawing import FlashDrawing, drawing_of
 from harness.report.html.otadata_words import OtadataChange, change_of
 from harness.report.html.timeline import Timeline, timeline_of
-from harness.report.run_record import BoardRecord, RunRecord, TestRecord
+from harness.report.run_record import BoardRecord, ClaimRecord, RunRecord, TestRecord
+
+_NAMED_BOOT = re.compile(r"boot (\d{1,6}): ")
 
 LOUD = ("failed", "error")
 OUTCOMES = ("failed", "error", "not proven", "passed", "skipped", "not applicable")
@@ -20,10 +24,16 @@ OUTCOMES = ("failed", "error", "not proven", "passed", "skipped", "not applicabl
 
 MAX_IN_FULL = 40
 """So many failures are in the page with everything; of further ones the drawings come when they are opened."""
+GOOD_ENDS = ("app", "loaded", "download", "encrypted-in-place", None)
+"""Outcomes of boots (`harness.console.boot_record.Outcome`) that nobody has to look into."""
 OPENED = 3
 """So many failures are open from the start."""
 EXCERPT = 25
 """Lines of the log that a failure shows at once."""
+
+
+_Span = tuple[int, int, str, str]
+"""First and last line of a test in its board's log, its id and its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +57,13 @@ class BootView:
     last_line: int
     shown_by: int
     """The line that shows the slot; the first one where none does."""
-    updates: tuple[str, ...]
     inferred: tuple[str, ...]
     bad: bool
+    after_update: int | None
+    """It is the first boot after so many updates since the log began; None: no update ended well before it."""
+    test: str | None
+    """Id of the test during which it began."""
+    test_name: str | None
 
     @property
     def fate(self) -> str:
@@ -102,6 +116,14 @@ class TestView:
     place: int
     """In the report's order, from 0."""
 
+    def line_of(self, claim: ClaimRecord) -> int | None:
+        """The line that shows `claim`; of evidence that names a boot, the one that shows the boot's slot."""
+        if claim.line is not None or self.board is None:
+            return claim.line
+        named = _NAMED_BOOT.match(claim.evidence)
+        boots = self.board.boots if named else ()
+        return next((boot.shown_by for boot in boots if named and boot.number == int(named[1])), None)
+
     @property
     def loud(self) -> bool:
         return self.record.outcome in LOUD
@@ -141,6 +163,14 @@ class RunView:
         return tuple(test for test in self.tests if test.loud)
 
     @property
+    def claimed(self) -> tuple[TestView, ...]:
+        """The steps with their claims in the order of the run, where the claims are the verdict (no pytest)."""
+        if self.record.kind == "pytest":
+            return ()
+        by_time = sorted(self.tests, key=lambda test: test.record.began_s)
+        return tuple(test for test in by_time if test.record.claims)
+
+    @property
     def broken_boards(self) -> tuple[BoardView, ...]:
         return tuple(board for board in self.boards if board.record.problem)
 
@@ -162,12 +192,17 @@ def view_of(run: RunRecord, logs: Mapping[int, BoardLog]) -> RunView:
     for test, place in zip(run.tests, places, strict=True):
         if place is not None:
             outcomes.setdefault(place, Counter())[test.outcome] += 1
+    spans: dict[int, list[_Span]] = {}
+    for n, (test, place) in enumerate(zip(run.tests, places, strict=True)):
+        if place is not None and test.first_line is not None:
+            last = test.last_line if test.last_line is not None else test.first_line
+            spans.setdefault(place, []).append((test.first_line, last, f"t{n}", test.name))
     boards = tuple(
         BoardView(
             f"b{n}",
             board,
             logs.get(n),
-            tuple(_boot(f"b{n}", boot, logs.get(n)) for boot in board.boots),
+            _boots(f"b{n}", board.boots, logs.get(n), sorted(spans.get(n, []))),
             _in_order(outcomes.get(n, Counter())),
         )
         for n, board in enumerate(run.boards)
@@ -196,8 +231,9 @@ def references_of(tests: Iterable[TestView], board: BoardView) -> list[tuple[int
             if event.line is not None:
                 found.append((event.line, f"{test.id}e{n}", f"{event.kind}: {event.text}"))
         for n, claim in enumerate(test.record.claims, start=1):
-            if claim.line is not None:
-                found.append((claim.line, f"{test.id}c{n}", f"{claim.standing}: {claim.text}"))
+            line = test.line_of(claim)
+            if line is not None:
+                found.append((line, f"{test.id}c{n}", f"{claim.standing}: {claim.text}"))
     return sorted(found, key=lambda reference: reference[0])
 
 
@@ -225,6 +261,7 @@ def _test(n: int, test: TestRecord, board: BoardView | None, *, in_full: bool, p
     if in_full and board is not None and board.log is not None and test.first_line is not None:
         last = test.last_line if test.last_line is not None else test.first_line
         excerpt = board.log.between(max(test.first_line, last - EXCERPT + 1), last)
+    flash = drawing_of(test.flash_before, test.flash_after, test.flash_steps)
     return TestView(
         f"t{n}",
         test,
@@ -232,23 +269,41 @@ def _test(n: int, test: TestRecord, board: BoardView | None, *, in_full: bool, p
         boots,
         before,
         timeline_of(test.events, test.began_s, test.duration_s),
-        drawing_of(test.flash_before, test.flash_after, test.flash_steps),
-        change_of(test.otadata_before, test.otadata_after),
+        flash,
+        change_of(test.otadata_before, test.otadata_after, flash.otadata_steps if flash else ()),
         tuple(excerpt),
         in_full,
         place,
     )
 
 
-def _boot(board: str, boot: Mapping[str, Any], log: BoardLog | None) -> BootView:
+def _boots(
+    board: str, boots: Sequence[Mapping[str, Any]], log: BoardLog | None, spans: Sequence[_Span]
+) -> tuple[BootView, ...]:
+    """The boots of a board; which update each comes after is counted, and during which test it began."""
+    found = []
+    updates = 0
+    before: Mapping[str, Any] = {}
+    starts = [span[0] for span in spans]
+    for boot in boots:
+        updated = any(str(note).startswith("command") for note in before.get("updates") or ())
+        updates += updated
+        first = int(boot.get("first_line") or 0)
+        place = bisect_right(starts, first) - 1
+        during = spans[place] if place >= 0 and first <= spans[place][1] else None
+        found.append(_boot(board, boot, log, updates if updated else None, during))
+        before = boot
+    return tuple(found)
+
+
+def _boot(
+    board: str, boot: Mapping[str, Any], log: BoardLog | None, after_update: int | None, during: _Span | None
+) -> BootView:
     """A boot record's JSON, of which any field may be missing: it may come of an older harness."""
     number = int(boot.get("number") or 0)
     first = int(boot.get("first_line") or 0)
     last = int(boot.get("last_line") or first)
     lines = log.between(first, last) if log else ()
-    bad = boot.get("outcome") not in ("app", "loaded", "download", "encrypted-in-place", None) or bool(
-        boot.get("panic")
-    )
     return BootView(
         id=f"{board}boot{number}",
         number=number,
@@ -263,9 +318,11 @@ def _boot(board: str, boot: Mapping[str, Any], log: BoardLog | None) -> BootView
         first_line=first,
         last_line=last,
         shown_by=next((line.n for line in lines if LOADED_APP.search(line.text)), first),
-        updates=tuple(boot.get("updates") or ()),
         inferred=tuple(boot.get("inferred") or ()),
-        bad=bad,
+        bad=bool(boot.get("panic")) or boot.get("outcome") not in GOOD_ENDS,
+        after_update=after_update,
+        test=during[2] if during else None,
+        test_name=during[3] if during else None,
     )
 
 

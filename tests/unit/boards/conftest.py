@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from labgrid_site import Lend, Site, environment_of_labgrid
 from wired_twin import Start, WiredLab, WiredTwin
 
 from harness.home import Home
@@ -52,3 +54,19 @@ def wired(tmp_path: Path, home: Home) -> Iterator[WiredLab]:
 def runs_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind these links is a twin: what is built for twins runs there."""
     monkeypatch.setattr("harness.links.rfc2217.Rfc2217Link.runs_native", True)
+    monkeypatch.setattr("harness.links.labgrid.LabgridLink.runs_native", True)
+
+
+@pytest.fixture
+def lend(tmp_path: Path) -> Iterator[Lend]:
+    """Starts a labgrid site whose places are the twins given."""
+    python = environment_of_labgrid()
+    sites: list[Site] = []
+
+    def begin(*twins: WiredTwin, **more: Any) -> Site:
+        sites.append(Site(tmp_path / f"site-{len(sites)}", python, list(twins), **more))
+        return sites[-1].start()
+
+    yield begin
+    for site in sites:
+        site.close()

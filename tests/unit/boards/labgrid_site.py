@@ -1,4 +1,4 @@
-"""A labgrid site on loopback: the real coordinator and exporter, whose places are twins; power through labgrid's REST driver."""
+"""A labgrid site on loopback: the real coordinator and exporter, whose places are twins, powered over REST."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from harness.inventory.entry import LabgridEntry
 from harness.links.labgrid_program import labgrid_python
 
 CHECKOUT = Path(__file__).parents[3]
+USER = Path(__file__).with_name("labgrid_user.py")
+STAND_IN = Path(__file__).with_name("ser2net_stand_in.py")
 WAIT_S = 60.0
 
 
@@ -78,10 +80,20 @@ class PowerSwitch:
 
 
 class Site:
-    """One coordinator, one exporter, a place for each twin: ``desk-0``, ``desk-1``, … with tags board and rig."""
+    """One coordinator, one exporter, a place for each twin: ``desk-0``, ``desk-1``, … with tags board and rig.
+
+    `protocol`: ``rfc2217`` or ``raw``, served by the twin itself; ``ser2net``: the exporter starts its server, and ends
+    it with itself, as it does for what is plugged in.
+    """
 
     def __init__(
-        self, folder: Path, python: Path, twins: list[WiredTwin], *, protocol: str = "rfc2217"
+        self,
+        folder: Path,
+        python: Path,
+        twins: list[WiredTwin],
+        *,
+        protocol: str = "rfc2217",
+        power: bool = True,
     ) -> None:
         self.folder = folder
         self.python = python
@@ -93,16 +105,30 @@ class Site:
         self._coordinator: subprocess.Popen[bytes] | None = None
         self._exporter: subprocess.Popen[bytes] | None = None
         self._log = (folder / "site.log").open("wb")
+        self._user: subprocess.Popen[bytes] | None = None
+        self._exporters = 0
         groups = {}
         for number, twin in enumerate(twins):
-            host, port = twin.url.removeprefix("rfc2217://").rsplit(":", 1)
-            port = int(twin.uart.rsplit(":", 1)[1]) if protocol == "raw" else int(port)
-            groups[f"rig-{number}"] = {
-                "NetworkSerialPort": {"host": host, "port": port, "speed": 115200, "protocol": protocol},
-                "NetworkPowerPort": {"model": "simplerest", "host": self.switch.url, "index": number},
-            }
+            port = int((twin.uart if protocol == "raw" else twin.url).rsplit(":", 1)[1])
+            group: dict[str, Any] = {}
+            if protocol == "ser2net":
+                group["RawSerialPort"] = {"port": f"/dev/twin-{port}", "speed": 115200}
+            else:
+                group["NetworkSerialPort"] = {
+                    "host": "127.0.0.1",
+                    "port": port,
+                    "speed": 115200,
+                    "protocol": protocol,
+                }
+            if power:
+                group["NetworkPowerPort"] = {"model": "simplerest", "host": self.switch.url, "index": number}
+            groups[f"rig-{number}"] = group
         # JSON is YAML. The braces are the power driver's, not the exporter's template language's.
         (folder / "exporter.yaml").write_text(json.dumps(groups))
+        (folder / "bin").mkdir()
+        ser2net = folder / "bin" / "ser2net"
+        ser2net.write_text(f'#!/bin/sh\nexec {python} {STAND_IN} "$@"\n')
+        ser2net.chmod(0o755)
         self._write_places()
 
     def _write_places(self) -> None:
@@ -138,7 +164,13 @@ class Site:
         until("the coordinator", lambda: _listens(self.address))
 
     def start_exporter(self) -> None:
-        self._exporter = self._run("exporter", "-c", self.address, "-n", "bench", "exporter.yaml")
+        self._exporter = self._run(
+            "exporter", "-c", self.address, "-n", "bench", "--hostname", "127.0.0.1", "exporter.yaml"
+        )
+        self._exporters += 1
+        # It says so once the coordinator has all its resources.
+        log = self.folder / "site.log"
+        until("the exporter", lambda: log.read_bytes().count(b"creating poll task") == self._exporters)
 
     def kill_coordinator(self) -> None:
         _kill(self._coordinator)
@@ -153,39 +185,65 @@ class Site:
             stdout=self._log,
             stderr=self._log,
             stdin=subprocess.DEVNULL,
+            env=os.environ | {"PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+            start_new_session=True,
         )
 
     def close(self) -> None:
         self.kill_exporter()
         self.kill_coordinator()
+        if self._user is not None:
+            self._user.communicate()
         self.switch.close()
         self._log.close()
 
-    # --- as another user ---
+    # --- as another user, elsewhere/bob ---
 
-    def client(
-        self, *arguments: str, user: str = "bob", host: str = "elsewhere"
-    ) -> subprocess.CompletedProcess[str]:
-        """labgrid-client as `user` on `host`."""
-        environment = os.environ | {"LG_USERNAME": user, "LG_HOSTNAME": host, "LG_COORDINATOR": self.address}
-        return subprocess.run(
-            [self.python.parent / "labgrid-client", *arguments],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def acquire(self, place: str = "desk-0") -> str:
+        """``done``, or why not."""
+        return str(self._ask("acquire", place=place))
 
-    def who(self) -> str:
-        """Who holds what, in labgrid's words; empty: nobody holds anything."""
-        done = self.client("who")
-        assert done.returncode == 0, done.stderr
-        return "\n".join(done.stdout.splitlines()[1:])
+    def kick(self, place: str = "desk-0") -> None:
+        """Releases it, whoever holds it."""
+        assert self._ask("release", place=place) == "done"
 
-    def reservations(self) -> str:
-        return self.client("reservations").stdout
+    def who(self) -> dict[str, str]:
+        """Who holds which place."""
+        found = self._ask("who")
+        assert isinstance(found, dict), found
+        return found
+
+    def reservations(self) -> list[str]:
+        """Whose there are."""
+        found = self._ask("reservations")
+        assert isinstance(found, list), found
+        return found
+
+    def resources(self) -> list[str]:
+        """What exporters offer."""
+        found = self._ask("resources")
+        assert isinstance(found, list), found
+        return found
+
+    @property
+    def is_free(self) -> bool:
+        """Nobody holds or has reserved anything."""
+        return not self.who() and not self.reservations()
+
+    def _ask(self, do: str, **arguments: str) -> object:
+        if self._user is None:
+            self._user = subprocess.Popen(
+                [self.python, "-I", USER, self.address],
+                env=os.environ | {"LG_USERNAME": "bob", "LG_HOSTNAME": "elsewhere"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+            )
+        assert self._user.stdin is not None
+        assert self._user.stdout is not None
+        self._user.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        self._user.stdin.flush()
+        return json.loads(self._user.stdout.readline())
 
     # --- for boards.yaml ---
 
@@ -218,6 +276,10 @@ def _listens(address: str) -> bool:
 
 
 def _kill(process: subprocess.Popen[bytes] | None) -> None:
+    """With what it has started, as systemd does."""
     if process is not None and process.poll() is None:
-        process.send_signal(signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
+
+
+Lend = Callable[..., Site]

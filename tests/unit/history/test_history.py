@@ -15,8 +15,9 @@ import pytest
 import harness.history.schema as schema
 from harness.history import History
 from harness.history.database import FILE, HistoryError
-from harness.history.queries import past_runs, phase_series, rates_of_boards
+from harness.history.queries import past_runs, phase_series, rates_of_boards, unfinished_folders
 from harness.home import Home
+from harness.report.recorder import Recorder, finish, head_of
 from harness.report.run_record import Event
 from tests.unit.history.past_runs import NOON_S, past_run, past_test
 
@@ -223,3 +224,33 @@ def test_schema_1_is_what_was_released() -> None:
         "tests": "number run id test name board profile firmware_sha256 outcome began_s duration_s cause",
         "phases": "run board chip phase began_s duration_s size",
     }
+
+
+def test_a_run_is_in_the_history_from_its_beginning_and_its_end_takes_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+    said: list[str] = []
+    head = head_of("run", "desk-c3, release", ["harness", "run"])
+    recorder = Recorder(tmp_path / "out", head, tell=said.append)
+    with History.of(Home.of_user()).reading() as database:
+        (run,) = past_runs(database)
+        assert (run.id, run.ended_s, run.folder) == (head["id"], None, str(tmp_path / "out"))
+        assert unfinished_folders(database) == [(head["id"], str(tmp_path / "out"))]
+    assert finish(recorder, reason="all was well", verdict="passed") is not None
+    with History.of(Home.of_user()).reading() as database:
+        (run,) = past_runs(database)
+        assert (run.verdict, run.reason) == ("passed", "all was well")
+        assert unfinished_folders(database) == []
+    assert said == []
+
+
+def test_a_run_without_a_usable_history_says_so_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").write_text("a file")
+    said: list[str] = []
+    recorder = Recorder(tmp_path / "out", head_of("run", "x", ["harness"]), tell=said.append)
+    assert finish(recorder, reason="all was well", verdict="passed", tell=said.append) is not None
+    assert [line.partition(":")[0] for line in said] == ["this run is not in the history"]

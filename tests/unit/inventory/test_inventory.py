@@ -120,6 +120,10 @@ def test_boards_are_chosen_by_name_or_tag_each_once() -> None:
         (with_flash_key("{command: kms}"), r"boards\.a\.flash_key\.command: "),
         (with_flash_key("{file: k, timeout_s: 0}"), r"boards\.a\.flash_key\.timeout_s: "),
         (with_flash_key("{key: 00112233}"), r"boards\.a\.flash_key\.key: there is no such field"),
+        (
+            GOOD.replace("burn_up_to: release", "profile: secret"),
+            r":8: boards\.desk-c3\.profile: must be 'open', 'development'",
+        ),
         (GOOD.replace("burn_up_to: release", "burn_up_to: all"), r":8: boards\.desk-c3\.burn_up_to: "),
         (GOOD.replace("7C-DF-A1-00-00-01", "7C-DF-A1"), r":7: boards\.desk-c3\.mac: '7C-DF-A1' is not a MAC"),
         (

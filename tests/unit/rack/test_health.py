@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import (
+    AppDownError,
     BoardError,
     CheckFailedError,
     HarnessError,
@@ -149,6 +150,7 @@ LATCHING: dict[str, tuple[HarnessError, bool]] = {
     "another chip on the wire": (OtherChipError("is an ESP32", None, board="c3"), True),
     "its port is gone": (LinkError("the port is gone"), True),
     "its twin has died": (LinkError("the twin's process ended"), True),
+    "a given app that does not start": (AppDownError("does not come up"), False),
     "somebody else has it": (InUseError("in use by anna"), False),
     "no compiler on this machine": (LabError("there is no compiler"), False),
     "a damaged vault": (DamagedError("the vault is damaged"), False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def wide(page: Any) -> bool:
 def test_a_test_that_passed_is_drawn_when_it_is_opened(reader: Reader, small: Path) -> None:
     page = reader.opens(small)
     test = page.locator("details.test.good").first
-    assert test.locator("figure").count() == 0
+    assert test.locator(".body table").count() == 0
     test.locator("summary").first.click()
     test.locator("figure.flash").wait_for()
     assert test.locator("figure.timeline .bar").count() >= 4
@@ -117,7 +118,7 @@ def test_a_test_that_passed_is_drawn_when_it_is_opened(reader: Reader, small: Pa
 def test_an_event_leads_to_its_line_and_back(reader: Reader, small: Path) -> None:
     page = reader.opens(small)
     link = page.locator("details.test.bad table.events a.line").nth(1)
-    n = link.get_attribute("data-line")
+    n = link.get_attribute("href").split("l")[1]
     link.click()
     line = page.locator(f"#log-lines .ll.here[data-n='{n}']")
     line.wait_for()
@@ -201,6 +202,29 @@ def test_without_javascript_the_essential_is_there(reader: Reader, small: Path) 
     assert "the log proves the switch to 1.1.0" in passed.inner_text()
     assert passed.locator("table.events tbody tr").count() > 8
     assert page.locator("button.copy").first.is_hidden()
+
+
+def test_headings_go_down_one_level_at_a_time(reader: Reader, small: Path) -> None:
+    page = reader.opens(small)
+    page.evaluate("document.querySelectorAll('details').forEach((closed) => { closed.open = true; })")
+    page.locator("figure.flash").last.wait_for()
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4,h5')].map((head) => +head.tagName[1])")
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_everything_is_reached_by_the_keyboard(reader: Reader, small: Path) -> None:
+    page = reader.opens(small)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the tests"
+    page.locator("#t0 summary").first.focus()
+    page.keyboard.press("Enter")
+    page.locator("#t0 figure.flash").wait_for()
+    page.locator("#t0 table.events a.line").first.focus()
+    page.keyboard.press("Enter")
+    page.locator("#log-lines .ll.here").wait_for()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "log-search"
 
 
 def test_hostile_text_stays_text_in_the_browser(reader: Reader, tmp_path: Path) -> None:

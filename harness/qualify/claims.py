@@ -1,0 +1,403 @@
+"""What is claimed of a unit, and what the evidence makes of it. Pure: boot records and readings in, standings out.
+
+A claim is proven by something that was printed, served or read. Silence proves nothing, and neither does a boot whose
+app says neither version nor ELF digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.console.boot_record import BootRecord
+from harness.report.verdict import Claim, Standing
+
+PROFILE = "release-mode"
+SECURE_BOOT = "secure-boot"
+RUNS_BEFORE = "runs-before"
+SERVED = "update-served"
+UPDATE = "good-update"
+CONFIRMED = "confirmed"
+SURVIVES = "survives-reset"
+BACK = "update-back"
+SERVED_BACK = "back-served"
+CONFIRMED_BACK = "back-confirmed"
+SURVIVES_BACK = "back-survives-reset"
+END = "end-state"
+ROLLBACK = "rollback"
+
+CLAIMS: Mapping[str, str] = {
+    PROFILE: "the unit is in the demanded security profile",
+    SECURE_BOOT: "secure boot v2 is on",
+    RUNS_BEFORE: "the unit runs the version that is to be updated",
+    SERVED: "the update was fetched, and it is the demanded one",
+    UPDATE: "the new version runs, from another slot",
+    CONFIRMED: "the new version is confirmed",
+    SURVIVES: "the new version runs again after a reset",
+    SERVED_BACK: "the first version was fetched again, and it is the demanded one",
+    BACK: "the first version runs again, from another slot",
+    CONFIRMED_BACK: "the first version is confirmed again",
+    SURVIVES_BACK: "the first version runs again after a reset",
+    "refuses-wrong-key": "an update that another key enciphered leaves the old version running",
+    "refuses-wrong-slot": "an update that was enciphered for another slot leaves the old version running",
+    "refuses-plaintext": "a plaintext update leaves the old version running",
+    "refuses-ciphertext": "an enciphered update leaves the old version running",
+    "refuses-truncated": "a download that ends half way leaves the old version running",
+    "refuses-flipped-byte": "an update with one wrong bit leaves the old version running",
+    "refuses-noise": "something that is no image leaves the old version running",
+    "refuses-other-certificate": "a server with another certificate leaves the old version running",
+    "survives-cut-download": "a cut in the middle of the download leaves the old version running",
+    "survives-cut-at-end": "a cut when the download is complete leaves a version that runs",
+    ROLLBACK: "a version that is reset before it has confirmed itself gives way to the one before",
+    END: "the unit is left as was stated",
+}
+"""Every claim by its key, as ``requirements`` in qualify.yaml names it."""
+
+SACRIFICIAL = (*(key for key in CLAIMS if key.startswith(("refuses-", "survives-cut"))), ROLLBACK)
+"""Claims whose cases write, or interrupt, something else than a good update."""
+
+NOT_CONFIRMED = frozenset({"", "no", "0", "false", "pending", "pending_verify", "new", "invalid", "aborted"})
+"""What a witness of confirmation says of a version that is not confirmed, in lower case."""
+
+SHOWN_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What tells one app from another."""
+
+    name: str
+    """What it is in this qualification: ``running``, ``update``."""
+    project: str
+    version: str
+    elf_sha256: str
+    """Of the ELF file, as the app prints its beginning; hexadecimal."""
+    image_sha256: str
+    """The SHA-256 that ESP-IDF appends to the image; hexadecimal."""
+    file_sha256: str
+    size_bytes: int
+    secure_version: int = 0
+    idf_version: str = ""
+
+    def text(self) -> str:
+        """A few words."""
+        return f"{self.project} {self.version} (SHA-256 {self.file_sha256[:SHOWN_DIGITS]}…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What the witnesses named in qualify.yaml brought; None: not asked, or no answer."""
+
+    version: str | None = None
+    slot: str | None = None
+    confirmed: str | None = None
+    image: str | None = None
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """In which line of the log each stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One claim with its key, and the line of the log that shows it."""
+
+    key: str
+    claim: Claim
+    line: int | None = None
+
+    @classmethod
+    def of(cls, key: str, standing: Standing, evidence: str, line: int | None = None) -> Judged:
+        """The claim `key` in that standing; proven or failed without evidence is not proven."""
+        if not evidence and standing is not Standing.NOT_APPLICABLE:
+            standing, evidence = Standing.NOT_PROVEN, "nothing was seen"
+        return cls(key, Claim(CLAIMS[key], standing, evidence), line)
+
+    @property
+    def standing(self) -> Standing:
+        return self.claim.standing
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How what runs compares with an image: what of it was seen, and whether it is the same."""
+
+    same: bool | None
+    """None: nothing was seen that would tell."""
+    seen: tuple[str, ...]
+
+
+def unsteady(boot: BootRecord | None, later: Sequence[BootRecord] = ()) -> str | None:
+    """Why what `boot` started does not count as running: it died, or the unit began anew by itself; None: it runs."""
+    if boot is None:
+        return None
+    if boot.panic is not None:
+        return f"it dies: {boot.panic}"
+    again = next((each for each in later if each.number > boot.number and each.caused_by is None), None)
+    if again is not None:
+        return f"it started again by itself ({again.reset_reason or 'reset reason not printed'})"
+    return None
+
+
+def matches(image: ImageFacts, boot: BootRecord | None, readings: Readings | None = None) -> Match:
+    """Whether what `boot` runs is `image`, by everything that was printed or read."""
+    said = readings or Readings()
+    facts: list[tuple[bool, str]] = []
+    if boot is not None and boot.version is not None:
+        facts.append((boot.version == image.version, f"the log says version {boot.version}"))
+    if boot is not None and boot.project is not None and boot.project != image.project:
+        facts.append((False, f"the log says project {boot.project}"))
+    if boot is not None and boot.elf_sha256:
+        digits = boot.elf_sha256.rstrip(".").lower()
+        facts.append((image.elf_sha256.startswith(digits), f"ELF SHA-256 {digits}…"))
+    if said.version is not None:
+        facts.append((said.version == image.version, f"the witness says version {said.version}"))
+    if said.image is not None:
+        digest = said.image.lower()
+        known = {image.image_sha256, image.file_sha256}
+        same = len(digest) >= 8 and any(each.startswith(digest) for each in known)
+        facts.append((same, f"the witness says image SHA-256 {digest[:SHOWN_DIGITS]}…"))
+    if not facts:
+        return Match(None, ())
+    # What contradicts comes first: it is what a reader must see.
+    wrong = tuple(text for same, text in facts if not same)
+    return Match(not wrong, wrong or tuple(text for _, text in facts))
+
+
+def place_of(boot: BootRecord | None, readings: Readings | None = None) -> str | None:
+    """From where `boot` started its app: the slot's label where it is known, else its offset; None: not seen."""
+    if boot is not None and boot.slot is not None:
+        return boot.slot
+    if readings is not None and readings.slot is not None:
+        return readings.slot
+    return f"{boot.offset:#x}" if boot is not None and boot.offset is not None else None
+
+
+def _where(boot: BootRecord | None, readings: Readings | None) -> str:
+    if boot is None:
+        return f"from {readings.slot}" if readings and readings.slot else "from a slot that nothing tells"
+    place = place_of(boot, readings)
+    at = f" at {boot.offset:#x}" if boot.offset is not None and place != f"{boot.offset:#x}" else ""
+    return f"from {place}{at}" if place else "from a slot that nothing tells"
+
+
+def judge_running(
+    key: str,
+    image: ImageFacts,
+    boot: BootRecord | None,
+    readings: Readings | None = None,
+    *,
+    falls: str | None = None,
+) -> Judged:
+    """The claim `key`: that `boot` runs `image`. `falls`: see `unsteady`."""
+    match = matches(image, boot, readings)
+    line = boot.first_line if boot is not None else None
+    if match.same is None and boot is None:
+        return Judged.of(key, Standing.NOT_PROVEN, "the log shows no boot of an app")
+    if match.same is None and boot is not None:
+        if not boot.app_started:
+            why = boot.summary()
+            return Judged.of(
+                key, Standing.FAILED if boot.boot_errors else Standing.NOT_PROVEN, f"no app: {why}", line
+            )
+        return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {boot.summary()}", line)
+    number = f"boot {boot.number}" if boot is not None else "no boot in the log,"
+    seen = f"{number} {_where(boot, readings)}: {'; '.join(match.seen)}"
+    if not match.same:
+        return Judged.of(key, Standing.FAILED, f"{image.version} was demanded; {seen}", line)
+    if falls is not None:
+        return Judged.of(key, Standing.FAILED, f"{seen}, but {falls}", line)
+    return Judged.of(key, Standing.PROVEN, seen, line)
+
+
+def judge_switch(
+    key: str,
+    image: ImageFacts,
+    before: BootRecord | None,
+    after: BootRecord | None,
+    readings: Readings | None = None,
+    readings_before: Readings | None = None,
+    *,
+    falls: str | None = None,
+) -> Judged:
+    """The claim `key`: that `image` runs now, and from another place than what ran before."""
+    judged = judge_running(key, image, after, readings, falls=falls)
+    if judged.standing is not Standing.PROVEN:
+        return judged
+    place = place_of(after, readings)
+    if place is None:
+        return Judged.of(
+            key,
+            Standing.NOT_PROVEN,
+            f"{judged.claim.evidence}; nothing tells its slot: name witness.slot",
+            judged.line,
+        )
+    was = place_of(before, readings_before)
+    if was == place:
+        return Judged.of(
+            key, Standing.FAILED, f"{judged.claim.evidence}; that is the slot of before", judged.line
+        )
+    moved = f"; before: {was}" if was else "; where it ran before is not known"
+    return Judged.of(
+        key, Standing.PROVEN if was else Standing.NOT_PROVEN, judged.claim.evidence + moved, judged.line
+    )
+
+
+def judge_same_place(
+    key: str,
+    image: ImageFacts,
+    before: BootRecord | None,
+    after: BootRecord | None,
+    readings: Readings | None = None,
+    *,
+    falls: str | None = None,
+) -> Judged:
+    """The claim `key`: that after a reset `image` runs, where it ran before."""
+    judged = judge_running(key, image, after, readings, falls=falls)
+    if judged.standing is not Standing.PROVEN or after is None or before is None:
+        return judged
+    was, now = place_of(before), place_of(after)
+    if was is not None and now is not None and was != now:
+        return Judged.of(key, Standing.FAILED, f"{judged.claim.evidence}; it was in {was}", judged.line)
+    return judged
+
+
+def judge_confirmed(key: str, boot: BootRecord | None, readings: Readings, *, demanded: str) -> Judged:
+    """The claim `key`: that the running version is confirmed, by a witness or by a line with its otadata state.
+
+    Args:
+        demanded: ``valid``, or ``undefined`` for apps that are built without rollback.
+    """
+    if demanded == "undefined":
+        return Judged.of(
+            key, Standing.NOT_APPLICABLE, "qualify.yaml says that the app has no rollback: nothing to confirm"
+        )
+    if readings.confirmed is not None:
+        holds = readings.confirmed.strip().lower() not in NOT_CONFIRMED
+        standing = Standing.PROVEN if holds else Standing.FAILED
+        return Judged.of(
+            key, standing, f"the witness says '{readings.confirmed}'", readings.lines.get("confirmed")
+        )
+    if boot is not None and (boot.confirmed or boot.ota_state == "valid"):
+        return Judged.of(
+            key, Standing.PROVEN, "the log says that its otadata state is valid", boot.first_line
+        )
+    return Judged.of(
+        key,
+        Standing.NOT_PROVEN,
+        "no witness of it, and the log is silent: name witness.confirmed, or say 'end: {otadata: undefined}'",
+    )
+
+
+_SPOKEN: Mapping[str, tuple[str, ...]] = {
+    "release": ("release",),
+    "development": ("development",),
+    "open": ("off",),
+}
+
+
+def judge_profile(profile: str, boot: BootRecord | None, rom: str | None, rom_by: str = "") -> Judged:
+    """The claim that the unit is in `profile`, by what bootloader and start-up code print and by the ROM.
+
+    Args:
+        profile: the encryption's part of a profile: ``release``, ``development``, ``open``.
+        rom: the profile that follows from eFuses or security info; None: they were not, or could not be, read.
+        rom_by: from what it follows.
+    """
+    seen, holds = [], []
+    line = boot.first_line if boot is not None else None
+    # "off" is concluded from silence by the tracker: it proves nothing here.
+    if boot is not None and boot.encryption not in (None, "off", "enabled"):
+        seen.append(f"the log says flash encryption {boot.encryption}")
+        holds.append(boot.encryption in _SPOKEN[profile])
+    if rom is not None:
+        seen.append(f"{rom} by {rom_by or 'the ROM'}")
+        holds.append(rom == profile)
+    if boot is not None and boot.encryption == "enabled" and profile == "open":
+        seen.append("the log says that flash encryption is on")
+        holds.append(False)
+    if not seen:
+        more = " (that flash encryption is on, not in which mode)" if boot and boot.encryption else ""
+        return Judged.of(
+            PROFILE, Standing.NOT_PROVEN, f"no line of the log says the mode{more}, and no eFuse was read"
+        )
+    return Judged.of(PROFILE, Standing.PROVEN if all(holds) else Standing.FAILED, "; ".join(seen), line)
+
+
+def judge_secure_boot(boot: BootRecord | None, rom: bool | None) -> Judged:
+    """The claim that secure boot v2 is on: a ROM or bootloader that verified, or the security info."""
+    seen = []
+    if boot is not None and boot.rom_verified:
+        seen.append("the ROM verified the bootloader")
+    if boot is not None and boot.app_signature_verified:
+        seen.append("the bootloader verified the app")
+    if boot is not None and boot.secure_boot and not seen:
+        seen.append("the log says that secure boot is on")
+    if rom is not None:
+        seen.append(f"the ROM's security info says that it is {'on' if rom else 'off'}")
+    line = boot.first_line if boot is not None else None
+    if rom is False:
+        return Judged.of(SECURE_BOOT, Standing.FAILED, "; ".join(seen), line)
+    return Judged.of(SECURE_BOOT, Standing.PROVEN if seen else Standing.NOT_PROVEN, "; ".join(seen), line)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What shows that the unit tried to take what it was offered."""
+
+    bytes_sent: int | None
+    """By the server here; None: nobody here sees it."""
+    complaint: str | None = None
+    """What the unit printed about it."""
+    line: int | None = None
+
+    def text(self) -> str:
+        """In words; empty when nothing shows it."""
+        sent = f"{self.bytes_sent} bytes were fetched" if self.bytes_sent else ""
+        said = f"it printed '{self.complaint}'" if self.complaint else ""
+        return "; ".join(filter(None, (sent, said)))
+
+
+def judge_survival(
+    key: str,
+    attempt: Attempt,
+    old: ImageFacts,
+    new: ImageFacts,
+    boot: BootRecord | None,
+    readings: Readings | None = None,
+    *,
+    falls: str | None = None,
+    new_may_run: bool = False,
+) -> Judged:
+    """The claim `key`: that after a bad update, or a cut, the old version boots (or also the new, where that is right).
+
+    Without a sign that the unit tried at all it is not proven, however well the old version boots.
+    """
+    tried = attempt.text()
+    if boot is None or not boot.app_started:
+        seen = boot.summary() if boot is not None else "no boot"
+        standing = Standing.FAILED if tried and boot is not None else Standing.NOT_PROVEN
+        return Judged.of(
+            key,
+            standing,
+            f"no app was seen to start afterwards ({seen}); {tried or 'nor that the unit tried'}",
+            boot.first_line if boot is not None else None,
+        )
+    is_old, is_new = matches(old, boot, readings), matches(new, boot, readings)
+    good = is_old.same or (new_may_run and is_new.same)
+    if is_old.same is None and is_new.same is None:
+        return Judged.of(
+            key, Standing.NOT_PROVEN, f"nothing tells which app runs: {boot.summary()}", boot.first_line
+        )
+    match = is_old if is_old.same or not is_new.same else is_new
+    seen = f"boot {boot.number} {_where(boot, readings)}: {'; '.join(match.seen)}"
+    if not good:
+        return Judged.of(key, Standing.FAILED, f"{seen}; {tried}".rstrip("; "), boot.first_line)
+    if falls is not None:
+        return Judged.of(key, Standing.FAILED, f"{seen}, but {falls}; {tried}".rstrip("; "), boot.first_line)
+    if not tried:
+        return Judged.of(
+            key,
+            Standing.NOT_PROVEN,
+            f"{seen}, but nothing shows that the unit tried to take it",
+            boot.first_line,
+        )
+    return Judged.of(key, Standing.PROVEN, f"{tried}; then {seen}", boot.first_line)

@@ -1,0 +1,420 @@
+"""What `qualify.yaml` may say: one pydantic model, since a person wrote the input. Complaints name file, line, field."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from harness.errors import UsageError
+from harness.inventory.entry import Host, PortRange, Ports
+from harness.qualify.claims import CLAIMS
+
+FORMAT_VERSION = 1
+DEFAULT_FILE = "qualify.yaml"
+MAX_FILE_BYTES = 256 << 10
+
+SLOT = re.compile(r"ota_\d{1,2}|any")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"'{value}' is no regular expression: {error}") from error
+    return value
+
+
+def _reading(value: str) -> str:
+    if re.compile(_pattern(value)).groups < 1:
+        raise ValueError(f"'{value}' has no group: put the value itself in parentheses")
+    return value
+
+
+def _sha256(value: str) -> str:
+    if not _SHA256.fullmatch(value.lower()):
+        raise ValueError("must be a SHA-256: 64 hexadecimal digits (sha256sum FILE)")
+    return value.lower()
+
+
+def _path(value: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]{1,100}){1,8}", value):
+        raise ValueError(f"'{value}' is no path to serve under; write one like /firmware/app.bin")
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Reading = Annotated[str, AfterValidator(_reading)]
+"""A regular expression whose first group is the value."""
+Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class _Model(BaseModel):
+    # What was written may be a password in the wrong place.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class ArtefactFile(_Model):
+    """One file, by path (relative to qualify.yaml) and SHA-256."""
+
+    path: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, AfterValidator(_sha256)]
+
+
+class SecretFile(_Model):
+    """A secret for actions (``{secret:NAME}``): the one line of a file. It is in no log and in no report."""
+
+    file: Annotated[str, Field(min_length=1)]
+
+
+class UartAction(_Model):
+    """Sends a line to the unit's console."""
+
+    by: Literal["uart"]
+    send: str
+    after: Pattern | None = None
+    """Only when the unit has printed a line like this, in the boot that runs."""
+    end: str = "\n"
+    timeout_s: Seconds = 60.0
+    """For ``after``."""
+
+
+class HttpAction(_Model):
+    """Calls the unit, or what it listens to, over HTTP."""
+
+    by: Literal["http"]
+    url: Annotated[str, Field(min_length=1)]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    headers: dict[str, str] = {}
+    body: str | None = None
+    certificate: str | None = None
+    """PEM file of the authority that its certificate is checked against; default: the system's."""
+    timeout_s: Seconds = 30.0
+
+
+class CommandAction(_Model):
+    """Runs a command on this machine; exit status 0 is success."""
+
+    by: Literal["command"]
+    run: Words
+    timeout_s: Seconds = 60.0
+    variables: list[str] = []
+    """Environment variables that it may see, by name."""
+
+
+class PromptAction(_Model):
+    """Asks a person, and waits until they have done it."""
+
+    by: Literal["prompt"]
+    text: Annotated[str, Field(min_length=1)]
+
+
+class ResetAction(_Model):
+    """Resets the unit: for apps that look for an update at their start."""
+
+    by: Literal["reset"]
+
+
+class AwaitAction(_Model):
+    """Waits for a line of the unit."""
+
+    by: Literal["await"]
+    line: Pattern
+    timeout_s: Seconds = 60.0
+
+
+Action = Annotated[
+    UartAction | HttpAction | CommandAction | PromptAction | ResetAction | AwaitAction,
+    Field(discriminator="by"),
+]
+ACTIONS = ("uart", "http", "command", "prompt", "reset", "await")
+
+
+class HarnessServer(_Model):
+    """The harness serves the update: over HTTPS where a certificate is given."""
+
+    by: Literal["harness"] = "harness"
+    path: Annotated[str, AfterValidator(_path)] | None = None
+    """For apps whose URL is compiled in; default: a path of its own, which nobody can guess."""
+    port: PortRange = Ports()
+    bind: Host | None = None
+    address: Host | None = None
+    """Under which the unit reaches this machine; default: as the board's entry says."""
+    certificate: str | None = None
+    """PEM file with the server's certificate (and those that it hangs on)."""
+    key: str | None = None
+    """PEM file with its private key, not enciphered."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> HarnessServer:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("an HTTPS server needs both 'certificate' and 'key'")
+        return self
+
+
+class ExternalServer(_Model):
+    """Somebody else serves the update; nobody here sees what was asked for."""
+
+    by: Literal["external"]
+    url: Annotated[str, Field(min_length=1)]
+    publish: Words | None = None
+    """Command that puts ``{file}`` there."""
+    timeout_s: Seconds = 120.0
+
+
+Server = Annotated[HarnessServer | ExternalServer, Field(discriminator="by")]
+
+
+class WitnessEntry(_Model):
+    """How something is read: a line of the log, or what a command, or a line sent to the unit, brings."""
+
+    pattern: Reading
+    run: Words | None = None
+    """Command of this machine whose output is searched instead of the log."""
+    send: str | None = None
+    """Line that the unit is asked with; the answer is in its log."""
+    timeout_s: Seconds = 10.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"pattern": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> WitnessEntry:
+        if self.run is not None and self.send is not None:
+            raise ValueError("read it in one way: 'run' or 'send'")
+        return self
+
+
+class Witness(_Model):
+    """What the app says of itself, beyond what ESP-IDF's start-up prints anyway."""
+
+    ready: Pattern | None = None
+    """A line that means: the app is up; default: ESP-IDF's own start-up lines."""
+    failed: Pattern | None = None
+    """A line that means: the update was given up."""
+    version: WitnessEntry | None = None
+    slot: WitnessEntry | None = None
+    """A partition's label, or its offset."""
+    confirmed: WitnessEntry | None = None
+    """A group that is anything but no, 0, false, pending: the running version is confirmed."""
+    image: WitnessEntry | None = None
+    """SHA-256 of the running image: of the file, or the one that ESP-IDF appends to it."""
+
+
+class EndState(_Model):
+    """What the unit is to be left with. The default is what follows from the cases."""
+
+    image: Literal["running", "update"] | None = None
+    slot: Annotated[str, Field(pattern=r"^(ota_\d{1,2}|factory)$")] | None = None
+    otadata: Literal["valid", "undefined"] = "valid"
+
+
+class Times(_Model):
+    """How long is waited, in seconds."""
+
+    boot_s: Seconds = 60.0
+    """From a reset to the app."""
+    update_s: Seconds = 300.0
+    """From the trigger to the boot of the new version."""
+    settle_s: Seconds = 10.0
+    """Of an update that must fail: nothing more is served and nothing restarts for so long; then it counts as over."""
+    steady_s: Annotated[float, Field(ge=0, le=3600)] = 3.0
+    """An app that is up must stay up for so long: what panics and starts again does not run."""
+    confirm_s: Seconds = 60.0
+    """From the new version's start until it has confirmed itself."""
+
+
+Image = Literal["ciphertext", "plaintext", "file"]
+
+
+class QualifyFile(_Model):
+    """The whole file."""
+
+    version: Literal[1]
+    unit: Literal["ship", "sacrificial"]
+    product: str = ""
+    board: str | None = None
+    """Name in boards.yaml; ``--board`` overrules."""
+    profile: Literal["release", "release+sbv2", "development", "development+sbv2", "open"] = "release"
+    """What the unit is demanded to be in."""
+    running: ArtefactFile
+    """The app that the unit runs when it comes."""
+    update: ArtefactFile
+    """The app that it is updated to, as plaintext and signed as the unit demands."""
+    image: Image
+    """What is served: the update enciphered here for the slot, as it is, or files that somebody else has made."""
+    served: dict[str, ArtefactFile] = {}
+    """For ``image: file``: what is served, by the slot that it is for (``ota_0``, ``ota_1``), or ``any``."""
+    served_back: dict[str, ArtefactFile] = {}
+    partition_table: ArtefactFile | None = None
+    """Binary; default: as the bootloader prints it."""
+    there_and_back: StrictBool = False
+    """After the update, update to ``running`` again."""
+    rollback: StrictBool = False
+    """An update that is reset before it has confirmed itself is demanded to give way to the version before."""
+    server: Server = HarnessServer()
+    prepare: list[Action] = []
+    trigger: Annotated[list[Action], Field(min_length=1)]
+    confirm: list[Action] = []
+    """After the new version is up; nothing for apps that confirm themselves."""
+    witness: Witness = Witness()
+    reset: Literal["link", "power", "none"] = "link"
+    """How the unit is reset into its app: DTR/RTS (or what stands for them), its supply, or not at all."""
+    end: EndState = EndState()
+    times: Times = Times()
+    secrets: dict[str, SecretFile] = {}
+    requirements: dict[str, list[str] | str] = {}
+    """Id in somebody's specification: the claims that meet it."""
+
+    @model_validator(mode="after")
+    def _what_is_served(self) -> QualifyFile:
+        wrong = [name for name in (*self.served, *self.served_back) if not SLOT.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"served: '{wrong[0]}' is no slot; name ota_0, ota_1, …, or any")
+        if (self.image == "file") != bool(self.served):
+            raise ValueError("'served' belongs to 'image: file', and that needs it")
+        if self.image == "file" and self.there_and_back and not self.served_back:
+            raise ValueError("with 'image: file' the way back needs 'served_back'")
+        return self
+
+    @model_validator(mode="after")
+    def _known_claims(self) -> QualifyFile:
+        for identifier, claims in self.requirements.items():
+            for claim in [claims] if isinstance(claims, str) else claims:
+                if claim not in CLAIMS:
+                    raise ValueError(
+                        f"requirements: {identifier}: there is no claim '{claim}'; there are: {', '.join(CLAIMS)}"
+                    )
+        return self
+
+    def claims_of(self, identifier: str) -> list[str]:
+        """The keys of the claims that meet the requirement `identifier`."""
+        claims = self.requirements[identifier]
+        return [claims] if isinstance(claims, str) else claims
+
+    def requirements_of(self, claim: str) -> str | None:
+        """Ids of the requirements that the claim `claim` is for, as one text."""
+        found = [identifier for identifier in self.requirements if claim in self.claims_of(identifier)]
+        return ", ".join(found) or None
+
+
+@dataclass(frozen=True, slots=True)
+class QualifyPlan:
+    """A file that was read, and where it lies."""
+
+    path: Path
+    text: str
+    file: QualifyFile
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths in it are relative to."""
+        return self.path.absolute().parent
+
+    def place(self, name: str) -> Path:
+        """The file that it calls `name`."""
+        return self.folder / Path(name).expanduser()
+
+
+def read_qualify_file(path: Path) -> QualifyPlan:
+    """Reads a `qualify.yaml`.
+
+    Raises:
+        UsageError: it cannot be read, is not YAML, or says something wrong: ``file:line: field: what``.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(
+            f"{path}: cannot be read: {reason}", todo="write one with: harness qualify --init"
+        ) from error
+    return QualifyPlan(path, text, parse_qualify_text(text, path))
+
+
+def parse_qualify_text(text: str, path: Path) -> QualifyFile:
+    """Parses the text of a `qualify.yaml`; `path` is for messages. Errors as `read_qualify_file`."""
+    if len(text) > MAX_FILE_BYTES:
+        raise UsageError(f"{path}:1: the file has more than {MAX_FILE_BYTES >> 10} KiB")
+    try:
+        tree = YAML(typ="rt").load(text)
+        plain = YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        # Not "from": the error quotes the line, and what is wrong there may be a password.
+        raise UsageError(f"{path}:{line}: not valid YAML", todo="mend the syntax there") from None
+    except (YAMLError, ValueError, TypeError, RecursionError):
+        raise UsageError(f"{path}:1: not valid YAML", todo="mend the syntax") from None
+    if not isinstance(plain, dict):
+        raise UsageError(f"{path}:1: the file must be a mapping", todo="see: harness qualify --init")
+    version = plain.get("version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UsageError(
+            f"{path}:1: version: {version} is newer than this harness knows ({FORMAT_VERSION})",
+            todo="use a newer harness; nothing was touched",
+        )
+    try:
+        return QualifyFile.model_validate(plain)
+    except ValidationError as error:
+        complaints = [_complaint(path, tree, item) for item in error.errors()[:20]]
+        raise UsageError(
+            "\n".join(complaints), todo=f"mend {path.name} and run again; nothing was touched"
+        ) from None
+
+
+_WANTED = {
+    "missing": "is missing",
+    "extra_forbidden": "there is no such field",
+    "string_type": "must be text; put it in quotes if YAML takes it for something else",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping: {name: value}",
+    "model_type": "must be a mapping: {field: value}",
+    "model_attributes_type": "must be a mapping: {field: value}",
+    "string_too_short": "must not be empty",
+    "too_short": "must have at least one in the list",
+    "union_tag_not_found": "'by' is missing: it says who or what does it",
+}
+
+
+def _complaint(path: Path, tree: Any, item: Any) -> str:
+    location = [part for part in item["loc"] if part not in (*ACTIONS, "harness", "external")]
+    field = ".".join(str(part) for part in location) or "file"
+    message = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    message = _WANTED.get(item["type"], message)
+    if item["type"] == "union_tag_invalid":
+        message = f"'by' must be one of: {item['ctx']['expected_tags']}".replace("'", "").replace(
+            "by must", "'by' must", 1
+        )
+    if item["type"] == "missing" and location == ["unit"]:
+        message = "is missing: say 'ship' (nothing but a good update is written) or 'sacrificial'"
+    return f"{path}:{_line(tree, location)}: {field}: {message}"
+
+
+def _line(tree: Any, location: list[Any]) -> int:
+    """Line (from 1) of the deepest part of `location` that is in the file."""
+    line, node = 0, tree
+    for part in location:
+        places = getattr(getattr(node, "lc", None), "data", None) or {}
+        if part not in places:
+            break
+        line, node = places[part][0], node[part]
+    return int(line) + 1

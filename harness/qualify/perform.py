@@ -1,0 +1,162 @@
+"""A whole qualification: files first, then the unit, then the folder of evidence."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import RefusedError, UsageError
+from harness.inventory.entry import AnyEntry, PhysicalEntry
+from harness.lab import Lab
+from harness.provision.profile import Profile
+from harness.qualify.artefacts import Artefacts
+from harness.qualify.bench import Bench
+from harness.qualify.evidence import PAGE, STATEMENT, write_manifest
+from harness.qualify.file import QualifyPlan, UartAction
+from harness.qualify.offer import Offer
+from harness.qualify.outcome import (
+    QUALIFY_COPY,
+    new_run_id,
+    qualification_of,
+    reason_of,
+    run_record,
+    verdict_of,
+)
+from harness.qualify.page import page_lines
+from harness.qualify.qualification import Qualification
+from harness.qualify.run import carry_out
+from harness.qualify.signature import PrivateKey, sign, write_signature
+from harness.qualify.silicon import observed, read_silicon
+from harness.qualify.trigger import Hands
+from harness.qualify.unit import Unit
+from harness.report.run_record import RunRecord
+from harness.report.verdict import Verdict
+from harness.report.writing import write_run
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What came of it."""
+
+    verdict: Verdict
+    run: RunRecord
+    """Without the evidence's digest: that comes when every file is closed."""
+
+
+def require_allowed(plan: QualifyPlan, entry: AnyEntry, name: str, *, observe: bool) -> None:
+    """What must hold before anything is opened.
+
+    Raises:
+        RefusedError: cases that can destroy a physical unit whose entry does not allow that.
+        UsageError: an observation that would send something over the UART.
+    """
+    file = plan.file
+    if file.unit == "sacrificial" and observe:
+        raise UsageError(
+            "--observe is for units that are kept: a sacrificial unit is cut and given bad updates",
+            board=name,
+            todo="say 'unit: ship', or leave --observe out",
+        )
+    if file.unit == "sacrificial" and isinstance(entry, PhysicalEntry) and not entry.sacrificial:
+        raise RefusedError(
+            "qualify.yaml says 'unit: sacrificial', its entry in boards.yaml does not say 'sacrificial: true'. "
+            "Nothing was touched",
+            board=name,
+            todo="say it there too, if this unit may be lost",
+        )
+    if not observe:
+        return
+    witnesses = (file.witness.version, file.witness.slot, file.witness.confirmed, file.witness.image)
+    sends = any(isinstance(each, UartAction) for each in (*file.prepare, *file.trigger, *file.confirm))
+    if sends or any(each is not None and each.send is not None for each in witnesses):
+        raise UsageError(
+            "--observe sends nothing over the UART, and qualify.yaml has an action or a witness that does",
+            board=name,
+            todo="use 'by: prompt', 'by: http' or 'by: command', or leave --observe out",
+        )
+
+
+def perform(
+    lab: Lab,
+    name: str,
+    plan: QualifyPlan,
+    artefacts: Artefacts,
+    *,
+    observe: bool,
+    ask: Callable[[str], None],
+    command: str,
+) -> Performed:
+    """Opens the unit, carries out the cases, and says what they show; leaves the logs in the lab's folder.
+
+    Raises:
+        LabError, BoardError: the bench failed.
+    """
+    began_s = time.time()
+    entry = lab.inventory.named(name)
+    board = lab.open(name)
+    board.choose_vault(Profile.RELEASE)
+    if plan.file.reset == "power":
+        # Where nothing switches it, that is said now.
+        lab.say.detail(f"it is reset by its supply: {board.power.description}")
+    (board.folder / QUALIFY_COPY).write_text(plan.text, encoding="utf-8")
+    say = lab.say
+    say.step(f"{name}: {board.chip.title} on {board.link.description}")
+    # Without reset lines nothing would bring it back from download mode.
+    blind = observe or plan.file.reset != "link"
+    silicon = observed(board, entry) if blind else read_silicon(board, entry)
+    unit = Unit(board, plan.file)
+    hands = Hands(unit, plan, observe, ask)
+    offer = Offer(plan, board, entry, hands, board.folder)
+    bench = Bench(plan, artefacts, board, hands, offer, silicon, say, observe)
+    carry_out(bench)
+    subject = (
+        f"{name} ({silicon.chip} {silicon.mac or 'MAC unknown'}), {plan.file.unit} unit, {plan.file.profile}"
+    )
+    verdict = verdict_of(bench, subject)
+    qualification = qualification_of(bench, verdict, reason_of(verdict))
+    run = run_record(
+        bench,
+        verdict,
+        qualification,
+        run_id=new_run_id(),
+        command=command,
+        began_s=began_s,
+        user=getpass.getuser(),
+        host=platform.node(),
+    )
+    return Performed(verdict, run)
+
+
+def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:
+    """When every board is closed: writes the statement, the manifest, its signature, and what is made of them.
+
+    Returns:
+        The record with the evidence's digest.
+    """
+    assert run.qualification is not None
+    done = Qualification.model_validate(run.qualification)
+    (folder / STATEMENT).write_text(
+        json.dumps(done.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
+    manifest = write_manifest(folder)
+    signature = None
+    if key is not None:
+        signed = sign(manifest.text().encode(), key)
+        write_signature(folder, signed)
+        signature = {"algorithm": signed.algorithm, "key_sha256": signed.key_sha256}
+    done = done.model_copy(
+        update={
+            "evidence_sha256": manifest.digest,
+            "evidence_files": len(manifest.sha256),
+            "signature": signature,
+        }
+    )
+    run = run.model_copy(update={"qualification": done.model_dump(mode="json")})
+    write_run(run, folder)
+    (folder / PAGE).write_text("\n".join(page_lines(done)) + "\n", encoding="utf-8")
+    return run

@@ -1,0 +1,71 @@
+"""What the app says of itself, the way its owner reads it: in the log, by a command, or when it is asked."""
+
+from __future__ import annotations
+
+import re
+
+from harness.errors import LabError
+from harness.qualify.claims import Readings
+from harness.qualify.file import WitnessEntry
+from harness.qualify.trigger import Hands
+from harness.qualify.unit import POLL_S, Unit
+
+WITNESSES = ("version", "slot", "confirmed", "image")
+
+
+def read_witnesses(unit: Unit, hands: Hands, since: int, *, wait: bool = True) -> Readings:
+    """What every witness named in qualify.yaml says now, of the boot that began at line `since`.
+
+    A witness that fails says nothing; the log's note tells why.
+    """
+    values: dict[str, str | None] = {}
+    lines: dict[str, int] = {}
+    for name in WITNESSES:
+        entry: WitnessEntry | None = getattr(unit.file.witness, name)
+        if entry is None:
+            continue
+        # Confirmation may come much later, or never: whoever waits for it asks again.
+        waits = wait and name != "confirmed"
+        value, line = read_witness(entry, unit, hands, since, timeout_s=None if waits else 0.0)
+        values[name] = _as_label(value, unit) if name == "slot" else value
+        if line is not None:
+            lines[name] = line
+    return Readings(**values, lines=lines)
+
+
+def read_witness(
+    entry: WitnessEntry, unit: Unit, hands: Hands, since: int, *, timeout_s: float | None = None
+) -> tuple[str | None, int | None]:
+    """What one witness says, and in which line of the log."""
+    if entry.run is not None:
+        try:
+            said = hands.run(entry.run, entry.timeout_s)
+        except LabError as error:
+            unit.console.note(f"a witness failed: {error.message}")
+            return None, None
+        match = re.search(entry.pattern, said)
+        return (match[1] if match else None), None
+    start = since
+    if entry.send is not None:
+        start = unit.mark()
+        hands.send(entry.send)
+    wait_s = entry.timeout_s if timeout_s is None or entry.send is not None else timeout_s
+    line = unit.await_line(entry.pattern, max(wait_s, POLL_S), start)
+    if line is None:
+        return None, None
+    # The newest word counts: a version that confirms itself says first that it has not yet.
+    newest = unit.find(re.compile(entry.pattern), start) or line
+    match = re.search(entry.pattern, newest.text)
+    return (match[1] if match else None), newest.n
+
+
+def _as_label(value: str | None, unit: Unit) -> str | None:
+    """An offset as the label of the partition there, where the bootloader has printed the table."""
+    if value is None or not re.fullmatch(r"0x[0-9a-fA-F]+", value):
+        return value
+    offset = int(value, 16)
+    for boot in reversed(unit.look()):
+        found = boot.partition_at(offset)
+        if found is not None:
+            return found.label
+    return f"{offset:#x}"

@@ -1,0 +1,172 @@
+"""Coordinator and exporter go and come back while a board is used; one that went to somebody else is let alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from labgrid_site import Lend, Site, until
+from wired_twin import Start, WiredLab
+
+from harness.board import Board
+from harness.errors import LabError
+from harness.links.labgrid import LabgridLink
+from harness.links.labgrid_lease import PlaceLease
+from harness.links.link import BootMode
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="labgrid runs on Linux")
+
+
+def lease_of(board: Board) -> PlaceLease:
+    assert isinstance(board.link, LabgridLink)
+    return board.link.lease
+
+
+def says_something_new(board: Board) -> None:
+    """The board, reset over the wire, is heard."""
+    before = len(board.console.lines)
+    board.link.reset(BootMode.RUN)
+    until("its boot", lambda: any("ESP-ROM:" in line.text for line in board.console.lines[before:]))
+
+
+def noted(board: Board, text: str) -> Callable[[], bool]:
+    return lambda: text in board.log_path.read_text()
+
+
+def agent_of(board: Board) -> int:
+    process = lease_of(board)._process
+    assert process is not None
+    return process.pid
+
+
+def sent_to(site: Site) -> int:
+    """Bytes that have reached the twin's UART."""
+    return int(site.twins[0].control("account")["rx_bytes"])
+
+
+def ends_at_once(board: Board, site: Site, why: str) -> None:
+    """Every use of the board fails with one sentence, and nothing reaches it any more."""
+    until("the end", lambda: lease_of(board).ending is not None)
+    sent = sent_to(site)
+    with pytest.raises(LabError, match=why):
+        board.link.reset(BootMode.RUN)
+    with pytest.raises(LabError, match=why):
+        board.power.off()
+    until("the reader's end", lambda: board.console._recording.is_over)
+    with pytest.raises(LabError, match=why):
+        board.console.write(b"hello\n")
+    assert sent_to(site) == sent
+    assert not site.switch.switched
+
+
+def test_a_coordinator_that_is_killed_and_restarted_interrupts_nothing(
+    lend: Lend, start: Start, wired: WiredLab
+) -> None:
+    site = lend(start())
+    with wired.lab(site.entry(0, reserve_timeout_s=20)) as lab:
+        board = lab.open("desk")
+        assert board.read_state().mac == site.twins[0].mac
+        holder = site.who()
+        site.kill_coordinator()
+        until("the note", noted(board, "is away; the lease on desk-0 is kept for 300 s"))
+        # Serial data does not go by way of the coordinator.
+        says_something_new(board)
+        assert board.read_state().mac == site.twins[0].mac
+        # labgrid's exporter ends with its coordinator, and its service starts it again.
+        site.kill_exporter()
+        site.start()
+        until("the note", noted(board, "is back after"))
+        assert site.who() == holder
+        says_something_new(board)
+        # What switches its supply works again, too.
+        board.power.off()
+        board.power.on()
+        assert site.switch.switched == [(0, False), (0, True)]
+    assert site.is_free
+
+
+def test_a_lease_ends_when_its_coordinator_is_away_for_longer_than_agreed(
+    lend: Lend, start: Start, wired: WiredLab
+) -> None:
+    site = lend(start())
+    board = wired.open(site.entry(0, reserve_timeout_s=20, grace_s=1))
+    site.kill_coordinator()
+    ends_at_once(board, site, "place desk-0 could not be kept for longer than 1 s: .* does not answer")
+    site.start_coordinator()
+
+
+@pytest.mark.parametrize("way", ["kicked", "taken while the coordinator was away"])
+def test_a_board_that_went_to_somebody_else_is_let_alone(
+    lend: Lend, start: Start, wired: WiredLab, way: str
+) -> None:
+    site = lend(start())
+    board = wired.open(site.entry(0, reserve_timeout_s=20))
+    says_something_new(board)
+    if way == "kicked":
+        site.kick()
+        why = "place desk-0 was taken away .*nobody has it now"
+    else:
+        os.kill(agent_of(board), signal.SIGSTOP)
+        site.kill_coordinator()
+        site.kill_exporter()
+        site.start()
+        assert site.acquire() == "done"
+        os.kill(agent_of(board), signal.SIGCONT)
+        why = "place desk-0 went to elsewhere/bob at .* while the coordinator was away"
+    ends_at_once(board, site, why)
+    wired.close()
+    # Closing does not take it from the one who has it.
+    assert site.who() == ({} if way == "kicked" else {"desk-0": "elsewhere/bob"})
+
+
+def test_the_error_of_a_run_says_that_the_place_was_lost(lend: Lend, start: Start, wired: WiredLab) -> None:
+    site = lend(start())
+
+    def run() -> None:
+        with wired.lab(site.entry(0, reserve_timeout_s=20)) as lab:
+            board = lab.open("desk")
+            site.kick()
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                board.read_state()
+
+    with pytest.raises(LabError) as ended:
+        run()
+    assert ended.value.message.startswith("place desk-0 was taken away (labgrid-client release --kick)")
+    assert "nothing more was sent to the board" in (ended.value.todo or "")
+
+
+def test_an_exporter_that_is_killed_and_restarted_is_a_gap_in_the_log(
+    lend: Lend, start: Start, wired: WiredLab
+) -> None:
+    site = lend(start(), protocol="ser2net")
+    with wired.lab(site.entry(0, reserve_timeout_s=20)) as lab:
+        board = lab.open("desk")
+        says_something_new(board)
+        lease = lease_of(board)
+        first = lease.port
+        site.kill_exporter()
+        until("the note", noted(board, "its exporter is gone"))
+        site.start_exporter()
+        # Its coordinator gives it the place again within 15 s; the port is another one then.
+        until("the gap", noted(board, "port vanished at"))
+        until("the return", lambda: lease.port not in (None, first))
+        assert board.read_state().mac == site.twins[0].mac
+        says_something_new(board)
+    assert site.is_free
+
+
+def test_an_exporter_that_stays_away_ends_the_run(
+    lend: Lend, start: Start, wired: WiredLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.links.labgrid_port.EXPORTER_RETURN_S", 1.0)
+    site = lend(start(), protocol="ser2net")
+    board = wired.open(site.entry(0, reserve_timeout_s=20))
+    says_something_new(board)
+    site.kill_exporter()
+    with pytest.raises(LabError, match="did not come back within 1 s"):
+        until("the end", lambda: board.console.write(b"hello\n"))

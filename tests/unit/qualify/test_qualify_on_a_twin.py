@@ -1,0 +1,107 @@
+"""A qualification carried out on a twin, whose companion firmware stands for somebody's app."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from qualify_bench import STOCK_UPDATE, Bench, evidence_for, standings
+
+from harness.console.render import read_boots
+from harness.report.run_record import RunRecord
+
+PROVEN, FAILED, NOT_PROVEN = "proven", "failed", "not proven"
+
+
+def test_a_ship_unit_is_updated_proven_and_left_as_stated(bench: Bench) -> None:
+    run = bench.qualify(requirements={"OTA-1": ["good-update", "survives-reset"], "SEC-9": "rollback"})
+    told = standings(run)
+    assert told.pop("rollback") == NOT_PROVEN
+    assert told == dict.fromkeys(
+        (
+            "release-mode",
+            "runs-before",
+            "update-served",
+            "good-update",
+            "confirmed",
+            "survives-reset",
+            "end-state",
+        ),
+        PROVEN,
+    )
+    assert run.qualification is not None
+    assert run.verdict == "not proven", "a requirement whose claim no case of a ship unit makes"
+    assert [(row["id"], row["standing"]) for row in run.qualification["requirements"]] == [
+        ("OTA-1", PROVEN),
+        ("SEC-9", NOT_PROVEN),
+    ]
+    assert run.qualification["end_state"]["slot"] == "ota_1"
+    left_out = " ".join(row["what"] for row in run.qualification["not_covered"])
+    assert "another key" in left_out
+    assert run.qualification["silicon"]["security_info"]
+    booted = read_boots(bench.folder / "out" / "unit" / "serial.log").records
+    assert [boot.slot for boot in booted if boot.app_started] == ["ota_0", "ota_1", "ota_1"]
+
+
+def test_without_a_witness_confirmation_is_not_proven_and_neither_is_the_verdict(bench: Bench) -> None:
+    run = bench.qualify(witness=None)
+    told = standings(run)
+    assert run.verdict == NOT_PROVEN
+    assert {key for key, standing in told.items() if standing != PROVEN} == {"confirmed", "end-state"}
+    assert "name witness.confirmed" in evidence_for(run, "confirmed")
+
+
+def test_an_update_that_the_handler_refuses_fails_with_what_it_printed(bench: Bench) -> None:
+    run = bench.qualify(trigger=[STOCK_UPDATE])
+    assert run.verdict == FAILED
+    assert standings(run)["good-update"] == FAILED
+    assert "esp_ota" in evidence_for(run, "good-update")
+    assert standings(run)["survives-reset"] == NOT_PROVEN
+
+
+def test_the_record_and_the_reports_say_the_same(bench: Bench) -> None:
+    run = bench.qualify()
+    out = bench.folder / "out"
+    again = RunRecord.model_validate_json((out / "run.json").read_text(encoding="utf-8"))
+    assert again == run
+    assert run.verdict == "passed"
+    assert [test.id for test in run.tests] == ["qualify/arrival", "qualify/update", "qualify/end"]
+    board = run.boards[0]
+    assert board.log is not None
+    assert (out / board.log).is_file()
+    assert all(boot["evt_boot"] is None for boot in board.boots), "the companion's events were used"
+    assert run.qualification is not None
+    page = (out / "qualification.txt").read_text(encoding="utf-8")
+    assert run.qualification["evidence_sha256"] in page
+    assert "Approved by" in page
+
+
+@pytest.mark.full
+def test_a_sacrificial_unit_is_given_everything_that_must_not_harm_it(bench: Bench) -> None:
+    run = bench.qualify(unit="sacrificial", rollback=True, there_and_back=True)
+    told = standings(run)
+    bad = {
+        key: evidence_for(run, key)
+        for key, standing in told.items()
+        if standing not in (PROVEN, "not applicable")
+    }
+    assert not bad
+    assert {key for key in told if key.startswith(("refuses", "survives-cut", "rollback"))} == {
+        "refuses-wrong-key",
+        "refuses-wrong-slot",
+        "refuses-plaintext",
+        "refuses-truncated",
+        "refuses-flipped-byte",
+        "refuses-noise",
+        "survives-cut-download",
+        "survives-cut-at-end",
+        "rollback",
+    }
+
+
+def test_a_folder_of_evidence_lists_every_file_of_it(bench: Bench, tmp_path: Path) -> None:
+    bench.qualify()
+    out = tmp_path / "out"
+    listed = {line.split("  ")[1] for line in (out / "evidence.sha256").read_text().splitlines()}
+    assert {"qualification.json", "unit/serial.log", "unit/serial.raw", "unit/qualify.yaml"} <= listed
+    assert not {"run.json", "evidence.sha256", "qualification.txt"} & listed

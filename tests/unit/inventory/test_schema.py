@@ -19,7 +19,8 @@ from harness.errors import UsageError
 from harness.inventory.discover import EXAMPLES
 from harness.inventory.entry import LINKS
 from harness.inventory.inventory import parse_inventory
-from harness.inventory.schema import boards_schema
+from harness.inventory.schema import boards_schema, qualify_schema
+from harness.qualify.example import EXAMPLE
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "docs" / "boards.schema.json"
@@ -153,6 +154,22 @@ def test_an_editor_can_show_what_each_field_means_and_which_words_there_are() ->
     assert silent == []
     assert models["SerialEntry"]["properties"]["chip"]["anyOf"][0]["enum"] == list(CHIPS)
     assert models["TwinEntry"]["properties"]["chip"]["anyOf"][0]["enum"] == list(TWINS)
+
+
+def test_a_qualify_yaml_has_a_schema_of_the_same_kind() -> None:
+    try:
+        jsonschema: Any = importlib.import_module("jsonschema")
+    except ImportError:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip("jsonschema is not installed")
+    schema = qualify_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    sample = YAML(typ="safe").load(EXAMPLE)
+    assert [error.message for error in validator.iter_errors(sample)] == []
+    assert not validator.is_valid(sample | {"unit": "any"})
+    assert not validator.is_valid({key: value for key, value in sample.items() if key != "unit"})
 
 
 def test_the_command_prints_it() -> None:

@@ -12,6 +12,9 @@ from harness.chips import CHIPS
 
 _CHIP_MARKER = re.compile(r"esp32([a-z]\d+)?|linux")
 
+ANOTHER = "another chip"
+"""Stands for chips that the harness does not know."""
+
 ALL = ("supported_targets", "preview_targets", "all_targets")
 """ESP-IDF's words for whatever it supports."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ MARKER_HELP = (
 
 
 @pytest.fixture(scope="session")
-def dut(_bench: Any) -> Iterator[HarnessDut]:
+def dut(_bench: Any, request: pytest.FixtureRequest) -> Iterator[HarnessDut]:
     """pytest-embedded's `Dut` on this board. Each test gets a board that has just restarted, unless a wider fixture,
     ``@pytest.mark.dut_scope`` or the ini option harness_dut_scope lets it go on."""
-    opened: HarnessDut = _bench.usable().open_dut(DUT)
-    opened.before_use = lambda: _take_turn(_bench, opened)
+    board = _bench.usable(lambda _reason, text: pytest.skip(text), on_rack=False)
+    opened: HarnessDut = board.open_dut(DUT)
+    opened.before_use = lambda: _take_turn(_bench, opened, request.config)
     yield opened
     _bench.turn = None
     _bench.board.close_dut()
@@ -77,7 +78,7 @@ def _dut_of_this_test(request: pytest.FixtureRequest) -> Iterator[None]:
     bench = request.getfixturevalue("_bench")
     opened: HarnessDut = bench.board.open_dut(DUT)
     opened.begin_test(request.node.name)
-    _take_turn(bench, opened)
+    _take_turn(bench, opened, request.config)
     yield
     _keep_unity_results(request, opened)
     if scope_of(request.node) == SCOPES[0]:
@@ -111,13 +112,14 @@ def due(config: pytest.Config) -> str | None:
     return told[0] if told is not None else None
 
 
-def _take_turn(bench: Any, dut: HarnessDut) -> None:
-    turn = bench.config.stash.get(TURN, None)
+def _take_turn(bench: Any, dut: HarnessDut, config: pytest.Config) -> None:
+    turn = config.stash.get(TURN, None)
     if turn is None or bench.turn == turn[0]:
         return
     if bench.turn_settled != turn[0]:
         # A fixture of a class or module comes before the board of its first test.
-        bench.settle()
+        bench.settle(bench.board)
+        bench.turn_settled = turn[0]
     bench.turn = turn[0]
     dut.renew(turn[1])
 
@@ -151,6 +153,11 @@ def ignored_options(config: pytest.Config) -> str | None:
     if not named:
         return None
     return f"harness: {', '.join(named)}: no effect on harness boards, whose ports boards.yaml names"
+
+
+def no_board(chips: Sequence[str]) -> pytest.MarkDecorator:
+    """Skips a test for which no board of this run is of the right chip."""
+    return pytest.mark.skip(reason=f"the test is for {' or '.join(chips)}, and no board of this run is one")
 
 
 def drop_other_chips(config: pytest.Config, items: list[pytest.Item]) -> None:

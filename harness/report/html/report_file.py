@@ -83,7 +83,11 @@ def report_of(run: RunRecord, folder: Path) -> str:
     style, script = _asset("look.css", "harness.report") + _asset("report.css"), _asset("report.js")
     environment = _environment()
     body = environment.get_template("test_body.html.j2")
-    bodies = {test.id: body.render(test=test, drawn=True) for test in view.tests if not test.in_full}
+    bodies = {
+        test.id: body.render(test=test, drawn=True)
+        for test in (*view.tests, *view.prepared.values())
+        if not test.in_full
+    }
     return environment.get_template("report.html.j2").render(
         view=view,
         run=run,
@@ -115,7 +119,7 @@ def _packed_logs(view: RunView) -> Iterable[tuple[str, PackedLog]]:
     for board in view.boards:
         if board.log is None or not board.log.lines:
             continue
-        references = references_of(view.tests, board)
+        references = references_of((*view.tests, *view.prepared.values()), board)
         keep = {line for line, _id, _text in references} | {boot.first_line for boot in board.boots}
         share = MAX_CHARACTERS * board.log.characters // total if total > MAX_CHARACTERS else total
         lines, gaps = within_budget(board.log, sorted(keep), share)

@@ -147,6 +147,15 @@ def test_what_has_no_room_is_left_out_in_the_middle_and_counted(
     assert not any(first <= line <= last for first, last in data["gaps"] for line in named)
 
 
+def test_thousands_of_events_in_one_test_are_counted_not_all_shown(tmp_path: Path) -> None:
+    fields = made_run(tmp_path, 1).model_dump(mode="json")
+    event = fields["tests"][0]["events"][0]
+    fields["tests"][0]["events"] = [dict(event, at_s=event["at_s"] + n / 1000) for n in range(5000)]
+    page = text_of(RunRecord.model_validate(fields), tmp_path)
+    assert "4\u202f600 further events: see run.json." in page
+    assert len(page) < 400_000
+
+
 def test_two_hundred_tests_stay_small(tmp_path: Path) -> None:
     path = write_report(made_run(tmp_path, 200, 4), tmp_path)
     assert path.stat().st_size < 5_000_000

@@ -30,7 +30,7 @@ from harness.embedded import fixtures as embedded
 from harness.embedded.turn import INI, scope_named
 from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
-from harness.inventory.entry import PhysicalEntry, SecureBoot, TwinEntry
+from harness.inventory.entry import AnyEntry, PhysicalEntry, SecureBoot, TwinEntry
 from harness.inventory.inventory import Inventory
 from harness.lab import Lab, secret_from
 from harness.ota.server import OtaServer
@@ -359,9 +359,7 @@ def _targets(config: pytest.Config, inventory: Inventory, demands: Demands, *, f
             Target(name, entry, profile, throwaway=False)
             for name, entry in chosen.items()
             if not for_chips or entry.chip in for_chips
-            for profile in (
-                [None] if isinstance(entry, PhysicalEntry) and not only and name not in burn else wanted
-            )
+            for profile in _profiles_on(entry, wanted, stays=not only and name not in burn)
         ]
     twins: dict[str, TwinEntry] = inventory.twins()
     chips = [twin_chip(word) for word in config.getoption("--chip")]
@@ -377,6 +375,13 @@ def _targets(config: pytest.Config, inventory: Inventory, demands: Demands, *, f
     if for_chips:
         twins = {name: entry for name, entry in twins.items() if entry.chip in for_chips}
     return [Target(n, e, p, throwaway=True) for n, e in twins.items() for p in wanted]
+
+
+def _profiles_on(entry: AnyEntry, wanted: tuple[Profile, ...], *, stays: bool) -> tuple[Profile | None, ...]:
+    """Those in which a test runs on a board that it names: its pinned one alone; a physical one stays where it is."""
+    if entry.profile is not None:
+        return (Profile(entry.profile),)
+    return (None,) if isinstance(entry, PhysicalEntry) and stays else wanted
 
 
 def _twin_name(chip: str) -> str:

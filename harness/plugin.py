@@ -468,17 +468,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             "earlier": config.stash[EARLIER_RUNS],
         }
         config.workeroutput[WORKER_OUTPUT] = told
+        return
+    for line in _closing_lines(config):
+        config.stash[RECORDING].note(line)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What was left out, and what the boards have left of what does not come back."""
-    line = config.stash[SUBSET].line
-    if line is not None:
+    """What a person should read at the end."""
+    for line in _closing_lines(config):
         terminalreporter.write_line(line)
-    for said in config.stash[EARLIER_RUNS]:
-        terminalreporter.write_line(said)
-    for name, left in sorted(config.stash[CONSUMPTION].lines.items()):
-        terminalreporter.write_line(f"left of what board {name} has only once: {left}")
+
+
+def _closing_lines(config: pytest.Config) -> list[str]:
+    """What was left out, and what the boards have left of what does not come back."""
+    left_out = config.stash[SUBSET].line
+    left = sorted(config.stash[CONSUMPTION].lines.items())
+    return [
+        *([left_out] if left_out is not None else []),
+        *config.stash[EARLIER_RUNS],
+        *(f"left of what board {name} has only once: {words}" for name, words in left),
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -491,7 +500,7 @@ def _target(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture(scope="session")
 def harness_out(request: pytest.FixtureRequest) -> Path:
     """Where this session leaves its artefacts."""
-    return request.config.stash[RECORDING].folder
+    return request.config.stash[RECORDING].boards
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,8 @@ GOOD_ENDS = ("app", "loaded", "download", "encrypted-in-place", None)
 """Outcomes of boots (`harness.console.boot_record.Outcome`) that nobody has to look into."""
 OPENED = 3
 """So many failures are open from the start."""
+ALIKE = 3
+"""More failures than these of one cause are told once."""
 FEW = 12
 """Up to so many tests are all in the page with everything, and all of them are open on paper."""
 FEW_BOARDS = 4
@@ -182,6 +184,17 @@ class RunView:
             return ()
         by_time = sorted(self.tests, key=lambda test: test.record.began_s)
         return tuple(test for test in by_time if test.record.claims)
+
+    @property
+    def failures_by_cause(self) -> tuple[tuple[TestView, ...], ...]:
+        """Failures, those of one cause together where they are more than a few: a bench that fails fails everything."""
+        alike: dict[tuple[str, str | None], list[TestView]] = {}
+        for test in self.failures:
+            alike.setdefault((test.record.outcome, test.record.cause), []).append(test)
+        groups: list[tuple[TestView, ...]] = []
+        for (_outcome, cause), tests in alike.items():
+            groups += [tuple(tests)] if cause and len(tests) > ALIKE else [(test,) for test in tests]
+        return tuple(sorted(groups, key=lambda group: group[0].place))
 
     @property
     def few(self) -> bool:

@@ -72,8 +72,12 @@ class LinkedBoard:
         bauds: FlashBauds | None = None,
         bench_vault: Callable[[], Vault] | None = None,
         claim: Callable[[str], None] | None = None,
+        offers: frozenset[str] = frozenset(),
     ) -> None:
-        """Reads nothing yet: whoever is complete starts `console`. `claim` is called with every MAC that it tells."""
+        """Reads nothing yet: whoever is complete starts `console`. `claim` is called with every MAC that it tells.
+
+        `offers` are capabilities that do not come from its link: see `harness.rack.offers`.
+        """
         self.name = name
         self.chip = chip
         self.link = link
@@ -92,6 +96,7 @@ class LinkedBoard:
         self.app: AppDirectory | None = None
         """What is flashed over the UART first; None before it was planned for."""
         self.console = Console(link.port, log_path=folder / "serial.log", name=name)
+        self._offers = offers
         self._vault = vault
         self._bench_vault = bench_vault
         self._bauds = bauds
@@ -116,7 +121,7 @@ class LinkedBoard:
         options = (self.app.sdkconfig if self.app is not None else None) or {}
         if options.get("CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK") == "y":
             more.add("anti-rollback")
-        return (self.link.capabilities | more) - gone
+        return (self.link.capabilities | self._offers | more) - gone
 
     @property
     def power(self) -> Power:

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from harness.chips import CHIPS, TWINS
-from harness.inventory.entry import MAC_PATTERN, InventoryFile
+from harness.inventory.entry import COORDINATOR_PATTERN, MAC_PATTERN, InventoryFile
 
 ADDRESS = "urn:esp32-secure-ota-harness:boards.yaml:1"
 """A name, no place: nothing is fetched."""
@@ -55,6 +55,17 @@ REFINED: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("Network", "password_env"): {"anyOf": [_TEXT | {"pattern": "^[A-Z_][A-Z0-9_]*$"}, {"type": "null"}]},
     ("Rfc2217Entry", "url"): _TEXT
     | {"pattern": r"^rfc2217://[^/:]+:\d+", "examples": ["rfc2217://pi4:4000"]},
+    ("LabgridEntry", "coordinator"): {
+        "anyOf": [_TEXT | {"pattern": f"^{COORDINATOR_PATTERN.pattern}$"}, {"type": "null"}],
+        "examples": ["rack:20408"],
+    },
+    ("LabgridEntry", "filter"): {
+        "anyOf": [
+            {"type": "object", "additionalProperties": {"type": ["string", "number"]}, "minProperties": 1},
+            {"type": "null"},
+        ],
+        "examples": [{"board": "esp32c3"}],
+    },
     ("UhubctlEntry", "hub"): {"anyOf": [_TEXT | {"pattern": r"^\d+(-\d+(\.\d+)*)?$"}, {"type": "null"}]},
     ("SerialEntry", "port"): {
         "anyOf": [_TEXT | {"pattern": r"\S"}, {"type": "null"}],
@@ -74,6 +85,7 @@ WHOLE: Mapping[str, Mapping[str, Any]] = {
         },
     },
     "UhubctlEntry": {"dependentRequired": {"hub": ["port"], "port": ["hub"]}},
+    "LabgridEntry": {"oneOf": [{"required": ["place"]}, {"required": ["filter"]}]},
     "FlashKeyEntry": {"oneOf": [{"required": ["file"]}, {"required": ["command"]}]},
     "Network": {
         "dependentRequired": {"password_file": ["ssid"], "password_env": ["ssid"]},

@@ -133,7 +133,9 @@ def unsteady(boot: BootRecord | None, later: Sequence[BootRecord] = ()) -> str |
         return f"it dies: {boot.panic}"
     again = next((each for each in later if each.number > boot.number and each.caused_by is None), None)
     if again is not None:
-        return f"it started again by itself ({again.reset_reason or 'reset reason not printed'})"
+        last = next((each for each in reversed(boot.errors) if each.phase == "app"), None)
+        said = f", after it printed '{last}'" if last is not None else ""
+        return f"it started again by itself ({again.reset_reason or 'reset reason not printed'}){said}"
     return None
 
 

@@ -41,6 +41,7 @@ def try_harm(bench: Bench, *, late: bool) -> None:
             bench.not_covered.append(NotCovered(c.CLAIMS[case.key], reason, case.key))
             continue
         with bench.case(case.key, c.CLAIMS[case.key], (case.key,)):
+            bench.require_unit()
             _try(bench, case)
 
 
@@ -183,7 +184,7 @@ def _other_certificate_served(bench: Bench) -> Iterator[None]:
     port = server.address[1]
     folder = bench.board.folder
     host = bench.hands.values.get("host", server.address[0])
-    certificate, key = _write_other_certificate(folder, host)
+    certificate, key = write_other_certificate(folder, host)
     server.stop()
     try:
         bench.offer.start(certificate=certificate, key=key, port=port)
@@ -194,7 +195,7 @@ def _other_certificate_served(bench: Bench) -> Iterator[None]:
         bench.offer.start(port=port)
 
 
-def _write_other_certificate(folder: Path, host: str) -> tuple[Path, Path]:
+def write_other_certificate(folder: Path, host: str) -> tuple[Path, Path]:
     """For the same name, by nobody that the unit knows; a private key is in no folder of evidence when it is over."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host or "somebody else")])

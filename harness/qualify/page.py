@@ -55,19 +55,19 @@ def _claims(done: Qualification) -> Iterator[str]:
 
 def _silicon(done: Qualification) -> Iterator[str]:
     facts = done.silicon
-    yield f"{facts.get('chip')} {facts.get('revision') or '(revision not read)'}, board {facts.get('board')}"
-    yield f"MAC {facts.get('mac') or 'unknown'} ({facts.get('identity')}), link {facts.get('link')}"
-    yield f"UART download: {facts.get('lock') or 'not read'}"
-    if facts.get("fuses"):
-        yield f"eFuses, {facts.get('fuses_by')}:"
-        set_ones = {name: value for name, value in facts["fuses"].items() if value}
+    yield f"{facts.chip} {facts.revision or '(revision not read)'}, board {facts.board}"
+    yield f"MAC {facts.mac or 'unknown'} ({facts.identity}), link {facts.link}"
+    yield f"UART download: {facts.lock or 'not read'}"
+    if facts.fuses:
+        yield f"eFuses, {facts.fuses_by}:"
+        set_ones = {name: value for name, value in facts.fuses.items() if value}
         yield "  " + (", ".join(f"{name}={value:#x}" for name, value in sorted(set_ones.items())) or "all 0")
-    info = facts.get("security_info")
+    info = facts.security_info
     yield (
         f"security info after the lock: flags {info['flags']}, encryption counter {info['crypt_count']}, "
         f"key purposes {info['key_purposes']}"
         if info
-        else f"security info: none ({facts.get('not_read') or 'the chip has no such command, or is open'})"
+        else f"security info: none ({facts.not_read or 'the chip has no such command, or is open'})"
     )
 
 

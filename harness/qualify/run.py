@@ -78,13 +78,14 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
     fetched, switched, confirmed, survives = keys
     title = f"update from {old.facts.version} to {new.facts.version}"
     with bench.case(name, title, keys, vital=True):
+        bench.require_unit()
         before, readings_before = bench.boot, bench.readings
         since = bench.offer.journal_length()
         what = bench.body_for(new)
         bench.offer.make(what, new.release, bench.target_label())
         mark = bench.unit.mark()
         bench.hands.carry_out(bench.file.trigger)
-        boot = bench.await_new(new, mark, since)
+        boot = bench.await_new(new, mark)
         bench.judge(_judge_fetched(bench, fetched, what, since))
         if boot is None:
             shown = bench.shown(mark)
@@ -154,12 +155,12 @@ def _roll_back(bench: Bench) -> None:
         bench.not_covered.append(NotCovered(c.CLAIMS[c.ROLLBACK], why, c.ROLLBACK))
         return
     with bench.case(c.ROLLBACK, c.CLAIMS[c.ROLLBACK], (c.ROLLBACK,)):
+        bench.require_unit()
         old, new = bench.old, bench.new
-        since = bench.offer.journal_length()
         bench.offer.make(bench.body_for(new), new.release, bench.target_label())
         mark = bench.unit.mark()
         bench.hands.carry_out(bench.file.trigger)
-        began = bench.await_new(new, mark, since)
+        began = bench.await_new(new, mark)
         if began is None:
             raise NotProvenError(f"{new.facts.version} was not seen to start: {bench.shown(mark)}")
         early = read_witnesses(bench.unit, bench.hands, began.first_line, wait=False)

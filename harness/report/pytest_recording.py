@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,17 @@ import pytest
 
 from harness.board import Board
 from harness.home import Home
-from harness.report.board_watch import BoardWatch, Moment
+from harness.rack.turn import PASSED_OVER
+from harness.report.board_watch import BoardWatch, Moment, Seen
 from harness.report.failure import cause_of, is_of_the_board
 from harness.report.junit import properties_of
 from harness.report.parts import FOLDER
 from harness.report.recorder import ARTEFACTS, MAIN, Recorder, finish, head_of, new_id
 from harness.report.run_record import Outcome, RunRecord, TestRecord
-from harness.report.step_recording import vars_of
 from harness.report.writing import REPORT_FILE
 
-OPTION = "harness_run"
-"""Among pytest's options, which xdist hands to its workers: the run's folder and what is known of it."""
+WORKER_INPUT = "harness_run"
+"""Under this name a controller tells its workers the run's folder and what is known of it."""
 
 
 @dataclass(slots=True)
@@ -37,6 +37,13 @@ class _Test:
     reports: list[Any] = field(default_factory=list)
     causes: list[tuple[Any, str, bool]] = field(default_factory=list)
     """Report, cause, whether it speaks of the bench."""
+    seen: Seen | None = None
+
+    def look(self) -> Seen | None:
+        """What its board has done, up to the first time that this is asked."""
+        if self.seen is None and self.watch is not None and self.moment is not None:
+            self.seen = self.watch.since(self.moment)
+        return self.seen
 
 
 class RunRecording:
@@ -46,46 +53,78 @@ class RunRecording:
         self._config = config
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
-        if not hasattr(config.option, OPTION):
-            setattr(config.option, OPTION, _begun(config))
-        told = getattr(config.option, OPTION)
-        self.folder = Path(told["folder"])
+        self._begun: dict[str, Any] = worker[WORKER_INPUT] if worker is not None else _begun(config)
+        self.folder = Path(self._begun["folder"])
         self._process = str(worker["workerid"]) if worker is not None else MAIN
         self.recorder = Recorder(
-            self.folder, told["head"], process=self._process, tell=self._complain, eager=False
+            self.folder, self._begun["head"], process=self._process, tell=self._complain, eager=False
         )
         self._watches: dict[int, BoardWatch] = {}
+        self._opened: dict[int, Moment] = {}
         self._test: _Test | None = None
         self._reason: str | None = None
         self._status = 0
         self._complaints: list[str] = []
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """A worker of pytest-xdist is about to start: it adds to the same run."""
+        node.workerinput[WORKER_INPUT] = self._begun
+
     # --- boards ---
 
-    def opened(self, board: Board) -> BoardWatch:
+    def opened(self, board: Board) -> None:
         """A board is open; until it is prepared, what it does is its preparation."""
         watch = self._watches[id(board)] = self.recorder.opened(board)
-        return watch
+        self._opened[id(board)] = watch.now()
 
     def prepared(self, board: Board, problem: str | None = None) -> None:
         """The board is as the tests want it, or cannot be brought there."""
-        self.recorder.note_board(self._watches[id(board)], problem=problem)
+        watch, moment = self._watches[id(board)], self._opened.pop(id(board))
+        record = TestRecord(
+            id=f"prepare/{watch.name}",
+            name="preparation",
+            outcome="passed" if problem is None else "error",
+            began_s=round(moment.at_s, 3),
+            duration_s=round(time.time() - moment.at_s, 3),
+            board=watch.name,
+            profile=board.profile.value if board.profile is not None else None,
+            cause=problem,
+            **watch.since(moment).fields(),
+        )
+        self.recorder.note_board(watch, problem=problem, prepared=record)
 
     def closing(self, board: Board) -> None:
-        """The board is about to be closed."""
-        self.recorder.closing(self._watches.pop(id(board)))
+        """The board is about to be closed, with or after the last test that had it."""
+        watch = self._watches.pop(id(board))
+        if self._test is not None and self._test.watch is watch:
+            self._test.look()
+        self.recorder.closing(watch)
 
     def uses(self, item: pytest.Item, board: Board) -> None:
         """From here on what `board` does belongs to the test `item`."""
         watch = self._watches[id(board)]
         if self._test is not None:
             self._test.watch, self._test.moment = watch, watch.now()
+            # The board's preparation, which is in the first test's set-up, has a record of its own.
+            self._test.began_s = self._test.moment.at_s
         facts = watch.facts
         if facts is not None:
             item.user_properties += list(properties_of(facts).items())
         self.recorder.began(
             _node_id(item), item.name, board=watch.name, profile=_profile(item), repeat=_repeat(item)
         )
+
+    def settled(self, board: Board) -> None:
+        """The board is where the test begins: what its firmware says of otadata is what was there before."""
+        watch = self._watches[id(board)]
+        told = watch.ask_otadata()
+        if told is not None and self._test is not None and self._test.moment is not None:
+            self._test.moment = replace(self._test.moment, otadata=told)
+
+    def left(self, board: Board) -> None:
+        """The test has done with the board."""
+        self._watches[id(board)].ask_otadata()
 
     # --- tests ---
 
@@ -99,7 +138,7 @@ class RunRecording:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """One test from its first fixture to the end of the last."""
-        if not self.recorder.is_open:
+        if not self.recorder.is_open or item.stash.get(PASSED_OVER, False):
             return (yield)
         self._test = _Test(time.time())
         self.recorder.began(_node_id(item), item.name, repeat=_repeat(item))
@@ -108,7 +147,7 @@ class RunRecording:
         finally:
             test, self._test = self._test, None
             self.recorder.test(self._recorded(item, test))
-            if test.watch is not None:
+            if test.watch is not None and test.watch in self._watches.values():
                 self.recorder.note_board(test.watch)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -131,13 +170,13 @@ class RunRecording:
         return report
 
     def _recorded(self, item: pytest.Item, test: _Test) -> TestRecord:
-        seen = test.watch.since(test.moment) if test.watch is not None and test.moment is not None else None
+        seen = test.look()
         outcome, cause, detail = _outcome(test)
         name = _plain_name(item)
         given = [(str(key), str(value)) for key, value in item.user_properties]
         facts = test.watch.facts if test.watch is not None else None
         known = properties_of(facts) if facts is not None else {}
-        fields: dict[str, Any] = vars_of(seen) if seen is not None else {}
+        fields: dict[str, Any] = seen.fields() if seen is not None else {}
         return TestRecord(
             id=_node_id(item),
             name=name,

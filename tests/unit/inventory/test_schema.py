@@ -39,6 +39,10 @@ FITTING = [
     board("chip: ESP32-C3, link: twin, tags: [x], description: my own"),
     board("chip: esp32c3, link: qemu, flash_size: 8MB, watchdog: true"),
     board("chip: esp32c3, link: rfc2217, url: 'rfc2217://pi4:4000?ign_set_control'"),
+    board("chip: esp32c3, link: labgrid, place: desk, mac: '7C-DF-A1-00-00-01', burn_up_to: release"),
+    board(
+        "chip: esp32c3, link: labgrid, coordinator: 'rack:20408', filter: {board: esp32c3, rig: 2}, grace_s: 60"
+    ),
     board(f"{SERIAL}, power: {{by: uhubctl, hub: '1-1.4', port: 4}}, burn_up_to: release+sbv2"),
     board(f"{SERIAL}, power: {{by: uhubctl}}"),
     board(f"{SERIAL}, power: {{by: command, off: [relay, '0'], on: [relay, '1']}}"),
@@ -77,6 +81,12 @@ MISFITS = [
     board(f"{SERIAL}, budget: {{digest_slots: 4}}"),
     board(f"{SERIAL}, flash_key: {{}}"),
     board("chip: esp32c3, link: rfc2217, url: 'http://pi4:4000'"),
+    board("chip: esp32c3, link: labgrid"),
+    board("chip: esp32c3, link: labgrid, place: desk, filter: {board: esp32c3}"),
+    board("chip: esp32c3, link: labgrid, filter: {}"),
+    board("chip: esp32c3, link: labgrid, filter: {board: [esp32c3]}"),
+    board("chip: esp32c3, link: labgrid, place: desk, coordinator: 'http://rack:20408'"),
+    board("chip: esp32c3, link: labgrid, place: desk, grace_s: 0"),
 ]
 
 

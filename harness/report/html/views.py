@@ -343,7 +343,10 @@ def _boots(
     before: Mapping[str, Any] = {}
     starts = [span[0] for span in spans]
     for boot in boots:
-        updated = any(str(note).startswith("command") for note in before.get("updates") or ())
+        notes = [str(note) for note in before.get("updates") or ()]
+        # A command has its answer; of what an app of its own printed the change of slot is the answer.
+        moved = None not in (slots := (before.get("slot"), boot.get("slot"))) and slots[0] != slots[1]
+        updated = any(note.startswith("command") for note in notes) or (bool(notes) and moved)
         updates += updated
         first = int(boot.get("first_line") or 0)
         place = bisect_right(starts, first) - 1

@@ -58,10 +58,11 @@ def phases_of(run: RunRecord) -> list[Phase]:
     """The phases of `run`, in the order in which they first came."""
     chips = {board.name: board.chip for board in run.boards}
     found: dict[tuple[str | None, str], list[tuple[float, float, int | None]]] = {}
-    for test in run.tests:
+    prepared = [(board.name, board.prepared) for board in run.boards if board.prepared is not None]
+    for name_of_board, test in (*prepared, *((test.board, test) for test in run.tests)):
         if test.outcome == "passed":
             for name, at_s, duration_s, size in _of_test(run, test):
-                found.setdefault((test.board, name), []).append((at_s, duration_s, size))
+                found.setdefault((name_of_board, name), []).append((at_s, duration_s, size))
     phases = []
     for (board, name), times in found.items():
         durations = [duration_s for _, duration_s, _ in times]
@@ -83,8 +84,10 @@ def phases_of(run: RunRecord) -> list[Phase]:
 
 def _of_test(run: RunRecord, test: TestRecord) -> Iterator[tuple[str, float, float, int | None]]:
     if "::" not in test.id:
-        # A step of a run that is no pytest.
-        yield _plain(run.kind, test.name), test.began_s, test.duration_s, None
+        # The preparation of a board, or a step of a run that is no pytest.
+        of = f" as {test.profile}" if test.name == "preparation" and test.profile else ""
+        kind = "board" if test.name == "preparation" else run.kind
+        yield _plain(kind, test.name + of), test.began_s, test.duration_s, None
     for event in test.events:
         name = phase_name(event)
         if name is not None and event.duration_s is not None:

@@ -77,6 +77,22 @@ def test_a_phase_has_one_name_whatever_the_version(kind: str, text: str, name: s
     assert phase_name(Event(at_s=0, kind=kind, text=text)) is None
 
 
+def test_the_preparation_of_a_board_is_a_phase(history: History) -> None:
+    run = past_run()
+    event = Event(at_s=NOON_S, kind="tool", text="esptool has the port to write", duration_s=1.5)
+    prepared = TestRecord(
+        id="prepare/desk-c3", name="preparation", outcome="passed", began_s=NOON_S, duration_s=6, profile="release",
+        events=(event,),
+    )  # fmt: skip
+    history.record(
+        run.model_copy(update={"boards": (run.boards[0].model_copy(update={"prepared": prepared}),)})
+    )
+    with history.reading() as database:
+        found = {series.phase: series.points[0] for series in phase_series(database)}
+    assert found["board: preparation as release"].duration_s == 6
+    assert found["tool: esptool has the port to write"].board == "desk-c3"
+
+
 def test_a_phase_is_kept_once_for_each_board_and_run_with_its_median(history: History) -> None:
     def of(board: str, *durations: float, outcome: Outcome = "passed") -> TestRecord:
         events = [

@@ -121,12 +121,16 @@ class PastRun:
 
 @dataclass(frozen=True, slots=True)
 class PhasePoint:
-    """One phase of one run."""
+    """One phase of one run on one board."""
 
     at_s: float
     duration_s: float
+    """The median of its times in the run."""
+    longest_s: float
+    times: int
     board: str | None
     size: int | None
+    """Bytes that it moved, the median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,13 +300,13 @@ def phase_series(
     values = (scope or Scope()).values
     names = database.execute(
         """SELECT phase FROM phases WHERE (:board IS NULL OR board = :board) AND began_s >= :since
-        GROUP BY phase ORDER BY SUM(duration_s) DESC LIMIT :limit""",
+        GROUP BY phase ORDER BY SUM(times * median_s) DESC LIMIT :limit""",
         {**values, "limit": limit},
     ).fetchall()
     found = []
     for (name,) in names:
         rows = database.execute(
-            """SELECT began_s, duration_s, board, size FROM phases
+            """SELECT began_s, median_s, longest_s, times, board, size FROM phases
             WHERE phase = :phase AND (:board IS NULL OR board = :board) AND began_s >= :since
             ORDER BY began_s DESC LIMIT :points""",
             {**values, "phase": name, "points": points},

@@ -175,6 +175,12 @@ class Site:
         until("the exporter", lambda: log.read_bytes().count(b"creating poll task") == self._exporters)
 
     @property
+    def pid_of_coordinator(self) -> int:
+        """Of its process."""
+        assert self._coordinator is not None
+        return self._coordinator.pid
+
+    @property
     def pid_of_exporter(self) -> int:
         """Of its process."""
         assert self._exporter is not None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from labgrid_site import Lend, Site, until
@@ -234,3 +236,26 @@ def test_the_main_job_does_not_notice_that_coordinator_and_exporter_are_killed_a
             trouble.join()
         until("the place", lambda: site.who() == holder)
     assert site.is_free
+
+
+@pytest.mark.full
+def test_a_place_is_given_back_also_when_its_coordinator_answers_after_the_run_has_ended(
+    lend: Lend, start: Start, wired: WiredLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.links.labgrid_lease._CLOSE_S", 1.0)
+    told: list[str] = []
+
+    class Saying(Say):
+        def line(self, text: str) -> None:
+            told.append(text)
+
+    site = lend(start())
+    lab = wired.lab(site.entry(0, reserve_timeout_s=20))
+    lab.say = Saying(quiet=True)
+    with lab:
+        agent = agent_of(lab.open("desk"))
+        os.kill(site.pid_of_coordinator, signal.SIGSTOP)
+    assert re.search(rf"does not answer; process {agent} gives desk-0 back once it does", told[-1])
+    os.kill(site.pid_of_coordinator, signal.SIGCONT)
+    until("the release", lambda: site.is_free)
+    until("the end of the agent", lambda: not Path(f"/proc/{agent}").exists())

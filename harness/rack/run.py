@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from harness.rack.choice import Choice
 from harness.rack.demands import Demands, fits
 from harness.rack.layout import Layout, append_to, take_from
 from harness.rack.scheduler import BoardScheduling
+from harness.rack.shares import shares
 from harness.rack.tally import NOT_RUN, Reason, Tally
 from harness.rack.target import Target
 from harness.rack.turn import HeldBy, Turns, board_of, open_in_turn, target_of
@@ -95,9 +96,12 @@ class BoardRun:
     def _layout_of(self, items: Sequence[pytest.Item]) -> Layout:
         units: dict[str, list[int]] = {}
         tests: dict[str, tuple[str, str]] = {}
+        twins: dict[str, list[int]] = {}
         for number, item in enumerate(items):
             target = target_of(item)
-            if target is None or not target.throwaway:
+            if target is not None and target.throwaway:
+                twins.setdefault(target.id, []).append(number)
+            else:
                 name = target.name if target is not None else _group_of(item)
                 if name is not None:
                     units.setdefault(name, []).append(number)
@@ -107,6 +111,9 @@ class BoardRun:
         if self.choice is not None:
             rank = self.choice.rank
             units = dict(sorted(units.items(), key=lambda unit: rank(unit[0])))
+        told: Mapping[str, Any] = getattr(self.config, "workerinput", {})
+        if told:
+            units |= shares(twins, int(told["workercount"]))
         return Layout(units, boards, tests, dict(self.tally.unfit), dict(self.tally.examples))
 
     def _begin(self, layout: Layout, ids: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from harness.cli.qualify import qualify
 from harness.cli.report import report
 from harness.cli.rescue import rescue
 from harness.cli.restore import restore
+from harness.cli.retire import retire
 from harness.cli.run import run
 from harness.cli.schema import schema
 from harness.cli.serve import serve_command
@@ -70,6 +71,7 @@ for each in (
     build,
     restore,
     rescue,
+    retire,
     twin,
     sign_image,
     encrypt,

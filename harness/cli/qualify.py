@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 
 from harness.cli.options import boards_option, json_option, open_lab, out_option, secret_options
 from harness.errors import UsageError
+from harness.history.keeping import begin_run, keep_run
 from harness.qualify.artefacts import load_artefacts
 from harness.qualify.example import EXAMPLE
 from harness.qualify.file import DEFAULT_FILE, read_qualify_file
@@ -20,9 +20,14 @@ from harness.qualify.qualification import Qualification
 from harness.qualify.signature import PrivateKey, load_signing_key
 from harness.qualify.trigger import ask_at_terminal
 from harness.qualify.verification import verify_folder
+from harness.report.recorder import head_of
 from harness.report.run_record import RunRecord
+from harness.report.writing import REPORT_FILE
 from harness.say import Say
 from harness.vault.secret import Passphrase
+
+KIND = "qualify"
+"""Of the run's record."""
 
 
 @click.command(
@@ -121,12 +126,12 @@ def qualify(
         vault_passphrase_fd=vault_passphrase_fd,
     ) as lab:
         require_allowed(plan, lab.inventory.named(name), name, observe=observe)
-        command = shlex.join(["harness", *sys.argv[1:]])
-        done = perform(
-            lab, name, plan, artefacts, observe=observe, ask=ask_at_terminal(name), command=command
-        )
         folder = lab.out
+        head = head_of(KIND, f"{name}, {plan.file.unit} unit", ["harness", *sys.argv[1:]])
+        begin_run(head, folder, tell=say.line)
+        done = perform(lab, name, plan, artefacts, observe=observe, ask=ask_at_terminal(name), head=head)
     run = seal(folder, done.run, key)
+    keep_run(run, folder, tell=say.line)
     _tell(run, folder, as_json=as_json)
     return done.verdict.exit_code
 
@@ -187,3 +192,4 @@ def _tell(run: RunRecord, folder: Path, *, as_json: bool) -> None:
         fg={"passed": "green", "failed": "red"}.get(run.verdict, "yellow"),
     )
     click.echo(f"Artefacts: {folder}")
+    click.echo(f"Report:    {folder / REPORT_FILE}")

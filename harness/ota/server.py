@@ -295,8 +295,9 @@ class OtaServer:
         record.range = hidden(asked)[:_SHOWN_RANGE] if asked is not None else None
         transport = request.transport
         if transport is not None:
-            # Nothing waits in user space: a byte counted as sent has left this process.
-            transport.set_write_buffer_limits(high=0)
+            # Nothing waits in user space: a byte counted as sent has left this process. Under TLS some do (the
+            # socket's own 64 KiB), and asyncio's SSL transport would pause for ever at a limit of 0.
+            transport.set_write_buffer_limits(high=0 if self._tls is None else 1)
             self._answering.add(transport)
         try:
             response = await self._respond(request, record)

@@ -133,7 +133,9 @@ def unsteady(boot: BootRecord | None, later: Sequence[BootRecord] = ()) -> str |
         return f"it dies: {boot.panic}"
     again = next((each for each in later if each.number > boot.number and each.caused_by is None), None)
     if again is not None:
-        return f"it started again by itself ({again.reset_reason or 'reset reason not printed'})"
+        last = next((each for each in reversed(boot.errors) if each.phase == "app"), None)
+        said = f", after it printed '{last}'" if last is not None else ""
+        return f"it started again by itself ({again.reset_reason or 'reset reason not printed'}){said}"
     return None
 
 
@@ -351,7 +353,7 @@ class Attempt:
 
     def text(self) -> str:
         """In words; empty when nothing shows it."""
-        sent = f"{self.bytes_sent} bytes were fetched" if self.bytes_sent else ""
+        sent = f"{self.bytes_sent} bytes were sent to it" if self.bytes_sent else ""
         said = f"it printed '{self.complaint}'" if self.complaint else ""
         return "; ".join(filter(None, (sent, said)))
 

@@ -41,6 +41,7 @@ def try_harm(bench: Bench, *, late: bool) -> None:
             bench.not_covered.append(NotCovered(c.CLAIMS[case.key], reason, case.key))
             continue
         with bench.case(case.key, c.CLAIMS[case.key], (case.key,)):
+            bench.require_unit()
             _try(bench, case)
 
 
@@ -62,10 +63,8 @@ def _try(bench: Bench, case: Case) -> None:
     )
     if judged.standing is Standing.FAILED:
         bench.lost = f"the unit no longer runs what it ran, since the case '{case.key}'"
-    elif bench.boot is not None and c.matches(new.facts, bench.boot, bench.readings).same:
-        bench.runs = new
-        if bench.file.confirm:
-            bench.hands.carry_out(bench.file.confirm, since=bench.boot.first_line)
+    elif bench.boot is not None and bench.runs is new and bench.file.confirm:
+        bench.hands.carry_out(bench.file.confirm, since=bench.boot.first_line)
 
 
 def _ingredients(bench: Bench) -> Ingredients:
@@ -183,7 +182,7 @@ def _other_certificate_served(bench: Bench) -> Iterator[None]:
     port = server.address[1]
     folder = bench.board.folder
     host = bench.hands.values.get("host", server.address[0])
-    certificate, key = _write_other_certificate(folder, host)
+    certificate, key = write_other_certificate(folder, host)
     server.stop()
     try:
         bench.offer.start(certificate=certificate, key=key, port=port)
@@ -194,7 +193,7 @@ def _other_certificate_served(bench: Bench) -> Iterator[None]:
         bench.offer.start(port=port)
 
 
-def _write_other_certificate(folder: Path, host: str) -> tuple[Path, Path]:
+def write_other_certificate(folder: Path, host: str) -> tuple[Path, Path]:
     """For the same name, by nobody that the unit knows; a private key is in no folder of evidence when it is over."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host or "somebody else")])

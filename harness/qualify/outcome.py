@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import harness
 from harness.board import Board
@@ -21,6 +21,7 @@ from harness.qualify.qualification import (
     ImageRow,
     Qualification,
     RequirementRow,
+    SiliconRow,
     UncoveredRow,
 )
 from harness.qualify.run import stated_end
@@ -101,19 +102,19 @@ def qualification_of(bench: Bench, verdict: Verdict, reason: str) -> Qualificati
         demanded=_demanded(bench),
         claims=tuple(rows),
         requirements=_requirements(bench.plan, rows),
-        silicon={
-            "board": bench.board.name,
-            "link": bench.board.link.kind,
-            "chip": silicon.chip,
-            "mac": silicon.mac,
-            "identity": silicon.identity,
-            "revision": silicon.revision,
-            "lock": silicon.lock,
-            "fuses": silicon.fuses,
-            "fuses_by": silicon.fuses_by,
-            "security_info": silicon.security_info,
-            "not_read": silicon.not_read,
-        },
+        silicon=SiliconRow(
+            board=bench.board.name,
+            link=bench.board.link.kind,
+            chip=silicon.chip,
+            mac=silicon.mac,
+            identity=silicon.identity,
+            revision=silicon.revision,
+            lock=silicon.lock,
+            fuses=silicon.fuses,
+            fuses_by=silicon.fuses_by,
+            security_info=silicon.security_info,
+            not_read=silicon.not_read,
+        ),
         images=_images(artefacts),
         versions=versions(artefacts),
         end_state=_end_state(bench),
@@ -264,41 +265,30 @@ def _server(bench: Bench) -> str:
 # --- the run's record ------------------------------------------------------------------------------------------------
 
 
-def new_run_id() -> str:
-    """Sorts by time, unique on a machine."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-
-
 def run_record(
     bench: Bench,
     verdict: Verdict,
     qualification: Qualification,
-    *,
-    run_id: str,
-    command: str,
-    began_s: float,
-    user: str,
-    host: str,
+    head: Mapping[str, Any],
 ) -> RunRecord:
     """The record of the whole run; the board's logs are where `harness.lab` puts them."""
-    board = bench.board
+    board, command = bench.board, str(head["command"])
     tests = tuple(_test(bench, result, command) for result in bench.results)
     word = qualification.verdict
     return RunRecord(
-        id=run_id,
+        id=str(head["id"]),
         kind="qualify",
         subject=verdict.subject,
         command=command,
-        began_s=began_s,
+        began_s=float(head["began_s"]),
         ended_s=time.time(),
         verdict="passed" if word == "passed" else "failed" if word == "failed" else "not proven",
         reason=qualification.reason,
-        user=user,
-        host=host,
+        user=str(head["user"]),
+        host=str(head["host"]),
         versions=qualification.versions,
         boards=(board_record(bench, board),),
         tests=tests,
-        notes=tuple(f"not covered: {each.what}: {each.why}" for each in qualification.not_covered),
         qualification=qualification.model_dump(mode="json"),
     )
 

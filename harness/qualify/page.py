@@ -29,7 +29,7 @@ def page_lines(done: Qualification) -> Iterator[str]:
     yield from _section("On which silicon", _silicon(done))
     yield from _section("By which files and versions", _files(done))
     yield from _section("How the unit was left", [f"{key}: {value}" for key, value in done.end_state.items()])
-    yield from _section("What was NOT covered", [f"{each.what}: {each.why}" for each in done.not_covered])
+    yield from _section("What was NOT covered", _uncovered(done))
     yield from _section("Evidence", _evidence(done))
     yield ""
     yield "Approved by: ______________________________   Date: __________________"
@@ -50,24 +50,30 @@ def _claims(done: Qualification) -> Iterator[str]:
     for row in done.claims:
         requirement = f" [{row.requirement}]" if row.requirement else ""
         yield f"{_SIGNS[row.standing]} {row.standing.upper():14} {row.text}{requirement}"
-        yield f"    {row.evidence}" + (f" (log line {row.line})" if row.line is not None else "")
+        yield f"    {row.evidence}" + (f" (log line {row.line + 1})" if row.line is not None else "")
+
+
+def _uncovered(done: Qualification) -> Iterator[str]:
+    for why, rows in done.uncovered_by_reason().items():
+        yield f"{why}:"
+        yield from (f"  - {what}" for what in rows)
 
 
 def _silicon(done: Qualification) -> Iterator[str]:
     facts = done.silicon
-    yield f"{facts.get('chip')} {facts.get('revision') or '(revision not read)'}, board {facts.get('board')}"
-    yield f"MAC {facts.get('mac') or 'unknown'} ({facts.get('identity')}), link {facts.get('link')}"
-    yield f"UART download: {facts.get('lock') or 'not read'}"
-    if facts.get("fuses"):
-        yield f"eFuses, {facts.get('fuses_by')}:"
-        set_ones = {name: value for name, value in facts["fuses"].items() if value}
+    yield f"{facts.chip} {facts.revision or '(revision not read)'}, board {facts.board}"
+    yield f"MAC {facts.mac or 'unknown'} ({facts.identity}), link {facts.link}"
+    yield f"UART download: {facts.lock or 'not read'}"
+    if facts.fuses:
+        yield f"eFuses, {facts.fuses_by}:"
+        set_ones = {name: value for name, value in facts.fuses.items() if value}
         yield "  " + (", ".join(f"{name}={value:#x}" for name, value in sorted(set_ones.items())) or "all 0")
-    info = facts.get("security_info")
+    info = facts.security_info
     yield (
         f"security info after the lock: flags {info['flags']}, encryption counter {info['crypt_count']}, "
         f"key purposes {info['key_purposes']}"
         if info
-        else f"security info: none ({facts.get('not_read') or 'the chip has no such command, or is open'})"
+        else f"security info: none ({facts.not_read or 'the chip has no such command, or is open'})"
     )
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import platform
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.errors import RefusedError, UsageError
 from harness.inventory.entry import AnyEntry, PhysicalEntry
@@ -21,7 +19,6 @@ from harness.qualify.file import QualifyPlan, UartAction
 from harness.qualify.offer import Offer
 from harness.qualify.outcome import (
     QUALIFY_COPY,
-    new_run_id,
     qualification_of,
     reason_of,
     run_record,
@@ -89,14 +86,15 @@ def perform(
     *,
     observe: bool,
     ask: Callable[[str], None],
-    command: str,
+    head: Mapping[str, Any],
 ) -> Performed:
     """Opens the unit, carries out the cases, and says what they show; leaves the logs in the lab's folder.
+
+    `head` is what is known of the run when it begins, see `harness.report.recorder.head_of`.
 
     Raises:
         LabError, BoardError: the bench failed.
     """
-    began_s = time.time()
     entry = lab.inventory.named(name)
     board = lab.open(name)
     board.choose_vault(Profile.RELEASE)
@@ -119,16 +117,7 @@ def perform(
     )
     verdict = verdict_of(bench, subject)
     qualification = qualification_of(bench, verdict, reason_of(verdict))
-    run = run_record(
-        bench,
-        verdict,
-        qualification,
-        run_id=new_run_id(),
-        command=command,
-        began_s=began_s,
-        user=getpass.getuser(),
-        host=platform.node(),
-    )
+    run = run_record(bench, verdict, qualification, head)
     return Performed(verdict, run)
 
 

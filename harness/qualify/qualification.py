@@ -55,6 +55,27 @@ class ImageRow(_Record):
     idf_version: str = ""
 
 
+class SiliconRow(_Record):
+    """The unit and its chip."""
+
+    board: str
+    link: str
+    chip: str
+    mac: str | None = None
+    identity: str = "unknown"
+    """How it is known that it is this one."""
+    revision: str | None = None
+    lock: str | None = None
+    fuses: dict[str, int] = {}
+    """The last snapshot of BLOCK0 before the lock."""
+    fuses_by: str | None = None
+    """Where it is from; None: there is none."""
+    security_info: dict[str, Any] | None = None
+    """What the ROM told after the lock: flags, crypt_count, key_purposes, secure_boot, secure_download."""
+    not_read: str | None = None
+    """Why the ROM was not asked, or what it does not tell."""
+
+
 class UncoveredRow(_Record):
     """What this qualification says nothing about."""
 
@@ -78,9 +99,7 @@ class Qualification(_Record):
     """What was demanded, in words: profile, images, end state."""
     claims: tuple[ClaimRow, ...]
     requirements: tuple[RequirementRow, ...] = ()
-    silicon: dict[str, Any] = {}
-    """``board``, ``link``, ``chip``, ``mac``, ``identity``, ``revision``, ``lock``, ``fuses``, ``fuses_by``,
-    ``security_info``, ``not_read``."""
+    silicon: SiliconRow
     images: tuple[ImageRow, ...] = ()
     versions: dict[str, str] = {}
     end_state: dict[str, str] = {}
@@ -94,4 +113,11 @@ class Qualification(_Record):
     """SHA-256 of the manifest ``evidence.sha256``, which holds that of every file of evidence."""
     evidence_files: int = 0
     signature: dict[str, str] | None = None
-    """``algorithm``, ``key_sha256`` (of the public key), ``file``."""
+    """``algorithm``, ``key_sha256`` (of the public key)."""
+
+    def uncovered_by_reason(self) -> dict[str, list[str]]:
+        """What was not covered, by why."""
+        found: dict[str, list[str]] = {}
+        for row in self.not_covered:
+            found.setdefault(row.why, []).append(row.what)
+        return found

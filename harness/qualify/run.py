@@ -69,7 +69,6 @@ def _arrive(bench: Bench) -> None:
         running = bench.artefacts.running
         judged = c.judge_running(c.RUNS_BEFORE, running.facts, bench.boot, bench.readings, falls=bench.falls)
         bench.judge(judged)
-        bench.runs = running
         if judged.standing is Standing.FAILED:
             bench.lost = f"the unit does not run what was demanded: {judged.claim.evidence}"
 
@@ -78,20 +77,20 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
     fetched, switched, confirmed, survives = keys
     title = f"update from {old.facts.version} to {new.facts.version}"
     with bench.case(name, title, keys, vital=True):
+        bench.require_unit()
         before, readings_before = bench.boot, bench.readings
         since = bench.offer.journal_length()
         what = bench.body_for(new)
         bench.offer.make(what, new.release, bench.target_label())
         mark = bench.unit.mark()
         bench.hands.carry_out(bench.file.trigger)
-        boot = bench.await_new(new, mark, since)
+        boot = bench.await_new(new, mark)
         bench.judge(_judge_fetched(bench, fetched, what, since))
         if boot is None:
             shown = bench.shown(mark)
             bench.judge(Judged.of(switched, Standing.FAILED if shown else Standing.NOT_PROVEN, shown))
             bench.lost = f"the update to {new.facts.version} did not come through"
             raise NotProvenError(f"{new.facts.version} was not seen to run")
-        bench.runs = new
         _confirm(bench, boot)
         bench.judge(
             c.judge_switch(
@@ -154,12 +153,12 @@ def _roll_back(bench: Bench) -> None:
         bench.not_covered.append(NotCovered(c.CLAIMS[c.ROLLBACK], why, c.ROLLBACK))
         return
     with bench.case(c.ROLLBACK, c.CLAIMS[c.ROLLBACK], (c.ROLLBACK,)):
+        bench.require_unit()
         old, new = bench.old, bench.new
-        since = bench.offer.journal_length()
         bench.offer.make(bench.body_for(new), new.release, bench.target_label())
         mark = bench.unit.mark()
         bench.hands.carry_out(bench.file.trigger)
-        began = bench.await_new(new, mark, since)
+        began = bench.await_new(new, mark)
         if began is None:
             raise NotProvenError(f"{new.facts.version} was not seen to start: {bench.shown(mark)}")
         early = read_witnesses(bench.unit, bench.hands, began.first_line, wait=False)
@@ -177,7 +176,6 @@ def _judge_rollback(
         why = "it had confirmed itself before the reset" if early_bird else "it runs again after the reset"
         standing = Standing.NOT_PROVEN if early_bird else Standing.FAILED
         bench.judge(Judged.of(c.ROLLBACK, standing, f"{new.facts.version}: {why}"))
-        bench.runs = new
         return
     attempt = Attempt(None, f"{began.summary()}, then reset", began.first_line)
     bench.judge(

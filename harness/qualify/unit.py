@@ -80,9 +80,14 @@ class Unit:
         """What the unit printed from line `since` on, without marks."""
         return tuple(line for line in self.console.lines_since(since) if not line.is_mark)
 
-    def find(self, pattern: re.Pattern[str], since: int) -> Line | None:
-        """The newest line from `since` on that holds `pattern`."""
-        return next((line for line in reversed(self.lines(since)) if pattern.search(line.text)), None)
+    def find(self, pattern: re.Pattern[str], since: int, *, until: int | None = None) -> Line | None:
+        """The newest line from `since` on (and before `until`) that holds `pattern`."""
+        lines = (line for line in reversed(self.lines(since)) if until is None or line.n < until)
+        return next((line for line in lines if pattern.search(line.text)), None)
+
+    def end_of_boot(self, since: int) -> int | None:
+        """Where the boot that began at line `since` ends; None: it is under way."""
+        return next((boot.first_line for boot in self.look() if boot.first_line > since), None)
 
     def await_line(self, pattern: str, timeout_s: float, since: int) -> Line | None:
         """The first line from `since` on that holds `pattern`; None when it does not come."""

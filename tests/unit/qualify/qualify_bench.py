@@ -32,6 +32,16 @@ CONFIRMED = {
 """What the companion prints when it is asked, read as anybody's line of text."""
 
 
+HEAD = {
+    "id": "20260101-000000-abcd",
+    "command": "harness qualify",
+    "began_s": 0.0,
+    "user": "qa",
+    "host": "desk",
+}
+"""Of the run's record."""
+
+
 def nobody(text: str) -> None:
     raise AssertionError(f"nobody is to be asked: {text}")
 
@@ -90,9 +100,7 @@ class Bench:
         out.mkdir()
         with Lab(self.home, Inventory(None, {NAME: self.entry}), out, secret_from(None)) as lab:
             require_allowed(plan, self.entry, NAME, observe=observe)
-            done = perform(
-                lab, NAME, plan, artefacts, observe=observe, ask=nobody, command="harness qualify …"
-            )
+            done = perform(lab, NAME, plan, artefacts, observe=observe, ask=nobody, head=HEAD)
         return seal(out, done.run, None)
 
 

@@ -1,0 +1,198 @@
+"""What the evidence makes of a claim; every row is one thing that was, or was not, seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.console.boot_record import BootError, BootRecord, Panic
+from harness.qualify import claims as c
+from harness.qualify.claims import Attempt, ImageFacts, Readings
+from harness.report.verdict import Standing
+
+PROVEN, FAILED, NOT_PROVEN, NONE = (
+    Standing.PROVEN,
+    Standing.FAILED,
+    Standing.NOT_PROVEN,
+    Standing.NOT_APPLICABLE,
+)
+OLD = ImageFacts("running", "lock", "1.0.0", "aa11" * 16, "ab" * 32, "cd" * 32, 1000)
+NEW = ImageFacts("update", "lock", "1.1.0", "bb22" * 16, "ef" * 32, "12" * 32, 1000)
+
+
+def boot(**fields: object) -> BootRecord:
+    """One whose app has started, and which said nothing else."""
+    blank = BootRecord(number=1, started_at=0.0, first_line=7, last_line=9, app_started=True)
+    return replace(blank, **fields)  # type: ignore[arg-type]
+
+
+SILENT = boot()
+RUNS_OLD = boot(version="1.0.0", project="lock", elf_sha256="aa11aa11", slot="ota_0", offset=0x20000)
+RUNS_NEW = boot(version="1.1.0", project="lock", elf_sha256="bb22bb22", slot="ota_1", offset=0x1A0000)
+
+
+@pytest.mark.parametrize(
+    ("seen", "readings", "standing"),
+    [
+        (RUNS_NEW, Readings(), PROVEN),
+        (boot(elf_sha256="bb22bb22"), Readings(), PROVEN),
+        (SILENT, Readings(version="1.1.0"), PROVEN),
+        (SILENT, Readings(image="EF" * 32), PROVEN),
+        (SILENT, Readings(image="12" * 32), PROVEN),
+        (None, Readings(version="1.1.0"), PROVEN),
+        (RUNS_OLD, Readings(), FAILED),
+        (boot(version="1.1.0", elf_sha256="dead"), Readings(), FAILED),
+        (boot(version="1.1.0", project="toaster"), Readings(), FAILED),
+        (RUNS_NEW, Readings(image="00" * 32), FAILED),
+        (
+            boot(app_started=False, errors=(BootError("bootloader", "boot", "No bootable app", 3),)),
+            Readings(),
+            FAILED,
+        ),
+        (SILENT, Readings(), NOT_PROVEN),
+        (boot(app_started=False), Readings(), NOT_PROVEN),
+        (None, Readings(), NOT_PROVEN),
+        (SILENT, Readings(image="ef"), FAILED),
+    ],
+    ids=[
+        "log says all",
+        "ELF digits alone",
+        "a witness of the version",
+        "a witness of the appended digest",
+        "a witness of the file's digest",
+        "a witness and no log",
+        "another version",
+        "the version, but another ELF",
+        "another project",
+        "the version, but another image",
+        "no app, an error",
+        "silence",
+        "unfinished",
+        "no boot",
+        "a digest too short to tell",
+    ],
+)
+def test_what_runs_is_claimed_by_what_was_seen_of_it(
+    seen: BootRecord | None, readings: Readings, standing: Standing
+) -> None:
+    assert c.judge_running(c.UPDATE, NEW, seen, readings).standing is standing
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "readings", "standing"),
+    [
+        (RUNS_OLD, RUNS_NEW, Readings(), PROVEN),
+        (RUNS_OLD, boot(version="1.1.0", slot="ota_0"), Readings(), FAILED),
+        (None, RUNS_NEW, Readings(), NOT_PROVEN),
+        (RUNS_OLD, boot(version="1.1.0"), Readings(), NOT_PROVEN),
+        (RUNS_OLD, boot(version="1.1.0"), Readings(slot="ota_1"), PROVEN),
+        (RUNS_OLD, SILENT, Readings(), NOT_PROVEN),
+    ],
+)
+def test_a_switch_needs_the_new_version_and_both_places(
+    before: BootRecord | None, after: BootRecord, readings: Readings, standing: Standing
+) -> None:
+    assert c.judge_switch(c.UPDATE, NEW, before, after, readings).standing is standing
+
+
+@pytest.mark.parametrize(
+    ("said", "standing"),
+    [
+        ("valid", PROVEN),
+        ("successfully", PROVEN),
+        ("1", PROVEN),
+        ("pending", FAILED),
+        ("NEW", FAILED),
+        ("false", FAILED),
+        ("0", FAILED),
+        (None, NOT_PROVEN),
+    ],
+)
+def test_confirmation_is_what_its_witness_says(said: str | None, standing: Standing) -> None:
+    judged = c.judge_confirmed(c.CONFIRMED, SILENT, Readings(confirmed=said), demanded="valid")
+    assert judged.standing is standing
+
+
+def test_confirmation_is_also_what_the_app_prints_of_its_state_and_not_asked_of_one_without_rollback() -> (
+    None
+):
+    def judged(seen: BootRecord, demanded: str) -> Standing:
+        return c.judge_confirmed(c.CONFIRMED, seen, Readings(), demanded=demanded).standing
+
+    assert judged(boot(ota_state="valid"), "valid") is PROVEN
+    assert judged(boot(ota_state="pending"), "valid") is NOT_PROVEN
+    assert judged(SILENT, "undefined") is NONE
+
+
+@pytest.mark.parametrize(
+    ("profile", "encryption", "rom", "standing"),
+    [
+        ("release", "release", None, PROVEN),
+        ("release", None, "release", PROVEN),
+        ("release", "release", "development", FAILED),
+        ("release", "development", None, FAILED),
+        ("release", "enabled", None, NOT_PROVEN),
+        ("release", "off", None, NOT_PROVEN),
+        ("release", None, None, NOT_PROVEN),
+        ("open", "off", None, NOT_PROVEN),
+        ("open", "off", "open", PROVEN),
+        ("open", "enabled", None, FAILED),
+    ],
+)
+def test_a_profile_is_never_concluded_from_silence(
+    profile: str, encryption: str | None, rom: str | None, standing: Standing
+) -> None:
+    assert c.judge_profile(profile, boot(encryption=encryption), rom).standing is standing
+
+
+@pytest.mark.parametrize(
+    ("attempt", "seen", "falls", "standing"),
+    [
+        (Attempt(4096), RUNS_OLD, None, PROVEN),
+        (Attempt(None, "E (1) ota: bad"), RUNS_OLD, None, PROVEN),
+        (Attempt(0), RUNS_OLD, None, NOT_PROVEN),
+        (Attempt(None), RUNS_OLD, None, NOT_PROVEN),
+        (Attempt(4096), RUNS_NEW, None, FAILED),
+        (Attempt(4096), SILENT, None, NOT_PROVEN),
+        (Attempt(4096), boot(app_started=False), None, FAILED),
+        (Attempt(4096), None, None, NOT_PROVEN),
+        (Attempt(4096), RUNS_OLD, "it dies", FAILED),
+    ],
+)
+def test_a_bad_update_is_survived_when_it_was_tried_and_the_old_version_runs(
+    attempt: Attempt, seen: BootRecord | None, falls: str | None, standing: Standing
+) -> None:
+    judged = c.judge_survival("refuses-noise", attempt, OLD, NEW, seen, falls=falls)
+    assert judged.standing is standing
+
+
+def test_after_a_cut_at_the_end_either_version_is_right_but_no_third_one() -> None:
+    def judged(seen: BootRecord) -> Standing:
+        attempt = Attempt(4096)
+        return c.judge_survival("survives-cut-at-end", attempt, OLD, NEW, seen, new_may_run=True).standing
+
+    assert judged(RUNS_OLD) is PROVEN
+    assert judged(RUNS_NEW) is PROVEN
+    assert judged(boot(version="0.9.0")) is FAILED
+
+
+@pytest.mark.parametrize(
+    ("seen", "later", "steady"),
+    [
+        (RUNS_NEW, (), True),
+        (RUNS_NEW, (boot(number=2, caused_by="reset: into run"),), True),
+        (RUNS_NEW, (boot(number=2),), False),
+        (replace(RUNS_NEW, panic=Panic("abort", "abort() was called", 8)), (), False),
+        (None, (), True),
+    ],
+)
+def test_an_app_runs_when_it_neither_dies_nor_starts_again_by_itself(
+    seen: BootRecord | None, later: tuple[BootRecord, ...], steady: bool
+) -> None:
+    assert (c.unsteady(seen, later) is None) is steady
+
+
+def test_a_claim_without_evidence_is_not_proven_whoever_makes_it() -> None:
+    assert c.Judged.of(c.UPDATE, PROVEN, "").standing is NOT_PROVEN
+    assert c.Judged.of(c.UPDATE, FAILED, "").standing is NOT_PROVEN

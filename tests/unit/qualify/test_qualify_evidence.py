@@ -1,0 +1,174 @@
+"""The evidence of a qualification: one digest over all, a signature, and what its checking finds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from harness.errors import UsageError
+from harness.qualify.evidence import MANIFEST, STATEMENT, write_manifest
+from harness.qualify.perform import seal
+from harness.qualify.qualification import Qualification, SiliconRow
+from harness.qualify.signature import PrivateKey, load_signing_key
+from harness.qualify.verification import verify_folder
+from harness.report.run_record import RUN_FILE, RunRecord
+
+RSA = rsa.generate_private_key(65537, 2048)
+KEYS: dict[str, PrivateKey] = {
+    "ECDSA": ec.generate_private_key(ec.SECP256R1()),
+    "RSA": RSA,
+    "Ed25519": ed25519.Ed25519PrivateKey.generate(),
+}
+PKCS8, PEM = serialization.PrivateFormat.PKCS8, serialization.Encoding.PEM
+
+
+def pem_of(key: PrivateKey, passphrase: bytes | None = None) -> bytes:
+    how: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase is not None:
+        how = serialization.BestAvailableEncryption(passphrase)
+    return key.private_bytes(PEM, PKCS8, how)
+
+
+def public_pem_of(key: PrivateKey) -> bytes:
+    return key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def sealed(folder: Path, key: PrivateKey | None) -> RunRecord:
+    """A folder with a log in it and a verdict, sealed."""
+    (folder / "unit").mkdir(parents=True)
+    (folder / "unit" / "serial.log").write_text("2026-01-01 00:00:00.000 | hello\n")
+    done = Qualification(
+        product="lock",
+        unit="ship",
+        observed=False,
+        verdict="passed",
+        reason="all",
+        demanded=("security profile release",),
+        claims=(),
+        silicon=SiliconRow(board="unit", chip="esp32c3", link="serial"),
+    )
+    run = RunRecord(
+        id="1",
+        kind="qualify",
+        subject="unit",
+        command="harness qualify",
+        began_s=0.0,
+        ended_s=1.0,
+        verdict="passed",
+        qualification=done.model_dump(mode="json"),
+    )
+    return seal(folder, run, key)
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_what_was_signed_is_found_good_by_its_key_and_by_no_other(tmp_path: Path, kind: str) -> None:
+    key = KEYS[kind]
+    run = sealed(tmp_path / "out", key)
+    found = verify_folder(tmp_path / "out", None)
+    assert found.ok
+    assert run.qualification is not None
+    assert run.qualification["evidence_sha256"] == found.digest
+    assert run.qualification["signature"]["key_sha256"] == found.key_sha256
+    ours, other = tmp_path / "ours.pem", tmp_path / "other.pem"
+    ours.write_bytes(public_pem_of(key))
+    other.write_bytes(public_pem_of(ec.generate_private_key(ec.SECP256R1())))
+    assert verify_folder(tmp_path / "out", ours).ok
+    assert verify_folder(tmp_path / "out", other).signature == "by another key"
+    assert not verify_folder(tmp_path / "out", other).ok
+
+
+def change_log(folder: Path) -> None:
+    (folder / "unit" / "serial.log").write_text("2026-01-01 00:00:00.000 | hullo\n")
+
+
+def lose_log(folder: Path) -> None:
+    (folder / "unit" / "serial.log").unlink()
+
+
+def add_file(folder: Path) -> None:
+    (folder / "unit" / "more.log").write_text("more")
+
+
+def change_verdict(folder: Path) -> None:
+    fields = json.loads((folder / STATEMENT).read_text())
+    (folder / STATEMENT).write_text(json.dumps({**fields, "unit": "sacrificial"}))
+
+
+def change_record(folder: Path) -> None:
+    fields = json.loads((folder / RUN_FILE).read_text())
+    fields["qualification"]["reason"] = "because"
+    (folder / RUN_FILE).write_text(json.dumps(fields))
+
+
+def make_the_manifest_again(folder: Path) -> None:
+    change_log(folder)
+    write_manifest(folder)
+
+
+def replace_digest(folder: Path) -> None:
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text.replace(text[:8], "00000000", 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_log, lose_log, add_file, change_verdict, change_record, make_the_manifest_again, replace_digest],
+)
+def test_whatever_is_changed_afterwards_is_found(tmp_path: Path, change: object) -> None:
+    out = tmp_path / "out"
+    sealed(out, KEYS["ECDSA"])
+    assert callable(change)
+    change(out)
+    found = verify_folder(out, None)
+    assert not found.ok
+    assert any(line.startswith("✗") for line in found.lines())
+
+
+def test_without_a_key_the_evidence_has_its_digest_and_a_demanded_signer_is_missed(tmp_path: Path) -> None:
+    sealed(tmp_path / "out", None)
+    assert verify_folder(tmp_path / "out", None).ok
+    signer = tmp_path / "signer.pem"
+    signer.write_bytes(public_pem_of(KEYS["RSA"]))
+    assert not verify_folder(tmp_path / "out", signer).ok
+
+
+def test_anybody_can_check_the_manifest_without_the_harness(tmp_path: Path) -> None:
+    program = shutil.which("sha256sum")
+    if program is None:
+        pytest.skip("there is no sha256sum here")
+    sealed(tmp_path / "out", None)
+    done = subprocess.run([program, "-c", MANIFEST], cwd=tmp_path / "out", capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "passphrase", "said"),
+    [
+        (pem_of(KEYS["ECDSA"], b"secret words"), None, "needs a passphrase"),
+        (pem_of(KEYS["ECDSA"], b"secret words"), b"other words", "the passphrase is wrong"),
+        (pem_of(KEYS["ECDSA"]), b"secret words", "is not enciphered"),
+        (b"nothing", None, "no private key in PEM"),
+        (pem_of(rsa.generate_private_key(65537, 1024)), None, "2048 are the least"),
+    ],
+    ids=["no passphrase", "wrong passphrase", "needless passphrase", "no key", "short key"],
+)
+def test_a_key_that_cannot_sign_is_refused_in_a_sentence(
+    tmp_path: Path, content: bytes, passphrase: bytes | None, said: str
+) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=said) as caught:
+        load_signing_key(path, passphrase)
+    assert "words" not in str(caught.value)
+
+
+def test_an_enciphered_key_opens_with_its_passphrase(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(pem_of(KEYS["ECDSA"], b"secret words"))
+    assert load_signing_key(path, b"secret words").public_key() == KEYS["ECDSA"].public_key()

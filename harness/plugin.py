@@ -328,6 +328,12 @@ class Bench:
                 skip("refused", f"the board was not prepared: {self.broken}")
             self.told = True
             pytest.fail(f"the board was not prepared: {self.broken}", pytrace=False)
+        lost = self.board.link.lost
+        if lost is not None and self.told:
+            skip("busy", lost)
+        if lost is not None:
+            self.told = True
+            pytest.fail(f"board {self.board.name}: {lost}", pytrace=False)
         return self.board
 
     def settle(self, board: Board) -> None:

@@ -23,6 +23,7 @@ from harness.linked_board import BOOT_TIMEOUT_S, LinkedBoard
 from harness.links.link import Link
 from harness.network.update_path import Proof, UpdatePath
 from harness.ota.diagnosis import Diagnosis, diagnose
+from harness.ota.journal import Request
 from harness.ota.release import Release, make_body, make_package, signer
 from harness.ota.server import OtaServer
 from harness.ota.variants import Recipe
@@ -117,6 +118,7 @@ class Board(LinkedBoard):
         boot_keys: KeySources | None = None,
         sacrificial: bool = False,
         claim: Callable[[str], None] | None = None,
+        offers: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(
             name,
@@ -130,6 +132,7 @@ class Board(LinkedBoard):
             bauds=bauds,
             bench_vault=bench_vault,
             claim=claim,
+            offers=offers,
         )
         self.firmware: FirmwareSource | None = None
         self.network = network
@@ -325,6 +328,11 @@ class Board(LinkedBoard):
         if self._server is None:
             self._server = self._serve()
         return self._server
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What its OTA server has answered so far; nothing when it was not needed yet."""
+        return self._server.journal if self._server is not None else ()
 
     def release(self, version: str, *, secure_version: int = 0) -> Release:
         """The companion firmware as `version`, built for this board's chip and profile."""

@@ -88,9 +88,9 @@ class Home:
         Raises:
             LabError: it cannot be made.
         """
-        if self.vault_override is None or not (self.vault_override / VAULT_HEAD).exists():
+        folder = self.place_with_keys(name)
+        if folder == self.root / name:
             return self.folder(name)
-        folder = self.vault_override / RACK_FOLDER / name
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _take_over(self.root / name, folder)
@@ -100,6 +100,12 @@ class Home:
                 todo="give the vault in HARNESS_VAULT to the user who runs the harness, or use another",
             ) from error
         return folder
+
+    def place_with_keys(self, name: str) -> Path:
+        """As `with_keys`, for those who only look: nothing is made, and nothing taken over."""
+        if self.vault_override is None or not (self.vault_override / VAULT_HEAD).exists():
+            return self.root / name
+        return self.vault_override / RACK_FOLDER / name
 
     def twin(self, name: str) -> Path:
         """The folder of a named twin: flash, eFuses, and a vault of its own."""

@@ -54,6 +54,7 @@ from harness.provision.flash_baud import FlashBauds
 from harness.provision.profile import Profile
 from harness.provision.time_needed import TimeLeft
 from harness.rack.health import HealthBook
+from harness.rack.offers import offers_besides_link
 from harness.rack.reason import reason_of
 from harness.rack.renewal import leased
 from harness.rack.watch import BoardWatch
@@ -89,6 +90,8 @@ class Lab:
     reason: str = ""
     """What others are told who want a board that this run holds; default: the purpose, and the CI job."""
     say: Say = field(default_factory=lambda: Say(quiet=True))
+    burn: frozenset[str] = frozenset()
+    """Boards whose eFuses a person allowed this run to burn, by name."""
     deadline: Deadline | None = field(default_factory=lambda: deadline_in(None))
     """When this run may be ended from outside; see `harness.deadline`."""
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -272,6 +275,7 @@ class Lab:
             sacrificial=isinstance(entry, PhysicalEntry) and entry.sacrificial,
             boot_keys=KeySources.of_entry(entry, base_folder(self.inventory.path)),
             bauds=FlashBauds(self.home.root / "flash-baud") if isinstance(entry, PhysicalEntry) else None,
+            offers=offers_besides_link(name, entry, self.burn),
         )
         self._stack.callback(board.close)
         return board

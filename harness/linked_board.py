@@ -17,6 +17,7 @@ from harness.console.boot_record import BootRecord, Outcome
 from harness.console.inference import Finding, boots_to_json, find, with_findings
 from harness.console.reader import Console
 from harness.dut import HarnessDut
+from harness.embedded.app import HarnessApp
 from harness.errors import BoardError, NotApplicableError, UsageError
 from harness.formats.flash_encryption import decrypt, encrypt, pad_to_block
 from harness.formats.otadata import OTADATA_SIZE_BYTES, OtaData
@@ -72,8 +73,12 @@ class LinkedBoard:
         bauds: FlashBauds | None = None,
         bench_vault: Callable[[], Vault] | None = None,
         claim: Callable[[str], None] | None = None,
+        offers: frozenset[str] = frozenset(),
     ) -> None:
-        """Reads nothing yet: whoever is complete starts `console`. `claim` is called with every MAC that it tells."""
+        """Reads nothing yet: whoever is complete starts `console`. `claim` is called with every MAC that it tells.
+
+        `offers` are capabilities that do not come from its link: see `harness.rack.offers`.
+        """
         self.name = name
         self.chip = chip
         self.link = link
@@ -92,6 +97,7 @@ class LinkedBoard:
         self.app: AppDirectory | None = None
         """What is flashed over the UART first; None before it was planned for."""
         self.console = Console(link.port, log_path=folder / "serial.log", name=name)
+        self._offers = offers
         self._vault = vault
         self._bench_vault = bench_vault
         self._bauds = bauds
@@ -116,7 +122,7 @@ class LinkedBoard:
         options = (self.app.sdkconfig if self.app is not None else None) or {}
         if options.get("CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK") == "y":
             more.add("anti-rollback")
-        return (self.link.capabilities | more) - gone
+        return (self.link.capabilities | self._offers | more) - gone
 
     @property
     def power(self) -> Power:
@@ -430,7 +436,13 @@ class LinkedBoard:
         """The `Dut`, opened for the test called `test` unless it is open."""
         if self._dut is None:
             self._dut = HarnessDut(
-                self.console, self._hard_reset, name=self.name, test=test, log=self.log_path
+                self.console,
+                self._hard_reset,
+                name=self.name,
+                test=test,
+                log=self.log_path,
+                app=HarnessApp(self.app, self.chip.name),
+                target=self.chip.name,
             )
         return self._dut
 

@@ -169,7 +169,9 @@ if sys.platform != "win32":
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Other users must be able to lock it after us. In a shared folder its name stays ours (sticky bit).
             os.fchmod(descriptor, 0o666)
-            os.write(descriptor, note)
+            # A lock without a note is a lock: that the disk is full must keep nobody from a board.
+            with contextlib.suppress(OSError):
+                os.write(descriptor, note)
             if _give_name(descriptor, path):
                 return descriptor
         except BaseException:

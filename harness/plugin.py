@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -25,23 +26,37 @@ from harness.console.log_file import BOARD_SIGN, MARK_SIGN
 from harness.console.sanitizer_report import sanitizer_report
 from harness.consumption import Consumption
 from harness.deadline import TODO, Deadline, deadline_in
-from harness.dut import HarnessDut
+from harness.embedded import fixtures as embedded
+from harness.embedded.turn import INI, scope_named
 from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry, SecureBoot, TwinEntry
-from harness.inventory.inventory import Inventory, read_inventory
+from harness.inventory.inventory import Inventory
 from harness.lab import Lab, secret_from
 from harness.ota.server import OtaServer
 from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
+from harness.rack import workers
 from harness.rack.broken_boards import BoardFate, BrokenBoards
+from harness.rack.demands import Demands
 from harness.rack.health import latches
 from harness.rack.reason import reason_of_session
+from harness.rack.registration import (
+    check_rack_options,
+    choice_of,
+    demands_of,
+    inventory_of,
+    register_run,
+    twin_chip,
+)
+from harness.rack.run import LEASE_WAIT_S, BoardRun
+from harness.rack.tally import Reason
+from harness.rack.target import Target
 from harness.report.annotations import annotate_in_ci
 from harness.report.pytest_recording import RunRecording
 from harness.say import Say
-from harness.scope import Scope, profile_named
+from harness.scope import profile_named
 from harness.session_ending import SessionEnding
 from harness.subset import FULL, Subset
 from harness.traceback_values import hide_values
@@ -52,6 +67,7 @@ SUBSET = pytest.StashKey[Subset]()
 CONSUMPTION = pytest.StashKey[Consumption]()
 DEADLINE = pytest.StashKey[Deadline | None]()
 ENDING = pytest.StashKey[SessionEnding]()
+RUN = pytest.StashKey[BoardRun]()
 RECORDING = pytest.StashKey[RunRecording]()
 EARLIER_RUNS = pytest.StashKey[list[str]]()
 """What runs before this one left on the boards of this one, a sentence each."""
@@ -76,6 +92,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                 "action": "append",
                 "metavar": "NAME",
                 "help": "board or tag of boards.yaml, may be repeated; default: throwaway twins",
+            },
+        ),
+        (
+            "--rack",
+            {
+                "action": "store_true",
+                "help": "run on every board of boards.yaml (of --board and --chip, if given) that a test's demands fit; "
+                "with pytest-xdist, -n auto starts one worker per board",
+            },
+        ),
+        (
+            "--lease-wait",
+            {
+                "metavar": "SECONDS",
+                "help": "how long to wait for a board that another job has, when nothing else is left to do; default: "
+                f"{LEASE_WAIT_S:g} with --rack, else 0",
+            },
+        ),
+        (
+            "--allow-busy",
+            {
+                "action": "store_true",
+                "help": "a --rack run may succeed without boards that another job kept, if other boards of the chip ran "
+                "the tests",
             },
         ),
         (
@@ -167,14 +207,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, settings in options:
         default = {"append": [], "store_true": False}.get(settings.get("action", ""))
         group.addoption(name, default=default, **settings)
+    parser.addini(INI, embedded.INI_HELP, default="function")
 
 
 MARKERS = (
     "profiles(*names, full=(), secure_boot=None): security profiles this test is for; default: release. Each stands for "
     "its encryption, with secure boot and without, unless secure_boot says which; those in full need --full or --profile",
-    "needs(*capabilities): what the board's link must be able to do",
+    "needs(*capabilities): what the board must be able to do: power, network, burnable, uart-download, flash-log, …",
+    "chips(*names): the chips this test is for; default: every chip",
     "full: not in the default subset; --full runs it",
+    "in_turn: rows that differ little from chip to chip: in the default subset each runs on one of the throwaway twins",
     "source(*cases): the public cases that this comes from, e.g. 'esp-idf #6172'; kept in the JUnit report",
+    embedded.MARKER_HELP,
     "consumes(**amounts): what one run uses up for good (secure_version, digest_slots, revocations, device_keys); on "
     "physical boards only with --consume NAME and a budget in the board's entry",
 )
@@ -197,9 +241,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[EARLIER_RUNS] = []
     config.stash[SUBSET] = Subset.of(config)
     config.stash[CONSUMPTION] = Consumption(frozenset(config.getoption("--consume")))
-    if getattr(config.option, "dist", None) == "load":
-        # Under pytest-xdist all tests of one board belong to one worker: a board has one user.
-        config.option.dist = "loadgroup"
+    config.stash[RUN] = register_run(config)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """With ``--rack``, ``-n auto`` counts boards and not processors."""
+    try:
+        choice = choice_of(config)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
+    return choice.workers if choice is not None else None
 
 
 def _check_options(config: pytest.Config) -> None:
@@ -208,22 +260,24 @@ def _check_options(config: pytest.Config) -> None:
         for word in config.getoption("--profile"):
             profile_named(word)
         for word in config.getoption("--chip"):
-            _chip(word)
+            twin_chip(word)
         for folder in config.getoption("--app"):
             read_app_dir(Path(folder))
         if config.getoption("--boards") or config.getoption("--board"):
-            _inventory(config).select(config.getoption("--board"))
+            inventory_of(config).select(config.getoption("--board"))
         for option in ("--burn", "--consume", "--accept-unknown-burns"):
             if config.getoption(option):
-                _inventory(config).require_named(config.getoption(option), option)
+                inventory_of(config).require_named(config.getoption(option), option)
         config.stash[DEADLINE] = _deadline(config)
+        scope_named(str(config.getini(INI)))
+        check_rack_options(config)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
 
 
 def _deadline(config: pytest.Config) -> Deadline | None:
     """Counted from the start of the controller, which hands it to its workers among its options."""
-    told: float | None = getattr(config.option, "harness_deadline", None)
+    told = workers.told(config).get(workers.DEADLINE)
     if told is not None:
         return Deadline(told, "--time-left or HARNESS_DEADLINE")
     option = config.getoption("--time-left")
@@ -231,46 +285,13 @@ def _deadline(config: pytest.Config) -> Deadline | None:
         found = deadline_in(float(option) if option is not None else None)
     except ValueError as error:
         raise UsageError(f"--time-left is '{option}', not a number of seconds", todo=TODO) from error
-    config.option.harness_deadline = found.at_s if found is not None else None
     return found
-
-
-class DutFixture:
-    """Registered late: of two plugins that offer a fixture of one name, pytest takes the later one's."""
-
-    @pytest.fixture
-    def dut(self, board: Board, request: pytest.FixtureRequest) -> Iterator[HarnessDut]:
-        """pytest-embedded's `Dut` on this board; the board restarts after it is attached, so it sees the boot."""
-        opened = board.open_dut(request.node.name)
-        opened.serial.hard_reset()
-        yield opened
-        board.close_dut()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """After every plugin has been configured."""
-    session.config.pluginmanager.register(DutFixture(), "harness-dut")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A board in a profile: what a test is parametrised with."""
-
-    name: str
-    entry: AnyEntry
-    profile: Profile | None
-    """None: the profile the board is in."""
-    throwaway: bool
-
-    @property
-    def id(self) -> str:
-        return f"{self.name}-{self.profile.value}" if self.profile else self.name
-
-    @property
-    def worker(self) -> str:
-        """What goes to one worker of pytest-xdist: a board in all its profiles; each throwaway twin is one of its own."""
-        return self.id if self.throwaway else self.name
+    embedded.register(session.config)
 
 
 @dataclass(slots=True)
@@ -278,6 +299,8 @@ class Bench:
     """One open board of this session, and what became of preparing it."""
 
     fate: BoardFate
+    busy: str | None = None
+    """Somebody else has it, and was waited for in vain."""
     board: Board | None = None
     refused: str | None = None
     broken: str | None = None
@@ -287,15 +310,43 @@ class Bench:
     """One test has failed with that; those after it are skipped, if the board is latched broken for it."""
     judged: int = 0
     """Lines of its log before this one have been searched for reports of a sanitizer."""
+    turn: str | None = None
+    """Whose `dut` goes on: `harness.embedded.turn.turn_of`."""
+    turn_settled: str | None = None
+    """For whose `dut` it was settled last."""
+
+    def usable(self, skip: Callable[[Reason, str], NoReturn], *, on_rack: bool) -> Board:
+        """The board; a test that cannot have it is skipped, or fails with the reason."""
+        if self.busy is not None:
+            skip("busy", self.busy)
+        if self.refused is not None:
+            skip("refused", self.refused)
+        if self.broken is None or self.told:
+            self.fate.skip_if_broken()
+        if self.broken is not None or self.board is None:
+            if self.told and on_rack:
+                skip("refused", f"the board was not prepared: {self.broken}")
+            self.told = True
+            pytest.fail(f"the board was not prepared: {self.broken}", pytrace=False)
+        return self.board
+
+    def settle(self, board: Board) -> None:
+        """Brings the board where every test starts."""
+        try:
+            board.settle()
+        except HarnessError as error:
+            # One test must not take the others with it: what it left is mended over the UART, where that still works.
+            board.console.note(f"does not settle and is flashed again: {error.message}")
+            try:
+                self.recover()
+            except HarnessError as again:
+                self.fate.failed(error if latches(error) else again, answers=False)
+                raise
 
 
-def _inventory(config: pytest.Config) -> Inventory:
-    named = config.getoption("--boards")
-    return read_inventory(Path(named) if named else None, folder=config.rootpath)
-
-
-def _targets(config: pytest.Config, inventory: Inventory, scope: Scope, *, full: bool) -> list[Target]:
+def _targets(config: pytest.Config, inventory: Inventory, demands: Demands, *, full: bool) -> list[Target]:
     """Boards times profiles for one test."""
+    scope, for_chips = demands.scope, demands.chips
     only = [profile_named(word) for word in config.getoption("--profile")]
     wanted = scope.chosen(only, full=full)
     names = config.getoption("--board")
@@ -307,18 +358,30 @@ def _targets(config: pytest.Config, inventory: Inventory, scope: Scope, *, full:
         return [
             Target(name, entry, profile, throwaway=False)
             for name, entry in chosen.items()
-            for profile in (
-                [None] if isinstance(entry, PhysicalEntry) and not only and name not in burn else wanted
-            )
+            if not for_chips or entry.chip in for_chips
+            for profile in _profiles_on(entry, wanted, stays=not only and name not in burn)
         ]
     twins: dict[str, TwinEntry] = inventory.twins()
-    chips = [_chip(word) for word in config.getoption("--chip")]
+    chips = [twin_chip(word) for word in config.getoption("--chip")]
+    if not chips and for_chips and not any(entry.chip in for_chips for entry in twins.values()):
+        # A test that names its chips needs no --chip.
+        chips = [chip for chip in TWINS if chip in for_chips]
+        chips = [DEFAULT_CHIP] if DEFAULT_CHIP in chips else chips
     if chips or not twins:
         twins = {_twin_name(chip): _twin(chip) for chip in chips or [DEFAULT_CHIP]}
     if full and not chips:
         there = {entry.chip for entry in twins.values()}
         twins |= {_twin_name(chip): _twin(chip) for chip in TWINS if chip not in there}
+    if for_chips:
+        twins = {name: entry for name, entry in twins.items() if entry.chip in for_chips}
     return [Target(n, e, p, throwaway=True) for n, e in twins.items() for p in wanted]
+
+
+def _profiles_on(entry: AnyEntry, wanted: tuple[Profile, ...], *, stays: bool) -> tuple[Profile | None, ...]:
+    """Those in which a test runs on a board that it names: its pinned one alone; a physical one stays where it is."""
+    if entry.profile is not None:
+        return (Profile(entry.profile),)
+    return (None,) if isinstance(entry, PhysicalEntry) and stays else wanted
 
 
 def _twin_name(chip: str) -> str:
@@ -331,14 +394,6 @@ def _twin(chip: str) -> TwinEntry:
     return TwinEntry(chip=chip, secure_boot=SecureBoot(keys=keys))
 
 
-def _chip(word: str) -> str:
-    name = word.lower().replace("-", "")
-    if name not in TWINS:
-        problem = "has no twin" if name in CHIPS else "is not supported"
-        raise UsageError(f"chip '{word}' {problem}", todo=f"use one of: {', '.join(TWINS)}")
-    return name
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test that takes a board runs once per board and profile; tests of one board run together."""
     if "_target" not in metafunc.fixturenames:
@@ -346,32 +401,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     subset = config.stash[SUBSET]
     try:
-        scope = _scope(metafunc.definition)
-        inventory = _inventory(config)
-        targets = _targets(config, inventory, scope, full=subset.full)
-        everything = targets if subset.full else _targets(config, inventory, scope, full=True)
+        demands = demands_of(metafunc.definition)
+        inventory = inventory_of(config)
+        if config.getoption("--rack"):
+            everything = targets = config.stash[RUN].targets(metafunc.definition.nodeid, demands, inventory)
+        else:
+            targets = _targets(config, inventory, demands, full=subset.full)
+            everything = targets if subset.full else _targets(config, inventory, demands, full=True)
     except HarnessError as error:
         # Of collection errors this one is shown without a traceback.
         raise pytest.Collector.CollectError(str(error)) from error
-    subset.multiply(metafunc.definition.nodeid, chosen=len(targets), everything=len(everything))
-    parallel = config.pluginmanager.hasplugin("xdist")
-    parameters = [
-        pytest.param(target, id=target.id, marks=[pytest.mark.xdist_group(target.worker)] if parallel else [])
-        for target in targets
-    ]
+    parameters = [pytest.param(target, id=target.id) for target in targets]
+    if not targets and demands.chips and not config.getoption("--rack"):
+        parameters = [pytest.param(None, id="no-board", marks=embedded.no_board(demands.chips))]
+    else:
+        subset.multiply(metafunc.definition.nodeid, chosen=len(targets), everything=len(everything))
     metafunc.parametrize("_target", parameters, indirect=True, scope="session")
-
-
-def _scope(item: pytest.Item) -> Scope:
-    """The profiles that a test is for, by its marker."""
-    marker = item.get_closest_marker("profiles")
-    return Scope.of_marker(marker.args, marker.kwargs) if marker is not None else Scope()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """After ``-k`` and ``-m``: what is not in the default subset is deselected; sources go into the report."""
-    config.stash[SUBSET].select(config, items)
+    embedded.drop_other_chips(config, items)
+    subset = config.stash[SUBSET]
+    config.stash[RUN].count_unfit([item for item in items if not subset.leaves_out(item)])
+    subset.select(config, items)
     for item in items:
         item.user_properties += [
             ("source", str(case)) for marker in item.iter_markers("source") for case in marker.args
@@ -382,6 +436,16 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """What the default subset leaves out."""
     line = config.stash[SUBSET].line
     return [line] if line is not None else []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """A worker of pytest-xdist is about to start."""
+    deadline = node.config.stash[DEADLINE]
+    workers.tell(node, {workers.DEADLINE: deadline.at_s if deadline is not None else None})
+    config_choice = node.config.stash[RUN].choice
+    if config_choice is not None:
+        workers.tell(node, {workers.CHOICE: config_choice.to_fields()})
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -404,17 +468,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             "earlier": config.stash[EARLIER_RUNS],
         }
         config.workeroutput[WORKER_OUTPUT] = told
+        return
+    for line in _closing_lines(config):
+        config.stash[RECORDING].note(line)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What was left out, and what the boards have left of what does not come back."""
-    line = config.stash[SUBSET].line
-    if line is not None:
+    """What a person should read at the end."""
+    for line in _closing_lines(config):
         terminalreporter.write_line(line)
-    for said in config.stash[EARLIER_RUNS]:
-        terminalreporter.write_line(said)
-    for name, left in sorted(config.stash[CONSUMPTION].lines.items()):
-        terminalreporter.write_line(f"left of what board {name} has only once: {left}")
+
+
+def _closing_lines(config: pytest.Config) -> list[str]:
+    """What was left out, and what the boards have left of what does not come back."""
+    left_out = config.stash[SUBSET].line
+    left = sorted(config.stash[CONSUMPTION].lines.items())
+    return [
+        *([left_out] if left_out is not None else []),
+        *config.stash[EARLIER_RUNS],
+        *(f"left of what board {name} has only once: {words}" for name, words in left),
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -425,33 +498,31 @@ def _target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.fixture(scope="session")
-def harness_out(request: pytest.FixtureRequest) -> Path:
-    """Where this session leaves its artefacts."""
-    return request.config.stash[RECORDING].folder
-
-
-@pytest.fixture(scope="session")
-def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -> Iterator[Bench]:
+def _bench(_target: Target, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Opens and prepares the board of this round, once; what went wrong is kept for every test that wanted it."""
     config = request.config
     recording = config.stash[RECORDING]
     lab = Lab(
         Home.of_user(),
-        _inventory(config),
-        harness_out,
+        inventory_of(config),
+        recording.logs_of(throwaway=_target.throwaway),
         secret_from(config.getoption("--vault-key-file")),
         purpose="pytest",
         reason=reason_of_session(config),
+        burn=frozenset(config.getoption("--burn")),
         deadline=config.stash[DEADLINE],
     )
-    bench = Bench(BoardFate(_target.name, None if _target.throwaway else lab.watch(_target.name)))
-    if bench.fate.skips is not None:
+    run = config.stash[RUN]
+    bench = Bench(
+        BoardFate(_target.name, None if _target.throwaway else lab.watch(_target.name)), run.busy(_target)
+    )
+    if bench.fate.skips is not None or bench.busy is not None:
         yield bench
         return
     with lab:
         try:
-            bench.board = _opened(lab, _target)
-            recording.opened(bench.board)
+            bench.board = run.open(_target, lambda: _opened(lab, _target))
+            recording.opened(bench.board, throwaway=_target.throwaway)
             if bench.board.run_note.earlier is not None:
                 earlier = bench.board.run_note.earlier.text()
                 config.stash[EARLIER_RUNS].append(f"board {bench.board.name}: {earlier}")
@@ -518,38 +589,28 @@ def _prepare(bench: Bench, board: Board, target: Target, lab: Lab, config: pytes
 @pytest.fixture
 def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Iterator[Board]:
     """The board, up, its version confirmed, otadata in step; its log goes on over all tests of the session."""
-    if _bench.refused is not None:
-        pytest.skip(_bench.refused)
-    if _bench.broken is None or _bench.told:
-        _bench.fate.skip_if_broken()
-    if _bench.broken is not None or _bench.board is None:
-        _bench.told = True
-        pytest.fail(f"the board was not prepared: {_bench.broken}", pytrace=False)
-    board = _bench.board
+    run = request.config.stash[RUN]
+    board = _bench.usable(partial(run.skip, request.node), on_rack=run.choice is not None)
     marker = request.node.get_closest_marker("needs")
     missing = [word for word in (marker.args if marker else ()) if word not in board.capabilities]
     if missing:
         pytest.skip(f"board {board.name} has no {', '.join(missing)} ({board.link.kind} link)")
-    if board.profile is not None and not _scope(request.node).admits(board.profile):
+    if board.profile is not None and not demands_of(request.node).scope.admits(board.profile):
         pytest.skip(f"board {board.name} is in profile {board.profile.value}, which this scenario is not for")
-    request.config.stash[RECORDING].uses(request.node, board)
+    recording = request.config.stash[RECORDING]
+    recording.uses(request.node, board)
     board.console.note(f"test {request.node.name}")
     board.run_note.doing(f"in test {request.node.name}")
     refusal = request.config.stash[CONSUMPTION].begin(request.node, board, _target.entry)
     if refusal is not None:
         pytest.skip(refusal)
-    try:
-        board.settle()
-    except HarnessError as error:
-        # One test must not take the others with it: what it left is mended over the UART, where that still works.
-        board.console.note(f"does not settle and is flashed again: {error.message}")
-        try:
-            _bench.recover()
-        except HarnessError as again:
-            _bench.fate.failed(error if latches(error) else again, answers=False)
-            raise
+    if not embedded.goes_on(_bench, request):
+        _bench.settle(board)
+        _bench.turn_settled = embedded.due(request.config)
+    recording.settled(board)
     yield board
     board.server.faults.clear()
+    recording.left(board)
 
 
 @pytest.fixture

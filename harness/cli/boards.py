@@ -13,13 +13,14 @@ import click
 from harness.cli.options import boards_option, json_option, open_lab, out_option, secret_options
 from harness.connection import labgrid_wish
 from harness.doctor.finding import Report, lines_of
-from harness.errors import UsageError
+from harness.errors import LabError, UsageError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import read_inventory
 from harness.lab import state_folder
 from harness.lock_note import clock
 from harness.provision.device_record import DeviceRecord, DeviceRecords
+from harness.rack.coordinators import Coordinators
 from harness.rack.health import Health, HealthBook, mend_command
 from harness.rack.lease import Lease, holder_of
 from harness.rack.mending import check_health
@@ -42,10 +43,16 @@ def boards(context: click.Context, boards_file: Path | None, as_json: bool) -> N
     inventory = read_inventory(boards_file)
     home = Home.of_user()
     book = HealthBook(home)
-    states = [
-        BoardState(name, entry, holder_of(name, entry, inventory, home), book.of(name))
-        for name, entry in inventory.boards.items()
-    ]
+    coordinators = Coordinators()
+    states = []
+    for name, entry in inventory.boards.items():
+        lease, unknown = holder_of(name, entry, inventory, home), None
+        if lease is None and isinstance(entry, LabgridEntry):
+            try:
+                lease = coordinators.holder_of(name, entry)
+            except LabError as error:
+                unknown = error.message
+        states.append(BoardState(name, entry, lease, book.of(name), unknown))
     rows = [_row(state, home, inventory.path) for state in states]
     if as_json:
         told = [row | state.to_fields() for row, state in zip(rows, states, strict=True)]
@@ -154,10 +161,14 @@ class BoardState:
     entry: AnyEntry
     lease: Lease | None
     health: Health
+    unknown: str | None = None
+    """Why it cannot be said who holds it."""
 
     def lines(self) -> list[str]:
         """What does not fit into a table."""
         lines = [f"{self.name}: held by {self.lease.text()}"] if self.lease is not None else []
+        if self.unknown is not None:
+            lines.append(f"{self.name}: {self.unknown}")
         if self.health.broken is not None:
             lines.append(f"{self.health.text()}; to clear that: {mend_command(self.name)}")
         return lines
@@ -174,7 +185,7 @@ class BoardState:
     def holder(self) -> str:
         """Who has it since when."""
         if self.lease is None:
-            return ""
+            return "" if self.unknown is None else "?"
         since = f" since {clock(self.lease.since_s)}" if self.lease.since_s is not None else ""
         return f"{self.lease.user}{since}{', OVERDUE' if self.lease.is_overdue else ''}"
 

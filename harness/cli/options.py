@@ -13,7 +13,7 @@ import click
 
 from harness.chips import TWINS
 from harness.deadline import deadline_in
-from harness.errors import UsageError
+from harness.errors import RefusedError, UsageError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry
 from harness.inventory.inventory import Inventory, read_inventory
@@ -121,6 +121,29 @@ def way_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def is_said(option: str) -> bool:
+    """Whether `option` was given on the command line."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+def profile_for(name: str, entry: AnyEntry, profile: str, *, said: bool) -> str:
+    """The profile that the board is brought into: `profile` if a person said it, else what its entry pins.
+
+    Raises:
+        RefusedError: a person said another one than its entry pins.
+    """
+    if entry.profile is None or entry.profile == profile:
+        return profile
+    if said:
+        raise RefusedError(
+            f"its entry pins profile {entry.profile}: it is not brought into {profile}. Nothing was done",
+            board=name,
+            todo="use another board, or change 'profile:' in its entry",
+        )
+    return entry.profile
 
 
 def demand_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from harness.cli.options import (
     demand_of,
     demand_options,
     firmware_options,
+    is_said,
     json_option,
     open_lab,
     out_option,
+    profile_for,
     reflash_option,
     secret_options,
     time_left_option,
@@ -83,8 +85,10 @@ def plan(
         vault_passphrase_fd=vault_passphrase_fd,
     ) as lab:
         opened = lab.open(board)
+        pinned = lab.inventory.named(board).profile
         wanted = _Wanted(
-            profile,
+            # Of a person who names another one, only a plan is printed.
+            profile if is_said("profile") else pinned or profile,
             lock,
             _absolute(apps),
             str(idf.absolute()) if idf else None,
@@ -184,8 +188,11 @@ def provision(
         vault_passphrase_fd=vault_passphrase_fd,
         time_left_s=time_left_s,
     ) as lab:
+        entry = lab.inventory.named(board)
+        chosen = plan_id is not None or is_said("profile")
+        wanted = replace(wanted, profile=profile_for(board, entry, wanted.profile, said=chosen))
         demand = wanted.demand(lab.inventory)
-        consent = consent_of(lab.inventory, lab.inventory.named(board), burn, unknown_burns)
+        consent = consent_of(lab.inventory, entry, burn, unknown_burns)
         watch = lab.watch(board)
         with watch.watching():
             done = _provisioned(lab, board, demand, consent, plan_id, say)
@@ -283,12 +290,6 @@ def _command(
     return shlex.join(words)
 
 
-def _is_said(option: str) -> bool:
-    """Whether `option` was given on the command line."""
-    source = click.get_current_context().get_parameter_source(option)
-    return source is click.core.ParameterSource.COMMANDLINE
-
-
 @dataclass(frozen=True, slots=True)
 class _Stored:
     """A plan that was printed, as it lies in the state folder."""
@@ -307,7 +308,7 @@ def _keep(home: Home, board: Board, plan: Plan, wanted: _Wanted) -> None:
 def _require_same(plan_id: str, stored: _Stored, board: str | None, wanted: _Wanted) -> None:
     """A plan says what it is for; options that say something else are a mistake, whichever of the two is meant."""
     said = {
-        word: getattr(wanted, word) for word in asdict(wanted) if _is_said("apps" if word == "app" else word)
+        word: getattr(wanted, word) for word in asdict(wanted) if is_said("apps" if word == "app" else word)
     }
     for word, value in {"board": board, **said}.items():
         of_plan = stored.board if word == "board" else getattr(stored.wanted, word)

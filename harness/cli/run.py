@@ -16,9 +16,11 @@ from harness.cli.options import (
     demand_of,
     demand_options,
     firmware_options,
+    is_said,
     json_option,
     open_lab,
     out_option,
+    profile_for,
     secret_options,
     time_left_option,
 )
@@ -90,6 +92,8 @@ def run(
     ):
         recording.into(lab.out)
         entry = lab.inventory.named(board) if board else TwinEntry(chip=chip)
+        if board:
+            profile = profile_for(board, entry, profile, said=is_said("profile"))
         demand = demand_of(lab.inventory, profile, lock, apps=apps, idf=idf, write=write, erase=erase)
         consent = consent_of(lab.inventory, entry, burn, unknown_burns)
         watch = lab.watch(board) if board else None

@@ -35,6 +35,7 @@ from harness.links.labgrid_program import labgrid_python
 from harness.links.link import BootMode
 from harness.links.qemu import MACHINES
 from harness.provision.chip_state import ChipState, unreachable_state
+from harness.rack.health import HealthBook, mend_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,13 @@ def examine(lab: Lab, name: str, around: Surroundings) -> list[Finding]:
     """Everything that can be said of the board `name`; whatever fails is a finding."""
     entry = lab.inventory.named(name)
     network = check_network(probe_network(name, entry, base_folder(lab.inventory.path)))
-    return [*_examine(lab, name, entry, around), *network]
+    return [*_latched(lab, name), *_examine(lab, name, entry, around), *network]
+
+
+def _latched(lab: Lab, name: str) -> list[Finding]:
+    """What earlier runs found: tests are not run on it until that is cleared."""
+    health = HealthBook(lab.home).of(name)
+    return [wrong(area_of(name), health.text(), mend_command(name))] if health.broken is not None else []
 
 
 def _examine(lab: Lab, name: str, entry: AnyEntry, around: Surroundings) -> list[Finding]:

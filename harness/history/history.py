@@ -138,9 +138,19 @@ def _take(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> 
         ],
     )
     database.executemany(
-        "INSERT INTO phases VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO phases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (number, phase.board, phase.chip, _text(phase.name), phase.began_s, phase.duration_s, phase.size)
+            (
+                number,
+                phase.board,
+                phase.chip,
+                _text(phase.name),
+                phase.began_s,
+                phase.times,
+                phase.median_s,
+                phase.longest_s,
+                phase.size,
+            )
             for phase in phases_of(run)
         ],
     )

@@ -121,12 +121,16 @@ class PastRun:
 
 @dataclass(frozen=True, slots=True)
 class PhasePoint:
-    """One phase of one run."""
+    """One phase of one run on one board."""
 
     at_s: float
     duration_s: float
+    """The median of its times in the run."""
+    longest_s: float
+    times: int
     board: str | None
     size: int | None
+    """Bytes that it moved, the median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,18 +244,27 @@ def flaky_tests(database: sqlite3.Connection, scope: Scope | None = None) -> lis
     )
 
 
-def past_runs(database: sqlite3.Connection, scope: Scope | None = None, *, limit: int = 50) -> list[PastRun]:
-    """The last runs, newest first."""
+def past_runs(
+    database: sqlite3.Connection, scope: Scope | None = None, *, run_id: str | None = None, limit: int = 50
+) -> list[PastRun]:
+    """The last runs, newest first; those of `run_id` alone, if given."""
     rows = database.execute(
         """SELECT run, id, host, kind, subject, began_s, ended_s, verdict, reason, user, folder FROM runs
-        WHERE (:board IS NULL OR EXISTS (SELECT 1 FROM boards WHERE boards.run = runs.run AND board = :board))
+        WHERE (:id IS NULL OR id = :id)
+        AND (:board IS NULL OR EXISTS (SELECT 1 FROM boards WHERE boards.run = runs.run AND board = :board))
         AND began_s >= :since ORDER BY began_s DESC, run DESC LIMIT :limit""",
-        {**(scope or Scope()).values, "limit": limit},
+        {**(scope or Scope()).values, "id": run_id, "limit": limit},
     ).fetchall()
     return [
         PastRun(*(*values, _boards_of(database, number), _rate_of_run(database, number)))
         for number, *values in rows
     ]
+
+
+def run_named(database: sqlite3.Connection, run_id: str) -> PastRun | None:
+    """The run of this id; where several hosts have one, the newest."""
+    found = past_runs(database, run_id=run_id, limit=1)
+    return found[0] if found else None
 
 
 def unfinished_folders(database: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -287,13 +300,13 @@ def phase_series(
     values = (scope or Scope()).values
     names = database.execute(
         """SELECT phase FROM phases WHERE (:board IS NULL OR board = :board) AND began_s >= :since
-        GROUP BY phase ORDER BY SUM(duration_s) DESC LIMIT :limit""",
+        GROUP BY phase ORDER BY SUM(times * median_s) DESC LIMIT :limit""",
         {**values, "limit": limit},
     ).fetchall()
     found = []
     for (name,) in names:
         rows = database.execute(
-            """SELECT began_s, duration_s, board, size FROM phases
+            """SELECT began_s, median_s, longest_s, times, board, size FROM phases
             WHERE phase = :phase AND (:board IS NULL OR board = :board) AND began_s >= :since
             ORDER BY began_s DESC LIMIT :points""",
             {**values, "phase": name, "points": points},

@@ -474,8 +474,11 @@ class Rfc2217Entry(PhysicalEntry):
     url: Annotated[str, AfterValidator(_rfc2217)]
 
 
+COORDINATOR_PATTERN = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:/@]+)(:\d{1,5})?")
+
+
 def _coordinator(value: str) -> str:
-    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/@]+)(:\d{1,5})?", value):
+    if not COORDINATOR_PATTERN.fullmatch(value):
         raise ValueError(
             f"'{value}' is no labgrid coordinator; write HOST or HOST:PORT (labgrid's port is 20408)"
         )
@@ -489,6 +492,7 @@ class LabgridEntry(PhysicalEntry):
     coordinator: Annotated[str, AfterValidator(_coordinator)] | None = None
     """``HOST:PORT``; default: the environment's LG_COORDINATOR, else labgrid's own default."""
     place: Annotated[str, Field(min_length=1)] | None = None
+    """Name of the place at the coordinator."""
     filter: Annotated[dict[str, str], Field(min_length=1)] | None = None
     """Tags that the place must have; the coordinator chooses among those that are free."""
     reserve_timeout_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0

@@ -33,6 +33,8 @@ class FlashChange:
     kind: str
     offset: int
     length: int
+    at_s: float | None = field(default=None, compare=False)
+    """When it began, Unix seconds; None: not known."""
 
 
 def merged(changes: Iterable[FlashChange]) -> tuple[FlashChange, ...]:

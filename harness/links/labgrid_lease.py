@@ -31,7 +31,7 @@ GRACE_S = 300.0
 _PACKAGE = Path(__file__).parents[1]
 """`harness.labgrid_agent` lies in it. It is found last, so that nothing in it hides what labgrid imports."""
 
-_AGENT = "import sys; sys.path.append(sys.argv[1]); from labgrid_agent.__main__ import run; run()"
+_AGENT = "import sys; sys.path.append(sys.argv[1]); from labgrid_agent.{} import run; run()"
 
 _START_S = 60.0
 """Until the agent says anything: Python, gRPC and labgrid are imported in under a second on an idle machine."""
@@ -50,6 +50,16 @@ _VARIABLES = ("LG_HOSTNAME", "LG_USERNAME", "LG_PROXY", "SSH_AUTH_SOCK", "USER",
 
 _LEFT: list[subprocess.Popen[bytes]] = []
 """Agents that still wait for a coordinator to give a place back to."""
+
+
+def agent_command(python: Path, module: str, *arguments: str) -> list[str]:
+    """Runs `module` of `harness.labgrid_agent` with labgrid's `python`."""
+    return [str(python), "-I", "-c", _AGENT.format(module), str(_PACKAGE), *arguments]
+
+
+def agent_environment() -> dict[str, str]:
+    """What labgrid may see of ours."""
+    return child_environment(_VARIABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,11 +283,11 @@ class PlaceLease:
     def _start(self, more: dict[str, Any]) -> None:
         try:
             process = subprocess.Popen(
-                [str(self._python), "-I", "-c", _AGENT, str(_PACKAGE)],
+                agent_command(self._python, "__main__"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=child_environment(_VARIABLES),
+                env=agent_environment(),
                 # Ctrl-C at the terminal, and a kill of our group, are for the harness. The agent outlives it a moment.
                 start_new_session=True,
             )

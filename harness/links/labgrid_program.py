@@ -50,11 +50,13 @@ def labgrid_python(
 
 
 def _python_of(program: Path) -> Path | None:
-    """The interpreter in the first line of `program`, or beside it: pip writes long paths in another way."""
+    """The interpreter in the first line of `program`, or the one beside it."""
     with program.open("rb") as file:
         first = file.readline(512).decode(errors="replace").strip()
     words = first.removeprefix("#!").split()
-    named = Path(words[0]) if first.startswith("#!") and len(words) == 1 else None
+    # A first line that is too long for the system goes by way of the shell.
+    is_python = first.startswith("#!") and len(words) == 1 and "python" in Path(words[0]).name
+    named = Path(words[0]) if is_python else None
     beside = program.resolve().parent / "python3"
     return next((path for path in (named, beside) if path is not None and os.access(path, os.X_OK)), None)
 

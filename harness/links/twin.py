@@ -31,6 +31,8 @@ STOP_TIMEOUT_S = 5.0
 EARLIER_TIMEOUT_S = 6.0
 """The twin of a harness that was killed a moment ago may still be ending; it takes as long as any twin to stop."""
 
+_SAID_NOTHING = "it said nothing"
+
 
 class TwinLink(Link):
     """Starts ``python -m harness.twin`` on a state folder and ends it with itself.
@@ -94,7 +96,7 @@ class TwinLink(Link):
             self._stderr_reader.join(1.0)
             self._close_streams()
             said = (
-                "\n".join(self._stderr).removeprefix("error: ") or f"it said nothing (exit status {status})"
+                "\n".join(self._stderr).removeprefix("error: ") or f"{_SAID_NOTHING} (exit status {status})"
             )
             raise _kind_of(said)(f"the twin did not start: {said}", board=self._board)
         hello: dict[str, Any] = json.loads(line[0])
@@ -158,8 +160,10 @@ class TwinLink(Link):
     def flash_log(self, since: int) -> tuple[tuple[FlashChange, ...], int]:
         reply = self.control("flash-log", since=since)
         changes = (
-            FlashChange(int(boot), str(who), str(kind), int(offset), int(length))
-            for _number, kind, offset, length, who, boot in reply["ops"]
+            FlashChange(int(boot), str(who), str(kind), int(offset), int(length), float(at_s))
+            for (_number, kind, offset, length, who, boot), at_s in zip(
+                reply["ops"], reply["at"], strict=True
+            )
             if kind in FLASH_KINDS
         )
         return tuple(changes), int(reply["next"])
@@ -191,7 +195,8 @@ def _kind_of(said: str) -> type[LabError]:
     """Whether what a twin said when it did not start is a matter of the board, of another user, or of this machine."""
     if "in use by" in said:
         return InUseError
-    return LabError if os.strerror(errno.ENOSPC) in said else LinkError
+    # Killed before it could say anything, or no room for its files.
+    return LabError if said.startswith(_SAID_NOTHING) or os.strerror(errno.ENOSPC) in said else LinkError
 
 
 def _await_earlier(state: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 REASON_VARIABLE = "HARNESS_REASON"
 """What a person or a CI job says of itself, in place of what is found out."""
@@ -19,9 +22,6 @@ _CI_JOBS = (
     ("BUILD_BUILDID", "build"),  # Azure
 )
 
-_SHOWN = ("-k", "-m")
-"""Options of pytest that say which tests; what other options have as values stays here, it may be anything."""
-
 
 def reason_of(command: str, environment: Mapping[str, str] | None = None) -> str:
     """Why this process holds a board: ``pytest tests/ota -k switch in CI job 4711``."""
@@ -33,29 +33,20 @@ def reason_of(command: str, environment: Mapping[str, str] | None = None) -> str
     return f"{command} in {job}" if job is not None else command
 
 
-def reason_of_session(config: Any) -> str:
+def reason_of_session(config: pytest.Config) -> str:
     """Why a session of pytest holds boards. Asked first in the controller, which hands it to its workers among its
     options: they are started with other arguments than a person typed."""
     told = getattr(config.option, "harness_reason", None)
     if told is None:
-        told = config.option.harness_reason = reason_of(command_of_pytest(config.invocation_params.args))
+        told = config.option.harness_reason = reason_of(command_of_pytest(config))
     return str(told)
 
 
-def command_of_pytest(arguments: Sequence[str]) -> str:
-    """The part of pytest's command line that says which tests are run."""
-    shown: list[str] = []
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if word in _SHOWN and rest:
-            value = rest.pop(0)
-            shown += [word, f"'{value}'" if " " in value else value]
-        elif not word.startswith("-") and _is_a_test_path(word):
-            shown.append(word)
-    return " ".join(["pytest", *shown])
-
-
-def _is_a_test_path(word: str) -> bool:
-    """Not the value of an option before it, as in ``--vault-key-file FILE``."""
-    return os.path.exists(word.partition("::")[0])  # noqa: PTH110 - a word, which need not be a path
+def command_of_pytest(config: pytest.Config) -> str:
+    """The part of pytest's command line that says which tests are run. Values of other options stay here: they may be
+    anything."""
+    given = config.args if config.args_source.name == "ARGS" else []
+    words = ["pytest", *given]
+    for option, value in (("-k", config.option.keyword), ("-m", config.option.markexpr)):
+        words += [option, f"'{value}'" if " " in value else value] if value else []
+    return " ".join(words)

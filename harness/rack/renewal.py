@@ -7,6 +7,7 @@ not even its other threads run, shows as overdue.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -48,7 +49,6 @@ class _Renewer:
     def add(self, lock: BoardLock) -> None:
         with self._guard:
             self._locks.add(lock)
-            # After a fork the thread is not there any more.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._renew, name="lease-renewal", daemon=True)
                 self._thread.start()
@@ -66,5 +66,13 @@ class _Renewer:
             for lock in locks:
                 lock.renew()
 
+    def forget(self) -> None:
+        """In a forked child, where the locks stay with the parent, and its thread, which may have held the guard."""
+        self._guard = threading.Lock()
+        self._locks = weakref.WeakSet()
+        self._thread = None
+
 
 _RENEWER = _Renewer()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_RENEWER.forget)

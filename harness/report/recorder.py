@@ -96,6 +96,11 @@ class Recorder:
         """Whether anything of this process is on disk."""
         return self._part.is_open
 
+    @property
+    def failure(self) -> str | None:
+        """Why this process's part cannot be written, in a sentence; None: it can."""
+        return self._part.failure
+
     def open(self) -> None:
         """From now on everything is written, and what waited, too."""
         self._part.open()
@@ -113,20 +118,29 @@ class Recorder:
         self.note_board(watch)
         return watch
 
-    def note_board(self, watch: BoardWatch, *, problem: str | None = None) -> None:
+    def note_board(
+        self, watch: BoardWatch, *, problem: str | None = None, prepared: TestRecord | None = None
+    ) -> None:
         """Writes what has become known of a board: facts that changed, and new boots."""
         facts = watch.new_facts()
         if facts is not None:
             self._part.write("board", board=fields_of(facts))
-        boots = watch.new_boots()
-        if boots:
-            self._part.write("boots", board=watch.name, opening=id(watch), boots=boots)
+        if prepared is not None:
+            self._part.write("board", board={"name": watch.name, "prepared": fields_of(prepared)})
+        self._note_boots(watch, watch.new_boots())
         if problem is not None:
             self._part.write("board", board={"name": watch.name, "problem": problem})
+
+    def _note_boots(self, watch: BoardWatch, boots: list[dict[str, Any]]) -> None:
+        if boots:
+            self._part.write("boots", board=watch.name, opening=id(watch), boots=boots)
 
     def closing(self, watch: BoardWatch) -> None:
         """The board is about to be closed."""
         self.note_board(watch)
+        # What follows from boots together is known at the end.
+        self._note_boots(watch, watch.new_boots(whole=True))
+        self._part.write("board", board={"name": watch.name, "findings": list(watch.findings())})
         self._watches.pop(watch.name, None)
 
     def began(

@@ -164,6 +164,8 @@ class BoardRecord(_Record):
     """What follows from several boots together."""
     marks: tuple[str, ...] = ()
     """What whoever holds the board must know: do not ship, and why."""
+    prepared: TestRecord | None = None
+    """How it became what the tests found: plan, provisioning, first boot. None: nobody prepared it apart from them."""
     problem: str | None = None
     """Why it could not be prepared, or was latched broken."""
 
@@ -202,6 +204,9 @@ class TestRecord(_Record):
     sources: tuple[str, ...] = ()
     """Public cases that it comes from."""
     properties: dict[str, str] = {}
+
+
+BoardRecord.model_rebuild()
 
 
 class RunRecord(_Record):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import NotApplicableError, NotProvenError
-from harness.report.board_watch import BoardWatch, Seen
+from harness.report.board_watch import BoardWatch
 from harness.report.failure import cause_of, is_of_the_board
 from harness.report.recorder import Recorder
 from harness.report.run_record import ClaimRecord, Outcome, TestRecord
@@ -59,7 +59,7 @@ class StepRecording:
             seen = watch.since(moment) if watch is not None and moment is not None else None
             outcome, cause = _judged(found, error)
             profile = watch.board.profile if watch is not None else None
-            fields: dict[str, Any] = vars_of(seen) if seen is not None else {}
+            fields: dict[str, Any] = seen.fields() if seen is not None else {}
             self._recorder.test(
                 TestRecord(
                     id=test_id,
@@ -90,11 +90,6 @@ def claim_record(claim: Claim, *, requirement: str | None = None, line: int | No
         requirement=requirement,
         line=line,
     )
-
-
-def vars_of(seen: Seen) -> dict[str, Any]:
-    """The fields of `TestRecord` that a watch tells."""
-    return {name: getattr(seen, name) for name in Seen.__dataclass_fields__}
 
 
 def _judged(found: Step, error: BaseException | None) -> tuple[Outcome, str | None]:

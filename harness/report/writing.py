@@ -18,7 +18,7 @@ def write_run(run: RunRecord, folder: Path) -> Path | None:
 
     OSError from the file system passes through.
     """
-    _replace(folder / RUN_FILE, run.model_dump_json(exclude_defaults=True, indent=1) + "\n")
+    _replace(folder / RUN_FILE, run.model_dump_json(exclude_defaults=True) + "\n")
     _replace(folder / JUNIT_FILE, junit_xml(run))
     return _report(run, folder)
 

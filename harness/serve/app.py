@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from harness.history.queries import (
     past_runs,
     phase_series,
     rates_of_tests,
+    run_named,
 )
 from harness.home import Home
 from harness.serve.access import Access, dress, guard
@@ -141,9 +143,12 @@ class Pages:
                 f"There is no folder of a run {run_id}: it was pruned, or it is on another machine."
             )
         names = await asyncio.to_thread(listed_files, folder)
+        past, _ = await self._ask(lambda database: run_named(database, run_id))
         view = await self._look()
         live = next((run for run in view.runs if run.folder.id == run_id), None)
-        return self._page(request, "run", view=view, folder=folder, names=names, live=live, report=REPORT)
+        return self._page(
+            request, "run", view=view, folder=folder, names=names, live=live, past=past, report=REPORT
+        )
 
     async def run_file(self, request: web.Request) -> web.StreamResponse:
         """One file of a run."""
@@ -224,7 +229,8 @@ def make_app(home: Home, access: Access, boards_file: Path | None = None) -> web
 
 
 def _link_run(run: PastRun) -> str | None:
-    return f"/run/{quote(run.id, safe='')}" if run.folder else None
+    # One that was pruned, or lies on another host, leads nowhere.
+    return f"/run/{quote(run.id, safe='')}" if run.folder and os.path.isdir(run.folder) else None  # noqa: PTH112
 
 
 def _fresh(request: web.Request, text: str, kind: str) -> web.Response:

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.connection import labgrid_wish
 from harness.errors import HarnessError
 from harness.history import History
 from harness.history.amounts import DAY_S
 from harness.history.database import FILE as HISTORY_FILE
 from harness.history.queries import BoardRate, Scope, rates_of_boards
 from harness.home import Home
-from harness.inventory.entry import AnyEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
+from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import DEFAULT_FILE, Inventory, read_inventory
 from harness.lab import RUN_NOTE, state_folder
 from harness.provision.device_record import DeviceRecord, DeviceRecords
@@ -91,6 +92,11 @@ class RackView:
         return next((board for board in self.boards if board.name == name), None)
 
     @property
+    def ids(self) -> frozenset[str]:
+        """Of the runs under way."""
+        return frozenset(run.folder.id for run in self.runs)
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many are free, in use, broken; a broken one that somebody holds counts as both."""
         return {
@@ -157,7 +163,7 @@ class Rack:
         )
         note = self._home.root / "runs" / f"{name}.json" if state is None else state / RUN_NOTE
         doing, since_s = _doing(live[1] if live else None, note, lease)
-        records = self._home.root / "devices" if state is None else state / "devices"
+        records = self._home.place_with_keys("devices") if state is None else state / "devices"
         record = _record_of(records, entry)
         return BoardView(
             name,
@@ -232,6 +238,8 @@ def _record_of(folder: Path, entry: AnyEntry) -> DeviceRecord | None:
 def _place(entry: AnyEntry) -> str:
     if isinstance(entry, Rfc2217Entry):
         return entry.url
+    if isinstance(entry, LabgridEntry):
+        return labgrid_wish(entry).text
     if isinstance(entry, SerialEntry):
         return entry.port or entry.usb_serial or entry.usb_location or ""
     return ""

@@ -143,7 +143,8 @@ class Control:
         since = _number(request, "since", default=0)
         ops = operations.since(since)
         rows = [[op.number, op.kind, op.offset, op.length, op.who, op.boot] for op in ops]
-        return {"ops": rows, "next": ops[-1].number + 1 if ops else operations.next_number}
+        moments = [round(op.at_s, 4) for op in ops]
+        return {"ops": rows, "at": moments, "next": ops[-1].number + 1 if ops else operations.next_number}
 
     def _stop(self, _request: dict[str, Any]) -> Answer:
         # A moment later, so that the answer gets out before the process ends.

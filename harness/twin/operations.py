@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from harness.twin.half_done import Extent
@@ -46,6 +47,8 @@ class Operation:
     length: int
     who: str
     boot: int = 0
+    at_s: float = field(default=0.0, compare=False)
+    """When it began, Unix seconds by the clock of this host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +190,7 @@ class OperationLog:
                 raise PowerLost
             number = self._next
             self._next += 1
-            operation = Operation(number, kind, offset, length, who, self.boot)
+            operation = Operation(number, kind, offset, length, who, self.boot, time.time())
             self._log.append(operation)
             self._strike(kind, who)
             if self.journal is not None:

@@ -19,7 +19,10 @@ from harness.ota import variants
 from harness.ota.release import Release, signer
 from harness.ota.variants import Recipe
 
-pytestmark = pytest.mark.profiles("release", full=("open", "development", "ciphertext-only"))
+pytestmark = [
+    pytest.mark.in_turn,
+    pytest.mark.profiles("release", full=("open", "development", "ciphertext-only")),
+]
 
 BLOCK = 16
 Make = Callable[[Recipe], bytes]

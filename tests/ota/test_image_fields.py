@@ -19,9 +19,10 @@ from harness.ota import variants
 from harness.ota.image_variants import patched_image, with_checksum, with_hash
 from harness.ota.release import Release
 
-pytestmark = pytest.mark.profiles(
-    "release", full=("open", "development", "ciphertext-only"), secure_boot=False
-)
+pytestmark = [
+    pytest.mark.in_turn,
+    pytest.mark.profiles("release", full=("open", "development", "ciphertext-only"), secure_boot=False),
+]
 
 ADVANCED_OTA = "esp-idf pytest_advanced_ota.py"
 IMAGE_INVALID = 0x1503

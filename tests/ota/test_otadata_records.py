@@ -18,6 +18,7 @@ from harness.formats.otadata import OtaData, OtaRecord, OtaState, sequence_crc
 from harness.ota.release import Release
 
 pytestmark = [
+    pytest.mark.in_turn,
     pytest.mark.profiles("development", full=("open", "ciphertext-only", "release")),
     pytest.mark.needs("uart-download"),
 ]

@@ -19,7 +19,7 @@ from harness.ota import variants
 from harness.ota.release import Release, encipher_for_slot
 from harness.ota.variants import Recipe
 
-pytestmark = pytest.mark.profiles("release", full=("development", "ciphertext-only"))
+pytestmark = [pytest.mark.in_turn, pytest.mark.profiles("release", full=("development", "ciphertext-only"))]
 
 OTHER_MAC = "7c:df:a1:ff:ff:fe"
 

@@ -12,7 +12,10 @@ from harness.ota.faults import Fault, FaultKind
 from harness.ota.release import Release
 from harness.ota.server import OtaServer
 
-pytestmark = pytest.mark.profiles("release", full=("open", "development", "ciphertext-only"))
+pytestmark = [
+    pytest.mark.in_turn,
+    pytest.mark.profiles("release", full=("open", "development", "ciphertext-only")),
+]
 
 FAULTS = (
     (Fault(FaultKind.STATUS, code=404), "http-status"),

@@ -37,9 +37,10 @@ from harness.ota.release import Release, encipher_for_slot, parse_release
 from harness.ota.variants import Recipe
 from harness.vault.boot_keys import boot_key
 
-pytestmark = pytest.mark.profiles(
-    "release", full=("open", "development", "ciphertext-only"), secure_boot=True
-)
+pytestmark = [
+    pytest.mark.in_turn,
+    pytest.mark.profiles("release", full=("open", "development", "ciphertext-only"), secure_boot=True),
+]
 
 IDF_TEST = "esp-idf pytest_secure_boot.py"
 MCUBOOT = "mcuboot run_signfail_upgrade"

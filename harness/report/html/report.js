@@ -19,7 +19,12 @@
 
   /* ---- Tests: their bodies come when they are opened; a link into a closed test opens it. ---- */
 
-  let details = null;
+  let bodies = null, unpacking = null;
+  const unpackBodies = async () => {
+    unpacking = unpacking || unpack("details-data");
+    bodies = await unpacking;
+    document.documentElement.classList.add("unpacked");
+  };
   const draw = async (test) => {
     const place = test.querySelector(":scope > .body > .lazy");
     if (!place || place.dataset.drawn) return;
@@ -28,11 +33,15 @@
       place.textContent = "This browser cannot unpack what is known of this test (it has no DecompressionStream).";
       return;
     }
-    details = details || unpack("details-data");
+    // Once they are unpacked nothing here waits: paper does not.
+    if (!bodies) await unpackBodies();
+    const pieces = bodies.tests[place.dataset.details] || [];
     // Made by the report's templates, which escape all that comes from outside; the page's policy runs no other script.
-    const { tests, pieces } = await details;
-    place.innerHTML = (tests[place.dataset.details] || []).map(([heading, n]) => pieces[heading][n]).join("");
+    place.innerHTML = pieces.map(([heading, n]) => bodies.pieces[heading][n]).join("");
   };
+  if (canUnpack && document.querySelector("details.test.bad > .body > .lazy")) {
+    addEventListener("load", () => setTimeout(unpackBodies, 200));
+  }
   document.addEventListener("toggle", (event) => {
     if (event.target.matches("details.test") && event.target.open) draw(event.target);
   }, true);
@@ -49,7 +58,7 @@
     target.classList.add("here-now");
   };
   const revealHash = async () => {
-    const id = location.hash.slice(1), within = /^(t\d+)[ec]\d+$/.exec(id);
+    const id = location.hash.slice(1), within = /^(t\d+|b\d+p)[ec]\d+$/.exec(id);
     // What is inside a test that was never opened is not in the page yet.
     if (within && !$(id) && $(within[1])) await draw($(within[1]));
     const line = /^(b\d+)l(\d+)$/.exec(id);
@@ -61,8 +70,11 @@
   let openedForPrint = [];
   const openForPaper = () => {
     openedForPrint = [...document.querySelectorAll(
-      "details.test.bad:not([open]), details.group:not([open]), .few details.part:not([open])")];
-    openedForPrint.forEach((closed) => { closed.open = true; });
+      "details.test.bad:not([open]), details.group:not([open]), .few details:not([open])")];
+    openedForPrint.forEach((closed) => {
+      closed.open = true;
+      if (closed.matches(".test")) draw(closed);
+    });
   };
   addEventListener("beforeprint", openForPaper);
   addEventListener("afterprint", () => openedForPrint.forEach((opened) => { opened.open = false; }));
@@ -71,7 +83,7 @@
 
   const text = $("filter-text"), board = $("filter-board"), outcome = $("filter-outcome");
   if (text) {
-    const tests = [...document.querySelectorAll("details.test")];
+    const tests = [...document.querySelectorAll(".tests > details.test")];
     const filter = () => {
       const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;

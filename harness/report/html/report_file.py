@@ -33,6 +33,9 @@ from harness.report.run_record import RunRecord
 REPORT_FILE = "report.html"
 """In the folder of a run."""
 
+STYLES = ("page", "drawings", "log", "qualification", "narrow", "paper")
+"""In this order: what is said of a phone or of paper overrules the rest."""
+
 _HEADINGS = re.compile(r"(?=<h3>)")
 """Of the template's own: in what comes from a board ``<`` is escaped."""
 
@@ -80,10 +83,15 @@ def report_of(run: RunRecord, folder: Path) -> str:
         if board.log is not None
     }
     view = view_of(run, logs)
-    style, script = _asset("look.css", "harness.report") + _asset("report.css"), _asset("report.js")
+    style = _asset("look.css", "harness.report") + "".join(_asset(f"styles/{name}.css") for name in STYLES)
+    script = _asset("report.js")
     environment = _environment()
     body = environment.get_template("test_body.html.j2")
-    bodies = {test.id: body.render(test=test, drawn=True) for test in view.tests if not test.in_full}
+    bodies = {
+        test.id: body.render(test=test, drawn=True)
+        for test in (*view.tests, *view.prepared.values())
+        if not test.in_full
+    }
     return environment.get_template("report.html.j2").render(
         view=view,
         run=run,
@@ -115,7 +123,7 @@ def _packed_logs(view: RunView) -> Iterable[tuple[str, PackedLog]]:
     for board in view.boards:
         if board.log is None or not board.log.lines:
             continue
-        references = references_of(view.tests, board)
+        references = references_of((*view.tests, *view.prepared.values()), board)
         keep = {line for line, _id, _text in references} | {boot.first_line for boot in board.boots}
         share = MAX_CHARACTERS * board.log.characters // total if total > MAX_CHARACTERS else total
         lines, gaps = within_budget(board.log, sorted(keep), share)

@@ -130,7 +130,7 @@ def timeline_of(events: Sequence[Event], began_s: float, duration_s: float) -> T
     """The drawing of `events`; None without any."""
     if not events:
         return None
-    spans = [(event.at_s, event.at_s + (event.duration_s or 0.0)) for event in events]
+    spans = [_span_of(event) for event in events]
     began = min([began_s, *(start for start, _ in spans)])
     ended = max([began_s + duration_s, *(end for _, end in spans)])
     scale = _Scale(spans, began, ended)
@@ -147,6 +147,12 @@ def timeline_of(events: Sequence[Event], began_s: float, duration_s: float) -> T
 def lane_of(kind: str) -> str:
     """The lane in which events of `kind` lie."""
     return next((name for name, kinds in LANES if kind in kinds), OTHER)
+
+
+def _span_of(event: Event) -> tuple[float, float]:
+    """From when to when. An app's event is when it is up, with the time since the ROM's first line."""
+    took = event.duration_s or 0.0
+    return (event.at_s - took, event.at_s) if event.kind == "app" else (event.at_s, event.at_s + took)
 
 
 def _pieces(

@@ -14,7 +14,7 @@ from harness.report.html.board_log import BoardLog, LogLine
 from harness.report.html.flash_drawing import FlashDrawing, drawing_of
 from harness.report.html.otadata_words import OtadataChange, change_of
 from harness.report.html.timeline import Timeline, timeline_of
-from harness.report.run_record import BoardRecord, ClaimRecord, RunRecord, TestRecord
+from harness.report.run_record import BoardRecord, ClaimRecord, Event, RunRecord, TestRecord
 
 _NAMED_BOOT = re.compile(r"boot (\d{1,6}): ")
 
@@ -22,12 +22,20 @@ LOUD = ("failed", "error")
 OUTCOMES = ("failed", "error", "not proven", "passed", "skipped", "not applicable")
 """As the report orders them: what somebody must act on comes first."""
 
-MAX_IN_FULL = 40
-"""So many failures are in the page with everything; of further ones the drawings come when they are opened."""
+MAX_IN_FULL = 20
+"""So many failures are in the page with everything; further ones are unpacked like tests that passed."""
 GOOD_ENDS = ("app", "loaded", "download", "encrypted-in-place", None)
 """Outcomes of boots (`harness.console.boot_record.Outcome`) that nobody has to look into."""
 OPENED = 3
 """So many failures are open from the start."""
+ALIKE = 3
+"""More failures than these of one cause are told once."""
+FEW = 12
+"""Up to so many tests are all in the page with everything, and all of them are open on paper."""
+FEW_BOARDS = 4
+"""The same for boards: preparation, plan, eFuses and boots."""
+MAX_EVENTS = 400
+"""Of one test; further ones are counted, and are in run.json."""
 EXCERPT = 25
 """Lines of the log that a failure shows at once."""
 
@@ -125,6 +133,11 @@ class TestView:
         return next((boot.shown_by for boot in boots if named and boot.number == int(named[1])), None)
 
     @property
+    def events(self) -> tuple[Event, ...]:
+        """Those that are shown."""
+        return self.record.events[:MAX_EVENTS]
+
+    @property
     def loud(self) -> bool:
         return self.record.outcome in LOUD
 
@@ -157,6 +170,8 @@ class RunView:
     boards: tuple[BoardView, ...]
     tests: tuple[TestView, ...]
     counts: tuple[tuple[str, int], ...]
+    prepared: Mapping[str, TestView]
+    """How boards became what the tests found, by the ids of the boards."""
 
     @property
     def failures(self) -> tuple[TestView, ...]:
@@ -169,6 +184,25 @@ class RunView:
             return ()
         by_time = sorted(self.tests, key=lambda test: test.record.began_s)
         return tuple(test for test in by_time if test.record.claims)
+
+    @property
+    def failures_by_cause(self) -> tuple[tuple[TestView, ...], ...]:
+        """Failures, those of one cause together where they are more than a few: a bench that fails fails everything."""
+        alike: dict[tuple[str, str | None], list[TestView]] = {}
+        for test in self.failures:
+            alike.setdefault((test.record.outcome, test.record.cause), []).append(test)
+        groups: list[tuple[TestView, ...]] = []
+        for (_outcome, cause), tests in alike.items():
+            groups += [tuple(tests)] if cause and len(tests) > ALIKE else [(test,) for test in tests]
+        return tuple(sorted(groups, key=lambda group: group[0].place))
+
+    @property
+    def few(self) -> bool:
+        return len(self.tests) <= FEW
+
+    @property
+    def few_boards(self) -> bool:
+        return len(self.boards) <= FEW_BOARDS
 
     @property
     def broken_boards(self) -> tuple[BoardView, ...]:
@@ -194,9 +228,11 @@ def view_of(run: RunRecord, logs: Mapping[int, BoardLog]) -> RunView:
             outcomes.setdefault(place, Counter())[test.outcome] += 1
     spans: dict[int, list[_Span]] = {}
     for n, (test, place) in enumerate(zip(run.tests, places, strict=True)):
-        if place is not None and test.first_line is not None:
-            last = test.last_line if test.last_line is not None else test.first_line
-            spans.setdefault(place, []).append((test.first_line, last, f"t{n}", test.name))
+        if place is not None:
+            spans.setdefault(place, []).extend(_span(f"t{n}", test))
+    for n, record in enumerate(run.boards):
+        if record.prepared is not None:
+            spans.setdefault(n, []).extend(_span(f"b{n}p", record.prepared))
     boards = tuple(
         BoardView(
             f"b{n}",
@@ -208,15 +244,23 @@ def view_of(run: RunRecord, logs: Mapping[int, BoardLog]) -> RunView:
         for n, board in enumerate(run.boards)
     )
     order = sorted(range(len(run.tests)), key=lambda n: _rank(run.tests[n]))
-    full = {n for n in order if run.tests[n].outcome in LOUD}
+    full = {n for n in order if run.tests[n].outcome in LOUD or len(order) <= FEW}
     if len(full) > MAX_IN_FULL:
         full = set(order[:MAX_IN_FULL])
     tests = []
     for position, n in enumerate(order):
         place = places[n]
-        board = boards[place] if place is not None else None
-        tests.append(_test(n, run.tests[n], board, in_full=n in full, place=position))
-    return RunView(run, boards, tuple(tests), _in_order(Counter(test.outcome for test in run.tests)))
+        of = boards[place] if place is not None else None
+        tests.append(_test(f"t{n}", run.tests[n], of, in_full=n in full, place=position))
+    few_boards = len(boards) <= FEW_BOARDS
+    prepared = {
+        board.id: _test(f"{board.id}p", made, board, in_full=made.outcome in LOUD or few_boards, place=OPENED)
+        for board in boards
+        if (made := board.record.prepared) is not None
+    }
+    return RunView(
+        run, boards, tuple(tests), _in_order(Counter(test.outcome for test in run.tests)), prepared
+    )
 
 
 def references_of(tests: Iterable[TestView], board: BoardView) -> list[tuple[int, str, str]]:
@@ -227,7 +271,7 @@ def references_of(tests: Iterable[TestView], board: BoardView) -> list[tuple[int
             continue
         if test.record.first_line is not None:
             found.append((test.record.first_line, test.id, f"{test.record.name} begins"))
-        for n, event in enumerate(test.record.events, start=1):
+        for n, event in enumerate(test.events, start=1):
             if event.line is not None:
                 found.append((event.line, f"{test.id}e{n}", f"{event.kind}: {event.text}"))
         for n, claim in enumerate(test.record.claims, start=1):
@@ -235,6 +279,13 @@ def references_of(tests: Iterable[TestView], board: BoardView) -> list[tuple[int
             if line is not None:
                 found.append((line, f"{test.id}c{n}", f"{claim.standing}: {claim.text}"))
     return sorted(found, key=lambda reference: reference[0])
+
+
+def _span(name: str, test: TestRecord) -> list[_Span]:
+    if test.first_line is None:
+        return []
+    last = test.last_line if test.last_line is not None else test.first_line
+    return [(test.first_line, last, name, test.name)]
 
 
 def _rank(test: TestRecord) -> tuple[int, float]:
@@ -252,23 +303,29 @@ def _board_of(boards: Sequence[BoardRecord], test: TestRecord) -> int | None:
     return next(iter(exact or named), None)
 
 
-def _test(n: int, test: TestRecord, board: BoardView | None, *, in_full: bool, place: int) -> TestView:
+def _test(name: str, test: TestRecord, board: BoardView | None, *, in_full: bool, place: int) -> TestView:
     boots = board.boots_between(test.first_line, test.last_line) if board else ()
     before = board.boot_at(test.first_line) if board else None
     if before is not None and before in boots:
         before = None
     excerpt: Sequence[LogLine] = ()
-    if in_full and board is not None and board.log is not None and test.first_line is not None:
+    if (
+        in_full
+        and test.outcome in LOUD
+        and board is not None
+        and board.log is not None
+        and test.first_line is not None
+    ):
         last = test.last_line if test.last_line is not None else test.first_line
         excerpt = board.log.between(max(test.first_line, last - EXCERPT + 1), last)
     flash = drawing_of(test.flash_before, test.flash_after, test.flash_steps)
     return TestView(
-        f"t{n}",
+        name,
         test,
         board,
         boots,
         before,
-        timeline_of(test.events, test.began_s, test.duration_s),
+        timeline_of(test.events[:MAX_EVENTS], test.began_s, test.duration_s),
         flash,
         change_of(test.otadata_before, test.otadata_after, flash.otadata_steps if flash else ()),
         tuple(excerpt),
@@ -286,7 +343,10 @@ def _boots(
     before: Mapping[str, Any] = {}
     starts = [span[0] for span in spans]
     for boot in boots:
-        updated = any(str(note).startswith("command") for note in before.get("updates") or ())
+        notes = [str(note) for note in before.get("updates") or ()]
+        # A command has its answer; of what an app of its own printed the change of slot is the answer.
+        moved = None not in (slots := (before.get("slot"), boot.get("slot"))) and slots[0] != slots[1]
+        updated = any(note.startswith("command") for note in notes) or (bool(notes) and moved)
         updates += updated
         first = int(boot.get("first_line") or 0)
         place = bisect_right(starts, first) - 1

@@ -172,6 +172,12 @@ class Site:
         log = self.folder / "site.log"
         until("the exporter", lambda: log.read_bytes().count(b"creating poll task") == self._exporters)
 
+    @property
+    def pid_of_exporter(self) -> int:
+        """Of its process."""
+        assert self._exporter is not None
+        return self._exporter.pid
+
     def kill_coordinator(self) -> None:
         _kill(self._coordinator)
 

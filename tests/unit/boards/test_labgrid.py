@@ -18,6 +18,7 @@ from harness.links.link import BootMode
 from harness.main_job import run_main_job
 from harness.preparation import Consent, Demand
 from harness.provision.profile import Lock, Profile
+from harness.rack.coordinators import Coordinators
 from harness.report.verdict import Standing
 from harness.say import Say
 
@@ -83,6 +84,7 @@ def _flow(fields: dict[str, object]) -> str:
     return "{" + ", ".join(f'{key}: "{value}"' for key, value in fields.items() if value) + "}"
 
 
+@pytest.mark.full
 def test_the_main_job_runs_on_a_board_that_labgrid_lends(lend: Lend, start: Start, wired: WiredLab) -> None:
     twin = provisioned(start, wired, Lock.NONE)
     site = lend(twin)
@@ -100,6 +102,7 @@ def test_the_main_job_runs_on_a_board_that_labgrid_lends(lend: Lend, start: Star
     assert f"labgrid place {'desk-0'} is ours" in board.log_path.read_text()
 
 
+@pytest.mark.full
 def test_a_place_that_somebody_holds_is_refused_by_name_or_waited_for(
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:
@@ -132,6 +135,7 @@ def test_a_place_that_somebody_holds_is_refused_by_name_or_waited_for(
     assert site.is_free
 
 
+@pytest.mark.full
 def test_what_cannot_be_had_is_said_in_a_sentence(
     lend: Lend, start: Start, wired: WiredLab, tmp_path: Path
 ) -> None:
@@ -158,14 +162,28 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
     assert site.is_free
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_killed_run_gives_the_place_back(lend: Lend, start: Start, tmp_path: Path, number: signal.Signals):
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
+def test_a_killed_run_gives_the_place_back_to_those_who_wait(
+    lend: Lend, start: Start, tmp_path: Path, wired: WiredLab, number: signal.Signals
+) -> None:
     site = lend(start())
     run = Run(tmp_path / "run", site, reserve_timeout_s=20)
     run.await_open()
-    assert f"harness-{run.pid}-" in site.who()["desk-0"]
+    holder = site.who()["desk-0"]
+    assert f"harness-{run.pid}-" in holder
+    with pytest.raises(
+        LabError, match=rf"place desk-0 is held by {holder} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
+    ):
+        wired.open(site.entry(0))
+    assert site.who() == {"desk-0": holder}
+    lease = Coordinators().holder_of("desk", site.entry(0))
+    assert lease is not None
+    assert (lease.pid, lease.reason) == (run.pid, "harness")
     run.end(number)
-    until("the release", lambda: site.is_free)
+    board = wired.open(site.entry(0, reserve_timeout_s=20))
+    assert board.read_state().mac == site.twins[0].mac
+    wired.close()
+    assert site.is_free
 
 
 def test_a_run_that_is_killed_before_it_has_acquired_leaves_no_reservation(
@@ -180,6 +198,7 @@ def test_a_run_that_is_killed_before_it_has_acquired_leaves_no_reservation(
     until("the end of the reservation", lambda: site.is_free)
 
 
+@pytest.mark.full
 def test_the_process_that_holds_the_place_may_die_and_so_may_both(
     lend: Lend, start: Start, tmp_path: Path, wired: WiredLab
 ) -> None:
@@ -206,6 +225,7 @@ def test_the_process_that_holds_the_place_may_die_and_so_may_both(
     until("the release", lambda: site.is_free)
 
 
+@pytest.mark.full
 def test_a_plain_tcp_port_is_reset_by_power_and_refuses_download_mode(
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
 import pytest
 from labgrid_site import Lend, Site, until
-from wired_twin import Start, WiredLab
+from wired_twin import Start, WiredLab, provisioned
 
 from harness.board import Board
 from harness.errors import LabError
 from harness.links.labgrid import LabgridLink
 from harness.links.labgrid_lease import PlaceLease
 from harness.links.link import BootMode
+from harness.main_job import run_main_job
+from harness.preparation import Consent, Demand
+from harness.provision.profile import Lock, Profile
+from harness.report.verdict import Standing
+from harness.say import Say
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="labgrid runs on Linux")
 
@@ -63,32 +69,60 @@ def ends_at_once(board: Board, site: Site, why: str) -> None:
     assert not site.switch.switched
 
 
-def test_a_coordinator_that_is_killed_and_restarted_interrupts_nothing(
+def test_a_run_survives_the_restart_of_coordinator_and_exporter_unless_somebody_else_was_there(
+    lend: Lend, start: Start, wired: WiredLab
+) -> None:
+    site = lend(start(), protocol="ser2net")
+    board = wired.open(site.entry(0, reserve_timeout_s=20))
+    assert board.read_state().mac == site.twins[0].mac
+    holder, port = site.who(), lease_of(board).port
+    os.kill(site.pid_of_exporter, signal.SIGSTOP)
+    site.kill_coordinator()
+    until("the note", noted(board, "is away; the lease on desk-0 is kept for 300 s"))
+    # Serial data does not go by way of the coordinator.
+    says_something_new(board)
+    # labgrid's exporter ends with its coordinator, and its service starts it again: the port is another one then.
+    site.kill_exporter()
+    site.start()
+    until("the note", noted(board, "is back after"))
+    assert site.who() == holder
+    until("the return", lambda: lease_of(board).port not in (None, port))
+    assert board.read_state().mac == site.twins[0].mac
+    says_something_new(board)
+    board.power.cycle(0.1)
+    assert site.switch.switched == [(0, False), (0, True)]
+
+    site.switch.switched.clear()
+    os.kill(agent_of(board), signal.SIGSTOP)
+    site.kill_coordinator()
+    site.kill_exporter()
+    site.start()
+    assert site.acquire() == "done"
+    os.kill(agent_of(board), signal.SIGCONT)
+    ends_at_once(board, site, "place desk-0 went to elsewhere/bob at .* while the coordinator was away")
+    wired.close()
+    # Closing does not take it from the one who has it.
+    assert site.who() == {"desk-0": "elsewhere/bob"}
+
+
+@pytest.mark.full
+def test_serial_data_goes_on_through_a_network_port_that_no_exporter_serves(
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:
     site = lend(start())
     with wired.lab(site.entry(0, reserve_timeout_s=20)) as lab:
         board = lab.open("desk")
-        assert board.read_state().mac == site.twins[0].mac
-        holder = site.who()
-        site.kill_coordinator()
-        until("the note", noted(board, "is away; the lease on desk-0 is kept for 300 s"))
-        # Serial data does not go by way of the coordinator.
-        says_something_new(board)
-        assert board.read_state().mac == site.twins[0].mac
-        # labgrid's exporter ends with its coordinator, and its service starts it again.
-        site.kill_exporter()
+        for kill in (site.kill_coordinator, site.kill_exporter):
+            kill()
+            says_something_new(board)
         site.start()
         until("the note", noted(board, "is back after"))
-        assert site.who() == holder
         says_something_new(board)
-        # What switches its supply works again, too.
-        board.power.off()
-        board.power.on()
-        assert site.switch.switched == [(0, False), (0, True)]
+        assert "port vanished" not in board.log_path.read_text()
     assert site.is_free
 
 
+@pytest.mark.full
 def test_a_lease_ends_when_its_coordinator_is_away_for_longer_than_agreed(
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:
@@ -99,30 +133,18 @@ def test_a_lease_ends_when_its_coordinator_is_away_for_longer_than_agreed(
     site.start_coordinator()
 
 
-@pytest.mark.parametrize("way", ["kicked", "taken while the coordinator was away"])
-def test_a_board_that_went_to_somebody_else_is_let_alone(
-    lend: Lend, start: Start, wired: WiredLab, way: str
+@pytest.mark.full
+def test_a_board_whose_place_was_released_by_a_person_is_let_alone(
+    lend: Lend, start: Start, wired: WiredLab
 ) -> None:
     site = lend(start())
     board = wired.open(site.entry(0, reserve_timeout_s=20))
     says_something_new(board)
-    if way == "kicked":
-        site.kick()
-        why = "place desk-0 was taken away .*nobody has it now"
-    else:
-        os.kill(agent_of(board), signal.SIGSTOP)
-        site.kill_coordinator()
-        site.kill_exporter()
-        site.start()
-        assert site.acquire() == "done"
-        os.kill(agent_of(board), signal.SIGCONT)
-        why = "place desk-0 went to elsewhere/bob at .* while the coordinator was away"
-    ends_at_once(board, site, why)
-    wired.close()
-    # Closing does not take it from the one who has it.
-    assert site.who() == ({} if way == "kicked" else {"desk-0": "elsewhere/bob"})
+    site.kick()
+    ends_at_once(board, site, "place desk-0 was taken away .*nobody has it now")
 
 
+@pytest.mark.full
 def test_the_error_of_a_run_says_that_the_place_was_lost(lend: Lend, start: Start, wired: WiredLab) -> None:
     site = lend(start())
 
@@ -140,6 +162,7 @@ def test_the_error_of_a_run_says_that_the_place_was_lost(lend: Lend, start: Star
     assert "nothing more was sent to the board" in (ended.value.todo or "")
 
 
+@pytest.mark.full
 def test_an_exporter_that_is_killed_and_restarted_is_a_gap_in_the_log(
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:
@@ -160,6 +183,7 @@ def test_an_exporter_that_is_killed_and_restarted_is_a_gap_in_the_log(
     assert site.is_free
 
 
+@pytest.mark.full
 def test_an_exporter_that_stays_away_ends_the_run(
     lend: Lend, start: Start, wired: WiredLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,3 +194,39 @@ def test_an_exporter_that_stays_away_ends_the_run(
     site.kill_exporter()
     with pytest.raises(LabError, match="did not come back within 1 s"):
         until("the end", lambda: board.console.write(b"hello\n"))
+
+
+@pytest.mark.full
+def test_the_main_job_does_not_notice_that_coordinator_and_exporter_are_killed_again_and_again(
+    lend: Lend, start: Start, wired: WiredLab
+) -> None:
+    site = lend(provisioned(start, wired, Lock.NONE))
+    entry = site.entry(0, burn_up_to="release", reserve_timeout_s=20)
+    over, killed = threading.Event(), 0
+
+    def kill_and_restart() -> None:
+        nonlocal killed
+        while not over.wait(0.5):
+            site.kill_coordinator()
+            over.wait(1.0)
+            site.kill_exporter()
+            site.start()
+            killed += 1
+            # As long as somebody would have to notice it, and to have the place again.
+            over.wait(2.0)
+
+    with wired.lab(entry) as lab:
+        board = lab.open("desk")
+        holder = site.who()
+        trouble = threading.Thread(target=kill_and_restart)
+        trouble.start()
+        try:
+            while killed < 3:
+                demand, consent = Demand(Profile.RELEASE), Consent(entry)
+                verdict = run_main_job(board, demand, consent, wired.home, say=Say(quiet=True))
+                assert verdict.standing is Standing.PROVEN, verdict
+        finally:
+            over.set()
+            trouble.join()
+        until("the place", lambda: site.who() == holder)
+    assert site.is_free

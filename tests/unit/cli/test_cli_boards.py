@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli.main import cli
-from harness.errors import BoardError
+from harness.cli.options import profile_for
+from harness.errors import BoardError, RefusedError
 from harness.home import Home
+from harness.inventory.entry import TwinEntry
 from harness.inventory.inventory import read_inventory
 from harness.lab import Lab, secret_from
 from harness.linked_board import LinkedBoard
@@ -153,3 +155,31 @@ def test_a_person_who_names_a_broken_board_may_try_it_and_mends_it_by_that(
     assert "it is tried all the same" in said
     assert "board a works again" in said
     assert book.of("a").broken is None
+
+
+@pytest.mark.parametrize(
+    ("profile", "said", "outcome"),
+    [
+        ("release", False, "development"),
+        ("development", True, "development"),
+        ("release", True, "its entry pins profile development: it is not brought into release"),
+    ],
+)
+def test_a_pinned_board_is_brought_into_no_other_profile(profile: str, said: bool, outcome: str) -> None:
+    entry = TwinEntry(chip="esp32c3", profile="development")
+    try:
+        found = profile_for("b", entry, profile, said=said)
+    except RefusedError as error:
+        found = error.message
+    assert found.startswith(outcome)
+
+
+def test_what_a_pinned_board_is_not_meant_for_is_refused_before_anything_is_done(
+    book: HealthBook, tmp_path: Path
+) -> None:
+    for command in (["provision", "--board", "b"], ["run", "--board", "b"]):
+        refused = CliRunner().invoke(cli, [*command, "--profile", "release"], standalone_mode=False)
+        assert isinstance(refused.exception, RefusedError), refused.output
+        assert "its entry pins profile development" in str(refused.exception)
+    assert not (tmp_path / "home" / "twins" / "b").exists()
+    assert book.of("b").broken is None

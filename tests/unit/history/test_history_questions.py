@@ -118,11 +118,18 @@ def test_the_command_says_it_all_and_an_empty_history_says_what_fills_it(history
     assert "every run of pytest and `harness run` adds to it" in ask()
     now = time.time()
     for n, outcome in enumerate((P, F, P)):
-        event = Event(at_s=now, kind="update", text="update to 1.1.0", duration_s=1.5)
+        event = Event(at_s=now, kind="update", text="update (ota) to 1.1.0: ok", duration_s=1.5)
         test = past_test(outcome=outcome, began_s=now + n, events=[event])  # type: ignore[arg-type]
         history.record(past_run(n, [test], began_s=now + n))
     said = ask()
-    for expected in ("desk-c3", "2/3 67%", "+x+", "change between", "update to", "switches did not"):
+    for expected in (
+        "desk-c3",
+        "2/3 67%",
+        "+x+",
+        "change between",
+        "update: all of it (ota)",
+        "switches did not",
+    ):
         assert expected in said, said
     assert "at least 2 times" in ask("--flaky")
     told = json.loads(ask("--json", "--since", "1h"))
@@ -132,7 +139,7 @@ def test_the_command_says_it_all_and_an_empty_history_says_what_fills_it(history
 
 
 def test_export_gives_one_object_a_line_that_adds_up(history: History, tmp_path: Path) -> None:
-    event = Event(at_s=NOON_S, kind="update", text="download", duration_s=1.5, size=4096)
+    event = Event(at_s=NOON_S, kind="phase", text="downloaded", duration_s=1.5, size=4096)
     history.record(past_run(1, [past_test(events=[event]), past_test("boots")]))
     history.record(past_run(2))
     lines = [json.loads(line) for line in ask("--export", "-").splitlines()]
@@ -141,7 +148,7 @@ def test_export_gives_one_object_a_line_that_adds_up(history: History, tmp_path:
     assert lines[0]["format"] == 1
     runs = {line["id"] for line in lines if line["record"] == "run"}
     assert {line["run"] for line in lines if line["record"] in ("board", "test", "phase")} == runs - {None}
-    assert lines[5] | {"phase": "update: download", "duration_s": 1.5, "size": 4096} == lines[5]
+    assert lines[5] | {"phase": "update: downloaded", "median_s": 1.5, "times": 1, "size": 4096} == lines[5]
     file = tmp_path / "runs.jsonl"
     ask("--export", str(file))
     assert [json.loads(line) for line in file.read_text().splitlines()] == lines

@@ -123,30 +123,6 @@ def test_a_wrong_boards_file_is_one_usage_error(folder: pytest.Pytester) -> None
     assert "plugin.py" not in said
 
 
-def test_a_board_in_all_its_profiles_is_one_workers_since_it_has_one_user(folder: pytest.Pytester) -> None:
-    folder.makefile(".yaml", boards="version: 1\nboards:\n  a: {chip: esp32c3, link: twin}\n")
-    folder.makepyfile("def test_it(board):\n    pass\n")
-    folder.makeconftest(
-        """
-        def pytest_collection_modifyitems(items):
-            print("groups", sorted({item.get_closest_marker("xdist_group").args[0] for item in items}))
-        """
-    )
-    profiles = (
-        "--profile",
-        "development",
-        "--profile",
-        "release",
-        "--collect-only",
-        "-s",
-        "-p",
-        "no:cacheprovider",
-    )
-    folder.runpytest_subprocess(*profiles, "--board", "a").stdout.fnmatch_lines(["groups ['a']"])
-    twins = ["groups ['twin-esp32c3-development', 'twin-esp32c3-release']"]
-    folder.runpytest_subprocess(*profiles, "--chip", "esp32c3").stdout.fnmatch_lines(twins)
-
-
 @pytest.mark.parametrize(
     ("option", "value", "complaint"),
     [

@@ -104,6 +104,29 @@ def test_a_profile_that_is_named_is_run_where_it_makes_sense(table: pytest.Pytes
     assert tests == ["test_later[twin-esp32-ciphertext-only]"]
 
 
+def test_rows_that_differ_little_from_chip_to_chip_take_the_twins_in_turn(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, own_home: Path
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(own_home))
+    pytester.makefile(".yaml", boards=BOARDS)
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.in_turn
+        @pytest.mark.parametrize("row", ["a", "b", "c"])
+        def test_table(board, row):
+            pass
+        """
+    )
+    tests, said = collected(pytester)
+    assert tests == [f"test_table[{row}]" for row in ("a-release-a", "a-release-c", "b-release-b")]
+    assert "Left out: 3 rows" in said
+    assert len(collected(pytester, "--full", "--profile", "release")[0]) >= 6
+    assert collected(pytester, "test_it.py::test_table[b-release-a]")[0] == ["test_table[b-release-a]"]
+    assert len(collected(pytester, "--board", "b", "--profile", "release")[0]) == 3
+
+
 def test_a_row_that_is_named_by_its_id_is_meant(table: pytest.Pytester) -> None:
     tests, _ = collected(table, "test_it.py::test_table[b-release-two]")
     assert tests == ["test_table[b-release-two]"]

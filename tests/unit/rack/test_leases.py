@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from harness.lock_note import Note
 from harness.locks import BoardLock, lock_files
 from harness.rack import renewal
 from harness.rack.lease import Lease, board_locks, holder_of
-from harness.rack.reason import command_of_pytest, reason_of
+from harness.rack.reason import REASON_VARIABLE, command_of_pytest, reason_of, reason_of_session
 from harness.rack.renewal import LEASE_S, leased
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and flock(2)")
@@ -268,19 +269,89 @@ def test_the_reason_names_the_command_and_the_job(environment: dict[str, str], e
 
 
 def test_of_pytests_options_only_those_that_choose_tests_are_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "tests").mkdir()
-    monkeypatch.chdir(tmp_path)
+    test = pytester.makepyfile(test_it="def test_it(): pass\n")
+    for variable in ("CI_JOB_ID", "GITHUB_RUN_ID", "BUILD_TAG", REASON_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
     given = [
-        "-n4",
-        "tests::test_it",
+        "test_it.py::test_it",
         "-k",
-        "switch and not slow",
-        "--token=hunter2",
-        "-o",
-        "x=hunter3",
+        "it and not slow",
+        f"--basetemp={test.parent / 'hunter2'}",
         "-m",
-        "full",
+        "not full",
     ]
-    assert command_of_pytest(given) == "pytest tests::test_it -k 'switch and not slow' -m full"
+    config = pytester.parseconfig(*given, "--rootdir", str(pytester.path), "-p", "no:cacheprovider")
+    assert command_of_pytest(config) == "pytest test_it.py::test_it -k 'it and not slow' -m 'not full'"
+    assert command_of_pytest(pytester.parseconfig()) == "pytest"
+    assert reason_of_session(config) == reason_of_session(config)
+    config.option.harness_reason = "as the controller said"
+    assert reason_of_session(config) == "as the controller said"
+
+
+def test_where_a_locked_file_cannot_be_read_the_note_beside_it_tells_the_same(tmp_path: Path) -> None:
+    """As on Windows."""
+    way, path = lock_file._Filelock, tmp_path / "board.lock"
+    assert way.holder_of(path) is None
+    note = Note.of_this_process("c3", "pytest", reason="pytest tests/ota", lease_s=LEASE_S)
+    held = way.taken(path, note)
+    found = way.holder_of(path)
+    assert found is not None
+    assert found.note == note
+    held.tell(note.renewed(2 * LEASE_S))
+    again = way.holder_of(path)
+    assert again is not None
+    assert again.note is not None
+    assert again.note.until_s >= note.since_s + 2 * LEASE_S
+    with pytest.raises(lock_file.LockHeldError, match="pytest tests/ota, since"):
+        way.taken(path, note)
+    held.release()
+    held.tell(note)
+    assert way.holder_of(path) is None
+    assert not path.with_suffix(".holder").exists()
+
+
+@posix
+def test_a_full_disk_keeps_nobody_from_a_board(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = rack.locks("c3")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "pwrite", full)
+    with leased([path], board="c3", purpose="p") as lock:
+        lock.renew()
+        lease = rack.holder("c3")
+        assert lease is not None
+        assert lease.pid in (os.getpid(), None)
+        with pytest.raises(InUseError):
+            BoardLock([path], board="c3", purpose="p").acquire()
+    assert rack.holder("c3") is None
+
+
+FORKER = """
+import os, sys
+from pathlib import Path
+from harness.rack import renewal
+from harness.rack.renewal import leased
+path = Path(sys.argv[1])
+with leased([path], board="c3", purpose="p"):
+    renewal._RENEWER._guard.acquire()  # as the renewing thread may hold it at that moment
+    child = os.fork()
+    if child == 0:
+        with leased([path.with_name("other")], board="other", purpose="p"):
+            alive = renewal._RENEWER._thread.is_alive()
+            os._exit(0 if alive and len(renewal._RENEWER._locks) == 1 else 1)
+    renewal._RENEWER._guard.release()
+    sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+@posix
+def test_a_forked_child_renews_its_own_leases_and_not_its_parents(rack: Rack) -> None:
+    (path,) = rack.locks("c3")
+    done = subprocess.run([sys.executable, "-c", FORKER, str(path)], timeout=60, check=False)
+    assert done.returncode == 0
+    assert rack.holder("c3") is None

@@ -301,6 +301,19 @@ def board_record(bench: Bench, folder: Path) -> BoardRecord:
         ),
         log=log.as_posix(),
         boots=tuple(record.to_json() for record in tracker.records),
+        prepared=TestRecord(
+            id=f"prepare/{bench.name}",
+            name="preparation",
+            outcome="passed",
+            began_s=BEGAN_S,
+            duration_s=0.05,
+            board=bench.name,
+            profile=bench.profile,
+            events=(Event(at_s=BEGAN_S, kind="reset", text="into run", line=0),),
+            first_line=0,
+            last_line=14,
+            flash_after=flash(bench, ()),
+        ),
         marks=("key 5819ec36a25ec8ce is test-only: do not ship this device",),
     )
 

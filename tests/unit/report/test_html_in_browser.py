@@ -88,16 +88,16 @@ def reader(browser: Any) -> Iterator[Reader]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of eight tests."""
+    """The report of sixteen tests: more than are all in the page with everything."""
     folder = tmp_path_factory.mktemp("small")
-    return write_report(made_run(folder, 8), folder)
+    return write_report(made_run(folder, 16), folder)
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of two hundred tests."""
+    """The report of sixty tests."""
     folder = tmp_path_factory.mktemp("large")
-    return write_report(made_run(folder, 200, 4), folder)
+    return write_report(made_run(folder, 60, 4), folder)
 
 
 def wide(page: Any) -> bool:
@@ -107,7 +107,7 @@ def wide(page: Any) -> bool:
 
 def test_a_test_that_passed_is_drawn_when_it_is_opened(reader: Reader, small: Path) -> None:
     page = reader.opens(small)
-    test = page.locator("details.test.good").first
+    test = page.locator(".tests > .good").first
     assert test.locator(".body table").count() == 0
     test.locator("summary").first.click()
     test.locator("figure.flash").wait_for()
@@ -166,16 +166,31 @@ def test_the_log_is_searched_forwards_and_back(reader: Reader, small: Path) -> N
     page.locator("#log-count", has_text="not found").wait_for()
 
 
+def test_only_telling_lines_are_left_and_the_one_that_is_asked_for(reader: Reader, small: Path) -> None:
+    page = reader.opens(small)
+    page.locator("button.open-log").first.click()
+    lines = page.locator("#log-lines .ll")
+    lines.first.wait_for()
+    plain = page.locator("#log-lines .ll", has_text="main_task: Calling app_main").first
+    n = plain.get_attribute("data-n")
+    page.locator("#log-telling").check()
+    assert page.locator("#log-lines .ll", has_text="main_task").count() == 0
+    assert page.locator("#log-lines .ll", has_text="Loaded app from").count() > 0
+    page.evaluate(f"location.hash = 'b0l{n}'")
+    page.locator(f"#log-lines .ll.here[data-n='{n}']").wait_for()
+    assert page.locator("#log-lines .ll", has_text="main_task").count() == 1
+
+
 def test_the_filter_leaves_what_was_asked_for(reader: Reader, small: Path) -> None:
     page = reader.opens(small)
-    shown = page.locator("details.test:not([hidden])")
-    assert shown.count() == 8
+    shown = page.locator(".tests > details.test:not([hidden])")
+    assert shown.count() == 16
     page.locator("#filter-text").fill("DROPPED connection")
-    assert page.locator("#filter-count").inner_text() == f"{shown.count()} of 8"
-    assert 0 < shown.count() < 8
+    assert page.locator("#filter-count").inner_text() == f"{shown.count()} of 16"
+    assert 0 < shown.count() < 16
     page.locator("#filter-text").fill("")
     page.locator("#filter-outcome").select_option("failed")
-    assert shown.count() == 1
+    assert shown.count() == 2
 
 
 @pytest.mark.parametrize("width", [360, 1200])
@@ -197,7 +212,7 @@ def test_without_javascript_the_essential_is_there(reader: Reader, small: Path) 
     assert "After the restart ota_0 ran 1.0.0, expected ota_1 with 1.1.0." in text
     assert "the logs are files beside this one" in text
     assert page.locator("details.test.bad figure.flash").first.is_visible()
-    passed = page.locator("details.test.good").first
+    passed = page.locator(".tests > .good").first
     passed.locator("summary").first.click()
     assert "the log proves the switch to 1.1.0" in passed.inner_text()
     assert passed.locator("table.events tbody tr").count() > 8
@@ -265,11 +280,37 @@ def test_a_long_log_is_searched_to_its_end(reader: Reader, tmp_path: Path, lines
     assert page.locator("#log-lines .ll").count() < 5000
 
 
-def test_two_hundred_tests_open_and_every_failure_is_open_on_paper(reader: Reader, large: Path) -> None:
+def test_every_failure_is_open_on_paper(reader: Reader, large: Path) -> None:
     page = reader.opens(large)
-    assert page.locator("details.test").count() == 200
+    assert page.locator(".tests > details.test").count() == 60
     assert page.locator("details.test.bad:not([open])").count() > 0
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details.test.bad:not([open])").count() == 0
     assert not page.locator("#filter-text").is_visible()
+
+
+def test_many_failures_are_unpacked_for_paper_although_not_in_the_page(
+    reader: Reader, tmp_path: Path
+) -> None:
+    fields = made_run(tmp_path, 30, 2, all_pass=True).model_dump(mode="json")
+    for test in fields["tests"]:
+        test["outcome"] = "failed"
+    page = reader.opens(write_report(RunRecord.model_validate(fields), tmp_path))
+    assert page.locator("details.test.bad > .body > .lazy").count() == 10
+    page.locator("html.unpacked").wait_for()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".tests > details.test.bad[open] figure.flash").count() == 30
+
+
+def test_a_run_of_few_tests_is_on_paper_with_everything(reader: Reader, tmp_path: Path) -> None:
+    page = reader.opens(write_report(made_run(tmp_path, 3, all_pass=True), tmp_path))
+    seen = "[...document.querySelectorAll('figure.flash')].filter((map) => map.checkVisibility()).length"
+    assert page.evaluate(seen) == 0
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    assert page.evaluate(seen) == 5  # of three tests, and of the preparation of two boards
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen")
+    assert page.evaluate(seen) == 0

@@ -51,6 +51,19 @@ def test_the_verdict_is_on_top_then_the_failures_with_cause_and_command(tmp_path
     assert str(failed.repeat).replace("'", "&#39;") in body[places[1] : places[3]]
 
 
+def test_many_failures_of_one_cause_are_told_once_with_the_command_of_each(tmp_path: Path) -> None:
+    fields = made_run(tmp_path, 6, 1, all_pass=True).model_dump(mode="json")
+    for n, test in enumerate(fields["tests"]):
+        test.update(outcome="error", cause="the hub does not answer" if n != 2 else "something else")
+    page = text_of(RunRecord.model_validate(fields), tmp_path)
+    failures = page[page.index('<section id="failures"') : page.index('<section id="boards"')]
+    assert failures.count("the hub does not answer") == 1
+    assert "The same cause: 4 further tests" in failures
+    assert failures.count("something else") == 1
+    for test in fields["tests"]:
+        assert str(test["repeat"]).replace("'", "&#39;") in failures
+
+
 def test_the_page_names_nothing_outside_itself(tmp_path: Path) -> None:
     page = text_of(made_run(tmp_path, 8), tmp_path)
     links = re.findall(r'(?:href|src)="([^"]*)"', page)
@@ -145,6 +158,15 @@ def test_what_has_no_room_is_left_out_in_the_middle_and_counted(
     assert "had no room here" in page
     named = {line for line, _id, _text in data["references"]}
     assert not any(first <= line <= last for first, last in data["gaps"] for line in named)
+
+
+def test_thousands_of_events_in_one_test_are_counted_not_all_shown(tmp_path: Path) -> None:
+    fields = made_run(tmp_path, 1).model_dump(mode="json")
+    event = fields["tests"][0]["events"][0]
+    fields["tests"][0]["events"] = [dict(event, at_s=event["at_s"] + n / 1000) for n in range(5000)]
+    page = text_of(RunRecord.model_validate(fields), tmp_path)
+    assert "4\u202f600 further events: see run.json." in page
+    assert len(page) < 400_000
 
 
 def test_two_hundred_tests_stay_small(tmp_path: Path) -> None:

@@ -76,6 +76,14 @@ def test_the_record_and_the_reports_say_the_same(bench: Bench) -> None:
     page = (out / "qualification.txt").read_text(encoding="utf-8")
     assert run.qualification["evidence_sha256"] in page
     assert "Approved by" in page
+    report = (out / "report.html").read_text(encoding="utf-8")
+    for words in (
+        run.qualification["evidence_sha256"],
+        "Approved by",
+        "covered</h3>",
+        "Security info after it",
+    ):
+        assert words in report
 
 
 @pytest.mark.full

@@ -17,6 +17,7 @@ from harness.console.boot_record import BootRecord, Outcome
 from harness.console.inference import Finding, boots_to_json, find, with_findings
 from harness.console.reader import Console
 from harness.dut import HarnessDut
+from harness.embedded.app import HarnessApp
 from harness.errors import BoardError, NotApplicableError, UsageError
 from harness.formats.flash_encryption import decrypt, encrypt, pad_to_block
 from harness.formats.otadata import OTADATA_SIZE_BYTES, OtaData
@@ -435,7 +436,13 @@ class LinkedBoard:
         """The `Dut`, opened for the test called `test` unless it is open."""
         if self._dut is None:
             self._dut = HarnessDut(
-                self.console, self._hard_reset, name=self.name, test=test, log=self.log_path
+                self.console,
+                self._hard_reset,
+                name=self.name,
+                test=test,
+                log=self.log_path,
+                app=HarnessApp(self.app, self.chip.name),
+                target=self.chip.name,
             )
         return self._dut
 

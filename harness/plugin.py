@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -25,10 +26,11 @@ from harness.console.log_file import BOARD_SIGN, MARK_SIGN
 from harness.console.sanitizer_report import sanitizer_report
 from harness.consumption import Consumption
 from harness.deadline import TODO, Deadline, deadline_in
-from harness.dut import HarnessDut
+from harness.embedded import fixtures as embedded
+from harness.embedded.turn import INI, scope_named
 from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
-from harness.inventory.entry import PhysicalEntry, SecureBoot, TwinEntry
+from harness.inventory.entry import AnyEntry, PhysicalEntry, SecureBoot, TwinEntry
 from harness.inventory.inventory import Inventory
 from harness.lab import Lab, secret_from
 from harness.ota.server import OtaServer
@@ -49,6 +51,7 @@ from harness.rack.registration import (
     twin_chip,
 )
 from harness.rack.run import LEASE_WAIT_S, BoardRun
+from harness.rack.tally import Reason
 from harness.rack.target import Target
 from harness.report.annotations import annotate_in_ci
 from harness.report.pytest_recording import RunRecording
@@ -204,6 +207,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, settings in options:
         default = {"append": [], "store_true": False}.get(settings.get("action", ""))
         group.addoption(name, default=default, **settings)
+    parser.addini(INI, embedded.INI_HELP, default="function")
 
 
 MARKERS = (
@@ -214,6 +218,7 @@ MARKERS = (
     "full: not in the default subset; --full runs it",
     "in_turn: rows that differ little from chip to chip: in the default subset each runs on one of the throwaway twins",
     "source(*cases): the public cases that this comes from, e.g. 'esp-idf #6172'; kept in the JUnit report",
+    embedded.MARKER_HELP,
     "consumes(**amounts): what one run uses up for good (secure_version, digest_slots, revocations, device_keys); on "
     "physical boards only with --consume NAME and a budget in the board's entry",
 )
@@ -264,6 +269,7 @@ def _check_options(config: pytest.Config) -> None:
             if config.getoption(option):
                 inventory_of(config).require_named(config.getoption(option), option)
         config.stash[DEADLINE] = _deadline(config)
+        scope_named(str(config.getini(INI)))
         check_rack_options(config)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
@@ -282,22 +288,10 @@ def _deadline(config: pytest.Config) -> Deadline | None:
     return found
 
 
-class DutFixture:
-    """Registered late: of two plugins that offer a fixture of one name, pytest takes the later one's."""
-
-    @pytest.fixture
-    def dut(self, board: Board, request: pytest.FixtureRequest) -> Iterator[HarnessDut]:
-        """pytest-embedded's `Dut` on this board; the board restarts after it is attached, so it sees the boot."""
-        opened = board.open_dut(request.node.name)
-        opened.serial.hard_reset()
-        yield opened
-        board.close_dut()
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """After every plugin has been configured."""
-    session.config.pluginmanager.register(DutFixture(), "harness-dut")
+    embedded.register(session.config)
 
 
 @dataclass(slots=True)
@@ -316,6 +310,38 @@ class Bench:
     """One test has failed with that; those after it are skipped, if the board is latched broken for it."""
     judged: int = 0
     """Lines of its log before this one have been searched for reports of a sanitizer."""
+    turn: str | None = None
+    """Whose `dut` goes on: `harness.embedded.turn.turn_of`."""
+    turn_settled: str | None = None
+    """For whose `dut` it was settled last."""
+
+    def usable(self, skip: Callable[[Reason, str], NoReturn], *, on_rack: bool) -> Board:
+        """The board; a test that cannot have it is skipped, or fails with the reason."""
+        if self.busy is not None:
+            skip("busy", self.busy)
+        if self.refused is not None:
+            skip("refused", self.refused)
+        if self.broken is None or self.told:
+            self.fate.skip_if_broken()
+        if self.broken is not None or self.board is None:
+            if self.told and on_rack:
+                skip("refused", f"the board was not prepared: {self.broken}")
+            self.told = True
+            pytest.fail(f"the board was not prepared: {self.broken}", pytrace=False)
+        return self.board
+
+    def settle(self, board: Board) -> None:
+        """Brings the board where every test starts."""
+        try:
+            board.settle()
+        except HarnessError as error:
+            # One test must not take the others with it: what it left is mended over the UART, where that still works.
+            board.console.note(f"does not settle and is flashed again: {error.message}")
+            try:
+                self.recover()
+            except HarnessError as again:
+                self.fate.failed(error if latches(error) else again, answers=False)
+                raise
 
 
 def _targets(config: pytest.Config, inventory: Inventory, demands: Demands, *, full: bool) -> list[Target]:
@@ -333,12 +359,14 @@ def _targets(config: pytest.Config, inventory: Inventory, demands: Demands, *, f
             Target(name, entry, profile, throwaway=False)
             for name, entry in chosen.items()
             if not for_chips or entry.chip in for_chips
-            for profile in (
-                [None] if isinstance(entry, PhysicalEntry) and not only and name not in burn else wanted
-            )
+            for profile in _profiles_on(entry, wanted, stays=not only and name not in burn)
         ]
     twins: dict[str, TwinEntry] = inventory.twins()
     chips = [twin_chip(word) for word in config.getoption("--chip")]
+    if not chips and for_chips and not any(entry.chip in for_chips for entry in twins.values()):
+        # A test that names its chips needs no --chip.
+        chips = [chip for chip in TWINS if chip in for_chips]
+        chips = [DEFAULT_CHIP] if DEFAULT_CHIP in chips else chips
     if chips or not twins:
         twins = {_twin_name(chip): _twin(chip) for chip in chips or [DEFAULT_CHIP]}
     if full and not chips:
@@ -347,6 +375,13 @@ def _targets(config: pytest.Config, inventory: Inventory, demands: Demands, *, f
     if for_chips:
         twins = {name: entry for name, entry in twins.items() if entry.chip in for_chips}
     return [Target(n, e, p, throwaway=True) for n, e in twins.items() for p in wanted]
+
+
+def _profiles_on(entry: AnyEntry, wanted: tuple[Profile, ...], *, stays: bool) -> tuple[Profile | None, ...]:
+    """Those in which a test runs on a board that it names: its pinned one alone; a physical one stays where it is."""
+    if entry.profile is not None:
+        return (Profile(entry.profile),)
+    return (None,) if isinstance(entry, PhysicalEntry) and stays else wanted
 
 
 def _twin_name(chip: str) -> str:
@@ -376,14 +411,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except HarnessError as error:
         # Of collection errors this one is shown without a traceback.
         raise pytest.Collector.CollectError(str(error)) from error
-    subset.multiply(metafunc.definition.nodeid, chosen=len(targets), everything=len(everything))
     parameters = [pytest.param(target, id=target.id) for target in targets]
+    if not targets and demands.chips and not config.getoption("--rack"):
+        parameters = [pytest.param(None, id="no-board", marks=embedded.no_board(demands.chips))]
+    else:
+        subset.multiply(metafunc.definition.nodeid, chosen=len(targets), everything=len(everything))
     metafunc.parametrize("_target", parameters, indirect=True, scope="session")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """After ``-k`` and ``-m``: what is not in the default subset is deselected; sources go into the report."""
+    embedded.drop_other_chips(config, items)
     subset = config.stash[SUBSET]
     config.stash[RUN].count_unfit([item for item in items if not subset.leaves_out(item)])
     subset.select(config, items)
@@ -429,17 +468,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             "earlier": config.stash[EARLIER_RUNS],
         }
         config.workeroutput[WORKER_OUTPUT] = told
+        return
+    for line in _closing_lines(config):
+        config.stash[RECORDING].note(line)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What was left out, and what the boards have left of what does not come back."""
-    line = config.stash[SUBSET].line
-    if line is not None:
+    """What a person should read at the end."""
+    for line in _closing_lines(config):
         terminalreporter.write_line(line)
-    for said in config.stash[EARLIER_RUNS]:
-        terminalreporter.write_line(said)
-    for name, left in sorted(config.stash[CONSUMPTION].lines.items()):
-        terminalreporter.write_line(f"left of what board {name} has only once: {left}")
+
+
+def _closing_lines(config: pytest.Config) -> list[str]:
+    """What was left out, and what the boards have left of what does not come back."""
+    left_out = config.stash[SUBSET].line
+    left = sorted(config.stash[CONSUMPTION].lines.items())
+    return [
+        *([left_out] if left_out is not None else []),
+        *config.stash[EARLIER_RUNS],
+        *(f"left of what board {name} has only once: {words}" for name, words in left),
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -452,7 +500,7 @@ def _target(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture(scope="session")
 def harness_out(request: pytest.FixtureRequest) -> Path:
     """Where this session leaves its artefacts."""
-    return request.config.stash[RECORDING].folder
+    return request.config.stash[RECORDING].boards
 
 
 @pytest.fixture(scope="session")
@@ -548,18 +596,7 @@ def _prepare(bench: Bench, board: Board, target: Target, lab: Lab, config: pytes
 def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Iterator[Board]:
     """The board, up, its version confirmed, otadata in step; its log goes on over all tests of the session."""
     run = request.config.stash[RUN]
-    if _bench.busy is not None:
-        run.skip(request.node, "busy", _bench.busy)
-    if _bench.refused is not None:
-        run.skip(request.node, "refused", _bench.refused)
-    if _bench.broken is None or _bench.told:
-        _bench.fate.skip_if_broken()
-    if _bench.broken is not None or _bench.board is None:
-        if _bench.told and run.choice is not None:
-            run.skip(request.node, "refused", f"the board was not prepared: {_bench.broken}")
-        _bench.told = True
-        pytest.fail(f"the board was not prepared: {_bench.broken}", pytrace=False)
-    board = _bench.board
+    board = _bench.usable(partial(run.skip, request.node), on_rack=run.choice is not None)
     marker = request.node.get_closest_marker("needs")
     missing = [word for word in (marker.args if marker else ()) if word not in board.capabilities]
     if missing:
@@ -573,16 +610,9 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
     refusal = request.config.stash[CONSUMPTION].begin(request.node, board, _target.entry)
     if refusal is not None:
         pytest.skip(refusal)
-    try:
-        board.settle()
-    except HarnessError as error:
-        # One test must not take the others with it: what it left is mended over the UART, where that still works.
-        board.console.note(f"does not settle and is flashed again: {error.message}")
-        try:
-            _bench.recover()
-        except HarnessError as again:
-            _bench.fate.failed(error if latches(error) else again, answers=False)
-            raise
+    if not embedded.goes_on(_bench, request):
+        _bench.settle(board)
+        _bench.turn_settled = embedded.due(request.config)
     recording.settled(board)
     yield board
     board.server.faults.clear()

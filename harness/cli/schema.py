@@ -1,4 +1,4 @@
-"""`harness schema`: what an editor needs to check and complete boards.yaml."""
+"""`harness schema`: what an editor needs to check and complete boards.yaml and qualify.yaml."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import Any
 
 import click
 
-from harness.inventory.schema import boards_schema, schema_text
+from harness.inventory.schema import boards_schema, qualify_schema, schema_text
 
-SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {"boards.yaml": boards_schema}
+SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "boards.yaml": boards_schema,
+    "qualify.yaml": qualify_schema,
+}
 
 
 @click.command()
 @click.argument("file", type=click.Choice(list(SCHEMAS)), default="boards.yaml")
 def schema(file: str) -> None:
-    """Print the JSON Schema of boards.yaml, for editors.
+    """Print the JSON Schema of FILE (boards.yaml, qualify.yaml), for editors.
 
     Editors with yaml-language-server read the schema that the first line of a file names:
     # yaml-language-server: $schema=boards.schema.json

@@ -50,7 +50,6 @@ REFINED: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("*", "chip"): _chip(tuple(CHIPS)),
     ("TwinEntry", "chip"): _chip(tuple(TWINS)),
     ("*", "mac"): _MAC | {"examples": ["7c:df:a1:00:00:01"]},
-    ("Network", "port"): _PORT_RANGE,
     ("Network", "ssid"): {"anyOf": [{"type": "string", "minLength": 1, "maxLength": 32}, {"type": "null"}]},
     ("Network", "password_env"): {"anyOf": [_TEXT | {"pattern": "^[A-Z_][A-Z0-9_]*$"}, {"type": "null"}]},
     ("Rfc2217Entry", "url"): _TEXT
@@ -93,6 +92,11 @@ WHOLE: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+SHORT: Mapping[str, Mapping[str, Any]] = {
+    # model: what its reader also takes in its place
+    "WitnessEntry": {"type": "string", "description": "A regular expression whose first group is the value."},
+}
+
 FIELD_TEXT: Mapping[tuple[str, str], str] = {
     # Where the class itself says nothing of a field that explains itself in code only.
     ("*", "chip"): "The chip, as `harness boards` names it.",
@@ -107,6 +111,7 @@ FIELD_TEXT: Mapping[tuple[str, str], str] = {
     ("*", "port"): "Its serial port.",
     ("*", "usb_serial"): "USB serial number of its bridge.",
     ("*", "usb_location"): "Place in the USB tree, such as 1-1.4.",
+    ("*", "place"): "Name of the place at the coordinator.",
     ("*", "url"): "RFC 2217 server.",
     ("*", "flash_key"): "Where a new flash key of this board comes from, when it is not to be made here.",
     ("*", "qemu"): "Path of QEMU.",
@@ -131,6 +136,15 @@ def schema_text(schema: Mapping[str, Any]) -> str:
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
+def qualify_schema() -> dict[str, Any]:
+    """The schema of qualify.yaml."""
+    from harness.qualify.file import QualifyFile
+
+    return schema_of(
+        QualifyFile, "urn:esp32-secure-ota-harness:qualify.yaml:1", "qualify.yaml of esp32-secure-ota-harness"
+    )
+
+
 def schema_of(model: type[BaseModel], address: str, title: str) -> dict[str, Any]:
     """The schema of a file that `model` reads, with the models' own words as descriptions."""
     made = model.model_json_schema(by_alias=True)
@@ -150,7 +164,11 @@ def schema_of(model: type[BaseModel], address: str, title: str) -> dict[str, Any
         boards["propertyNames"] = {"pattern": NAME_PATTERN}
     tidied: dict[str, Any] = _tidy(made)
     tidied.pop("title", None)
-    tidied.get("$defs", {}).pop("Ports", None)
+    parts = tidied.get("$defs", {})
+    parts.pop("Ports", None)
+    for name, short in SHORT.items():
+        if name in parts:
+            parts[name] = {"anyOf": [dict(short), parts[name]]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": address,
@@ -162,12 +180,13 @@ def schema_of(model: type[BaseModel], address: str, title: str) -> dict[str, Any
 def _describe(part: dict[str, Any], model: type[BaseModel]) -> None:
     words = _words_of(model)
     for field, schema in part.get("properties", {}).items():
-        refined = REFINED.get((model.__name__, field), REFINED.get(("*", field)))
+        anybody = "*" if model.__module__ == InventoryFile.__module__ else ""
+        refined = REFINED.get((model.__name__, field), REFINED.get((anybody, field)))
         if refined is not None:
             kept = {key: schema[key] for key in ("default",) if key in schema}
             schema.clear()
             schema.update({**kept, **refined})
-        text = words.get(field) or FIELD_TEXT.get((model.__name__, field)) or FIELD_TEXT.get(("*", field))
+        text = words.get(field) or FIELD_TEXT.get((model.__name__, field)) or FIELD_TEXT.get((anybody, field))
         if text is not None:
             schema["description"] = text
 
@@ -223,6 +242,8 @@ def _tidy(node: Any) -> Any:
         return [_tidy(each) for each in node]
     if not isinstance(node, dict):
         return node
+    if node.get("$ref") == "#/$defs/Ports":
+        return {**_PORT_RANGE, **{key: value for key, value in node.items() if key == "description"}}
     if "discriminator" in node:
         others = {key: value for key, value in node.items() if key not in ("discriminator", "oneOf")}
         return {**others, **_by_word(node)}

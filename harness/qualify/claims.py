@@ -353,7 +353,7 @@ class Attempt:
 
     def text(self) -> str:
         """In words; empty when nothing shows it."""
-        sent = f"{self.bytes_sent} bytes were fetched" if self.bytes_sent else ""
+        sent = f"{self.bytes_sent} bytes were sent to it" if self.bytes_sent else ""
         said = f"it printed '{self.complaint}'" if self.complaint else ""
         return "; ".join(filter(None, (sent, said)))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.chips import CHIPS, TWINS
+from harness.embedded.chips import ANOTHER, chips_of
 from harness.errors import UsageError
 from harness.home import Home
 from harness.inventory.inventory import Inventory, read_inventory
@@ -37,8 +38,16 @@ def demands_of(item: pytest.Item) -> Demands:
     return Demands(
         Scope.of_marker(profiles.args, profiles.kwargs) if profiles is not None else Scope(),
         tuple(str(word) for word in needs.args) if needs is not None else (),
-        chips_named(chips.args) if chips is not None else (),
+        chips_named(chips.args) if chips is not None else embedded_chips(item),
     )
+
+
+def embedded_chips(item: pytest.Item) -> tuple[str, ...]:
+    """The chips of a test in pytest-embedded's manner (`target`, markers named as chips); none: every chip."""
+    chips = chips_of(item, item.config.getoption("target", None))
+    if chips is None:
+        return ()
+    return tuple(chip for chip in CHIPS if chip in chips) or (ANOTHER,)
 
 
 def twin_chip(word: str) -> str:
@@ -91,11 +100,25 @@ def check_rack_options(config: pytest.Config) -> None:
     """
     _lease_wait_s(config)
     choice_of(config)
+    if not config.getoption("--rack"):
+        _check_pins(config)
     if not config.getoption("--rack") or hasattr(config, "workerinput"):
         return
     dist = getattr(config.option, "dist", "no")
     if dist not in ("no", "load", "loadgroup"):
         raise UsageError(f"--rack gives out tests by board, --dist {dist} does not", todo="leave --dist out")
+
+
+def _check_pins(config: pytest.Config) -> None:
+    """A board that is named is brought into no other profile than its entry pins. A rack chooses among the others."""
+    only = [profile_named(word).value for word in config.getoption("--profile")]
+    named = config.getoption("--board")
+    for name, entry in inventory_of(config).select(named).items() if named and only else ():
+        if entry.profile is not None and only != [entry.profile]:
+            raise UsageError(
+                f"--profile {', '.join(only)}: the entry of board {name} pins profile {entry.profile}",
+                todo="leave --profile out, name another board, or change 'profile:' in its entry",
+            )
 
 
 def _lease_wait_s(config: pytest.Config) -> float:

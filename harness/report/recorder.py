@@ -96,6 +96,11 @@ class Recorder:
         """Whether anything of this process is on disk."""
         return self._part.is_open
 
+    @property
+    def failure(self) -> str | None:
+        """Why this process's part cannot be written, in a sentence; None: it can."""
+        return self._part.failure
+
     def open(self) -> None:
         """From now on everything is written, and what waited, too."""
         self._part.open()

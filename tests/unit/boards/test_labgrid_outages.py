@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
 import pytest
 from labgrid_site import Lend, Site, until
-from wired_twin import Start, WiredLab
+from wired_twin import Start, WiredLab, provisioned
 
 from harness.board import Board
 from harness.errors import LabError
 from harness.links.labgrid import LabgridLink
 from harness.links.labgrid_lease import PlaceLease
 from harness.links.link import BootMode
+from harness.main_job import run_main_job
+from harness.preparation import Consent, Demand
+from harness.provision.profile import Lock, Profile
+from harness.report.verdict import Standing
+from harness.say import Say
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="labgrid runs on Linux")
 
@@ -188,3 +194,39 @@ def test_an_exporter_that_stays_away_ends_the_run(
     site.kill_exporter()
     with pytest.raises(LabError, match="did not come back within 1 s"):
         until("the end", lambda: board.console.write(b"hello\n"))
+
+
+@pytest.mark.full
+def test_the_main_job_does_not_notice_that_coordinator_and_exporter_are_killed_again_and_again(
+    lend: Lend, start: Start, wired: WiredLab
+) -> None:
+    site = lend(provisioned(start, wired, Lock.NONE))
+    entry = site.entry(0, burn_up_to="release", reserve_timeout_s=20)
+    over, killed = threading.Event(), 0
+
+    def kill_and_restart() -> None:
+        nonlocal killed
+        while not over.wait(0.5):
+            site.kill_coordinator()
+            over.wait(1.0)
+            site.kill_exporter()
+            site.start()
+            killed += 1
+            # As long as somebody would have to notice it, and to have the place again.
+            over.wait(2.0)
+
+    with wired.lab(entry) as lab:
+        board = lab.open("desk")
+        holder = site.who()
+        trouble = threading.Thread(target=kill_and_restart)
+        trouble.start()
+        try:
+            while killed < 3:
+                demand, consent = Demand(Profile.RELEASE), Consent(entry)
+                verdict = run_main_job(board, demand, consent, wired.home, say=Say(quiet=True))
+                assert verdict.standing is Standing.PROVEN, verdict
+        finally:
+            over.set()
+            trouble.join()
+        until("the place", lambda: site.who() == holder)
+    assert site.is_free

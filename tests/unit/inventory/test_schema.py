@@ -19,7 +19,8 @@ from harness.errors import UsageError
 from harness.inventory.discover import EXAMPLES
 from harness.inventory.entry import LINKS
 from harness.inventory.inventory import parse_inventory
-from harness.inventory.schema import boards_schema
+from harness.inventory.schema import boards_schema, qualify_schema
+from harness.qualify.example import EXAMPLE
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "docs" / "boards.schema.json"
@@ -45,6 +46,8 @@ FITTING = [
     ),
     board(f"{SERIAL}, power: {{by: uhubctl, hub: '1-1.4', port: 4}}, burn_up_to: release+sbv2"),
     board(f"{SERIAL}, power: {{by: uhubctl}}"),
+    board("chip: esp32c3, link: labgrid, place: desk"),
+    board("chip: esp32c3, link: labgrid, filter: {soc: c3, rev: 4}, coordinator: 'lab:20408'"),
     board(f"{SERIAL}, power: {{by: command, off: [relay, '0'], on: [relay, '1']}}"),
     board(f"{SERIAL}, network: {{ssid: lab, password_file: p.txt, port: 8070-8079}}"),
     board(f"{SERIAL}, network: {{ssid: lab, port: 8070, bind: 0.0.0.0}}"),
@@ -80,6 +83,9 @@ MISFITS = [
     board(f"{SERIAL}, network: {{port: lots}}"),
     board(f"{SERIAL}, budget: {{digest_slots: 4}}"),
     board(f"{SERIAL}, flash_key: {{}}"),
+    board("chip: esp32c3, link: labgrid"),
+    board("chip: esp32c3, link: labgrid, place: a, filter: {b: c}"),
+    board("chip: esp32c3, link: labgrid, filter: {}"),
     board("chip: esp32c3, link: rfc2217, url: 'http://pi4:4000'"),
     board("chip: esp32c3, link: labgrid"),
     board("chip: esp32c3, link: labgrid, place: desk, filter: {board: esp32c3}"),
@@ -158,6 +164,22 @@ def test_an_editor_can_show_what_each_field_means_and_which_words_there_are() ->
     assert silent == []
     assert models["SerialEntry"]["properties"]["chip"]["anyOf"][0]["enum"] == list(CHIPS)
     assert models["TwinEntry"]["properties"]["chip"]["anyOf"][0]["enum"] == list(TWINS)
+
+
+def test_a_qualify_yaml_has_a_schema_of_the_same_kind() -> None:
+    try:
+        jsonschema: Any = importlib.import_module("jsonschema")
+    except ImportError:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip("jsonschema is not installed")
+    schema = qualify_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    sample = YAML(typ="safe").load(EXAMPLE)
+    assert [error.message for error in validator.iter_errors(sample)] == []
+    assert not validator.is_valid(sample | {"unit": "any"})
+    assert not validator.is_valid({key: value for key, value in sample.items() if key != "unit"})
 
 
 def test_the_command_prints_it() -> None:

@@ -52,7 +52,9 @@ def test_without_a_witness_confirmation_is_not_proven_and_neither_is_the_verdict
 
 
 def test_an_update_that_the_handler_refuses_fails_with_what_it_printed(bench: Bench) -> None:
-    run = bench.qualify(trigger=[STOCK_UPDATE])
+    run = bench.qualify(
+        trigger=[STOCK_UPDATE], witness={"failed": "esp_ota_ops: OTA image has invalid magic"}
+    )
     assert run.verdict == FAILED
     assert standings(run)["good-update"] == FAILED
     assert "esp_ota" in evidence_for(run, "good-update")

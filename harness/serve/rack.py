@@ -229,8 +229,8 @@ def _doing(live: LiveBoard | None, note: Path, lease: Lease | None) -> tuple[str
     if earlier is not None and earlier.ended_by is None and lease is not None and earlier.pid == lease.pid:
         step = earlier.doing if earlier.host == socket.gethostname() else None
     if live is not None:
-        # Between tests and before the first one a step of the preparation says more.
-        return (f"{live.doing} ({step})" if step else live.doing), live.since_s
+        # Between tests and before the first one the note says more; within one it says the same.
+        return (f"{live.doing} ({step})" if step and live.doing not in step else live.doing), live.since_s
     if lease is not None:
         return step, lease.since_s
     return None, None

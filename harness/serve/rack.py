@@ -18,6 +18,7 @@ from harness.errors import HarnessError
 from harness.history import History
 from harness.history.amounts import DAY_S
 from harness.history.database import FILE as HISTORY_FILE
+from harness.history.phases import plain_board
 from harness.history.queries import BoardRate, LastRun, Scope, last_runs, rates_of_boards
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
@@ -147,13 +148,7 @@ class Rack:
                 problems.append(f"{name}: {error.filename or 'its files'} cannot be read: {error.strerror}")
         for name, (run, board) in sorted(live.items()):
             if name not in inventory.boards:
-                health = Health(name, None, None, None, None)
-                boards.append(
-                    BoardView(
-                        name, board.chip, board.link, (), False, None, health, board.doing, board.since_s,
-                        run.folder.id, board.log, rate=past.rates.get(name), last=past.last.get(name),
-                    )
-                )  # fmt: skip
+                boards.append(_throwaway(name, run, board, past))
         return RackView(tuple(boards), tuple(runs), tuple(problems), inventory.path)
 
     def _listed(
@@ -219,6 +214,25 @@ class Rack:
                 # Not kept: the next look may have better luck.
                 return _Past({}, {}), str(error)
         return self._past[1], None
+
+
+def _throwaway(name: str, run: LiveRun, board: LiveBoard, past: _Past) -> BoardView:
+    known_as = plain_board(name)
+    return BoardView(
+        name,
+        board.chip,
+        board.link,
+        (),
+        False,
+        None,
+        Health(name, None, None, None, None),
+        board.doing,
+        board.since_s,
+        run.folder.id,
+        board.log,
+        rate=past.rates.get(known_as),
+        last=past.last.get(known_as),
+    )
 
 
 def _doing(live: LiveBoard | None, note: Path, lease: Lease | None) -> tuple[str | None, float | None]:

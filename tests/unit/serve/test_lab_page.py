@@ -139,6 +139,12 @@ def test_a_throwaway_twin_shows_while_a_run_uses_it(home: Home, boards: Path) ->
     assert "twin-esp32-release esp32c3, twin, not in boards.yaml in use" in read(home, boards=boards)
 
 
+def test_a_run_of_several_processes_is_under_way_before_its_controller_says_anything(home: Home) -> None:
+    PaperRun(home, process="gw1").begins("test_x")
+    (run,) = LiveRuns(home).look()
+    assert (run.subject, run.boards[0].doing) == ("tests/ota", "test_x")
+
+
 def test_a_run_that_was_killed_is_not_under_way(home: Home) -> None:
     PaperRun(home, pid=2**22 + 1)
     assert LiveRuns(home).look() == []

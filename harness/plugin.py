@@ -498,20 +498,14 @@ def _target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.fixture(scope="session")
-def harness_out(request: pytest.FixtureRequest) -> Path:
-    """Where this session leaves its artefacts."""
-    return request.config.stash[RECORDING].boards
-
-
-@pytest.fixture(scope="session")
-def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -> Iterator[Bench]:
+def _bench(_target: Target, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Opens and prepares the board of this round, once; what went wrong is kept for every test that wanted it."""
     config = request.config
     recording = config.stash[RECORDING]
     lab = Lab(
         Home.of_user(),
         inventory_of(config),
-        harness_out,
+        recording.logs_of(throwaway=_target.throwaway),
         secret_from(config.getoption("--vault-key-file")),
         purpose="pytest",
         reason=reason_of_session(config),
@@ -528,7 +522,7 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
     with lab:
         try:
             bench.board = run.open(_target, lambda: _opened(lab, _target))
-            recording.opened(bench.board)
+            recording.opened(bench.board, throwaway=_target.throwaway)
             if bench.board.run_note.earlier is not None:
                 earlier = bench.board.run_note.earlier.text()
                 config.stash[EARLIER_RUNS].append(f"board {bench.board.name}: {earlier}")

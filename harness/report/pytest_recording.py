@@ -28,9 +28,6 @@ from harness.report.recorder import ARTEFACTS, MAIN, Recorder, finish, head_of, 
 from harness.report.run_record import Outcome, RunRecord, TestRecord
 from harness.report.writing import REPORT_FILE
 
-_TESTS_GO_ANYWHERE = frozenset({"each", "worksteal", "loadscope", "loadfile"})
-"""xdist's ways of handing out tests that know nothing of boards."""
-
 WORKER_INPUT = "harness_run"
 """Under this name a controller tells its workers the run's folder and what is known of it."""
 
@@ -61,7 +58,6 @@ class RunRecording:
         self._config = config
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
-        self._is_apart = worker is not None and worker[WORKER_INPUT]["apart"]
         self._begun: dict[str, Any] = worker[WORKER_INPUT] if worker is not None else _begun(config)
         self.folder = Path(self._begun["folder"])
         self._process = str(worker["workerid"]) if worker is not None else MAIN
@@ -79,24 +75,24 @@ class RunRecording:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """A worker of pytest-xdist is about to start: it adds to the same run."""
-        # Where one board's tests may go to several workers, each of them has throwaway boards of its own.
-        apart = self._config.option.dist in _TESTS_GO_ANYWHERE
-        node.workerinput[WORKER_INPUT] = {**self._begun, "apart": apart}
+        node.workerinput[WORKER_INPUT] = self._begun
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """A worker of pytest-xdist has ended: what it could not write is said by its controller."""
         self._complaints += getattr(node, "workeroutput", {}).get(WORKER_INPUT, [])
 
-    @property
-    def boards(self) -> Path:
-        """In which folder boards leave their logs; one that will be gone where the run's cannot be written."""
+    def logs_of(self, *, throwaway: bool) -> Path:
+        """In which folder a board leaves its logs; where the run's cannot be written, one that nobody keeps.
+
+        Every worker of pytest-xdist may have a throwaway board of the same name.
+        """
         if self.recorder.failure is not None:
             if self._instead is None:
                 self._instead = Path(tempfile.mkdtemp(prefix="harness-logs-"))
                 self._complain(f"the boards' logs are in {self._instead}")
             return self._instead
-        return self.folder / self._process if self._is_apart else self.folder
+        return self.folder / self._process if throwaway and self.is_worker else self.folder
 
     # --- boards ---
 
@@ -109,10 +105,10 @@ class RunRecording:
             # Without its message, which may show what it was about.
             self._complain(f"the record is incomplete: {what}: {type(error).__name__}")
 
-    def opened(self, board: Board) -> None:
+    def opened(self, board: Board, *, throwaway: bool) -> None:
         """A board is open; until it is prepared, what it does is its preparation."""
         with self._guarded(f"board {board.name}"):
-            name = f"{board.name} ({self._process})" if self._is_apart else board.name
+            name = f"{board.name} ({self._process})" if throwaway and self.is_worker else board.name
             watch = self._watches[id(board)] = self.recorder.opened(board, name=name)
             self._opened[id(board)] = watch.now()
 
@@ -371,7 +367,7 @@ def _outcome(test: _Test) -> tuple[Outcome, str | None, str | None]:
             return "skipped", reason, None
         if report.failed:
             return "failed", report.longreprtext.strip().splitlines()[0], report.longreprtext
-    if not test.reports:
+    if not any(report.when == "call" for report in test.reports):
         return "error", "it was interrupted", None
     return "passed", None, None
 

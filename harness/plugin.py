@@ -50,7 +50,7 @@ from harness.rack.registration import (
     register_run,
     twin_chip,
 )
-from harness.rack.run import LEASE_WAIT_S, BoardRun
+from harness.rack.run import BOARDS_NOT_RUN, LEASE_WAIT_S, BoardRun
 from harness.rack.tally import Reason
 from harness.rack.target import Target
 from harness.report.annotations import annotate_in_ci
@@ -467,6 +467,8 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker tells its controller."""
     config = session.config
+    if session.exitstatus == BOARDS_NOT_RUN:
+        config.stash[RECORDING].not_proven = "; ".join(config.stash[RUN].problems)
     if hasattr(config, "workeroutput"):
         told = {
             "subset": config.stash[SUBSET].to_fields(),

@@ -13,6 +13,7 @@ def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, own_home:
     return pytester
 
 
+@pytest.mark.full
 def test_all_tests_of_a_board_run_in_one_worker_whatever_file_and_profile_they_are_for(
     folder: pytest.Pytester,
 ) -> None:
@@ -43,6 +44,7 @@ def test_all_tests_of_a_board_run_in_one_worker_whatever_file_and_profile_they_a
     assert len(set(lines)) == 2, "a board was used by two workers"
 
 
+@pytest.mark.full
 def test_a_replaced_worker_knows_when_the_run_began(folder: pytest.Pytester) -> None:
     folder.makepyfile(
         """

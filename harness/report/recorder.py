@@ -87,7 +87,7 @@ class Recorder:
         self._part.write("run", run=self.head)
         self._watches: dict[str, BoardWatch] = {}
         self._tell = tell
-        self._begins = process == MAIN
+        self._begins = True
         if eager:
             self._begin()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -14,9 +15,21 @@ from xml.etree import ElementTree
 
 import pytest
 
+from harness.chips import chip_named
 from harness.console.log_file import read_log
+from harness.formats.partition import (
+    SUBTYPE_NVS,
+    SUBTYPE_OTA_0,
+    SUBTYPE_OTADATA,
+    TYPE_APP,
+    TYPE_DATA,
+    Partition,
+)
+from harness.formats.partition_table import PartitionTable
+from harness.report.flash_steps import Layout, Story, steps_told
 from harness.report.recorder import rebuild
 from harness.report.run_record import BoardRecord, Extent, FlashMap, TestRecord
+from harness.report.updates import commands_in, told_in
 from harness.report.writing import read_run
 
 pytestmark = pytest.mark.xdist_group("one session for all of these")
@@ -237,6 +250,43 @@ def test_the_flash_map_is_what_lies_in_flash(ended: Ended) -> None:
             ("otadata: changed by the bootloader", "bootloader"),
         ]
         assert steps[3] == ("otadata: the running version is confirmed", "firmware")
+
+
+def layout_of(board: BoardRecord, flash: FlashMap) -> Layout:
+    """As the board's table has it."""
+    slots = itertools.count(SUBTYPE_OTA_0)
+    subtypes = {"app": lambda: next(slots), "otadata": lambda: SUBTYPE_OTADATA, "data": lambda: SUBTYPE_NVS}
+    partitions = tuple(
+        Partition(
+            row.label,
+            TYPE_APP if row.kind == "app" else TYPE_DATA,
+            subtypes[row.kind](),
+            row.offset,
+            row.size,
+        )
+        for row in flash.partitions
+        if row.kind in subtypes
+    )
+    table_offset = next(row.offset for row in flash.partitions if row.kind == "table")
+    encrypts = board.profile != "open"
+    return Layout(chip_named(board.chip), PartitionTable(partitions), table_offset, encrypts=encrypts)
+
+
+def test_what_the_firmware_tells_of_an_update_is_what_the_log_of_flash_operations_shows(ended: Ended) -> None:
+    """A board without such a log is recorded by hearsay: here both are known."""
+    for test in ended.tests("test_an_update"):
+        board, flash = ended.board(test.board), test.flash_before
+        assert flash is not None
+        log = list(read_log(ended.folder / "out" / str(board.log)))
+        lines = log[test.first_line : (test.last_line or 0) + 1]
+        told = steps_told(layout_of(board, flash), Story(lines, commands_in(lines, told_in(lines))))
+        firmware = [step for step in test.flash_steps if step.by == "firmware"]
+        assert [(step.text, step.by, step.line) for step in told] == [
+            (step.text, step.by, step.line if "confirmed" not in step.text else told[-1].line)
+            for step in firmware
+        ]
+        assert told[0].changes == firmware[0].changes
+        assert {step.source for step in told} == {"told"}
 
 
 def test_otadata_is_told_before_and_after(ended: Ended) -> None:

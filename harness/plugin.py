@@ -50,7 +50,7 @@ from harness.rack.registration import (
     register_run,
     twin_chip,
 )
-from harness.rack.run import LEASE_WAIT_S, BoardRun
+from harness.rack.run import BOARDS_NOT_RUN, LEASE_WAIT_S, BoardRun
 from harness.rack.tally import Reason
 from harness.rack.target import Target
 from harness.report.annotations import annotate_in_ci
@@ -328,6 +328,12 @@ class Bench:
                 skip("refused", f"the board was not prepared: {self.broken}")
             self.told = True
             pytest.fail(f"the board was not prepared: {self.broken}", pytrace=False)
+        lost = self.board.link.lost
+        if lost is not None and self.told:
+            skip("busy", lost)
+        if lost is not None:
+            self.told = True
+            pytest.fail(f"board {self.board.name}: {lost}", pytrace=False)
         return self.board
 
     def settle(self, board: Board) -> None:
@@ -461,6 +467,8 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker tells its controller."""
     config = session.config
+    if session.exitstatus == BOARDS_NOT_RUN:
+        config.stash[RECORDING].not_proven = "; ".join(config.stash[RUN].problems)
     if hasattr(config, "workeroutput"):
         told = {
             "subset": config.stash[SUBSET].to_fields(),

@@ -7,6 +7,12 @@ import sys
 
 from harness.interruption import Interrupted, ignore_all, listen
 
+EXIT_LAB = 3
+REPAIR = (
+    "install it into an environment of its own: python -m pip install --upgrade esp32-secure-ota-harness "
+    "'esptool>=5.6,<6' (espefuses before 5.4 need bitstring<5, too)"
+)
+
 
 def main() -> None:
     """Entry point of the `harness` command: listens for signals first, since its imports take half a second."""
@@ -28,6 +34,14 @@ def main() -> None:
         ignore_all()
         sys.stderr.write("\nharness: interrupted before anything began\n")
         raise SystemExit(interrupted.exit_status) from None
+    except ImportError as error:
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        # Before there is a doctor: it needs the same packages.
+        sys.stderr.write(
+            f"harness: the packages of this environment do not fit together: {error}\n  what to do: {REPAIR}\n"
+        )
+        raise SystemExit(EXIT_LAB) from None
     carry_on()
 
 

@@ -12,6 +12,7 @@ import click
 from harness.cli.options import boards_option, json_option, secret_options
 from harness.doctor.examination import Request, examination
 from harness.doctor.finding import Finding, Level, Report, lines_of
+from harness.doctor.udev import udev_rules
 from harness.home import Home
 from harness.lab import secret_from
 from harness.report.workflow_commands import command
@@ -31,12 +32,18 @@ COLOURS = {Level.GOOD: "green", Level.WRONG: "red"}
     is_flag=True,
     help="Read chip, MAC and eFuses of physical boards, too. THIS RESETS THEM; nothing is written.",
 )
+@click.option(
+    "--udev-rule",
+    is_flag=True,
+    help="Print the udev rule that opens boards' ports to the group dialout, and do nothing else.",
+)
 @boards_option
 @secret_options
 @json_option
 def doctor(
     board: tuple[str, ...],
     probe: bool,
+    udev_rule: bool,
     boards_file: Path | None,
     vault_key_file: str | None,
     vault_passphrase_fd: int | None,
@@ -44,8 +51,12 @@ def doctor(
 ) -> int:
     """Look at this machine, its ports, the vault and every board; say what is wrong and what mends it.
 
-    Exit code 0: nothing is wrong; 3: something is. Nothing is ever written to a board or its eFuses.
+    Exit code 0: nothing is wrong (✓, or · for what is worth knowing); 3: something is (✗). Nothing is ever written to a
+    board or its eFuses, and a board that somebody holds is left alone.
     """
+    if udev_rule:
+        click.echo(udev_rules(), nl=False)
+        return 0
     request = Request(Home.of_user(), boards_file, board, probe, _secret(vault_key_file, vault_passphrase_fd))
     found: list[Finding] = []
     for finding in examination(request) if as_json else _told(examination(request)):

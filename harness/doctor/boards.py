@@ -11,6 +11,7 @@ from harness.connection import labgrid_wish
 from harness.doctor.board_facts import BoardFacts, area_of, check_board
 from harness.doctor.finding import Finding, good, note, wrong
 from harness.doctor.network import check_network, probe_network
+from harness.doctor.rack import check_board_unopened, is_held
 from harness.doctor.serial_ports import Access, complaint_on
 from harness.errors import BoardError, HarnessError, InUseError, LabError
 from harness.inventory.discover import Attached
@@ -35,7 +36,6 @@ from harness.links.labgrid_program import labgrid_python
 from harness.links.link import BootMode
 from harness.links.qemu import MACHINES
 from harness.provision.chip_state import ChipState, unreachable_state
-from harness.rack.health import HealthBook, mend_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,10 @@ def examine(lab: Lab, name: str, around: Surroundings) -> list[Finding]:
     """Everything that can be said of the board `name`; whatever fails is a finding."""
     entry = lab.inventory.named(name)
     network = check_network(probe_network(name, entry, base_folder(lab.inventory.path)))
-    return [*_latched(lab, name), *_examine(lab, name, entry, around), *network]
-
-
-def _latched(lab: Lab, name: str) -> list[Finding]:
-    """What earlier runs found: tests are not run on it until that is cleared."""
-    health = HealthBook(lab.home).of(name)
-    return [wrong(area_of(name), health.text(), mend_command(name))] if health.broken is not None else []
+    known = check_board_unopened(name, entry, lab.inventory, lab.home)
+    # Somebody is at work on it: neither its port nor its twin is ours to look at.
+    seen = [] if is_held(known) else _examine(lab, name, entry, around)
+    return [*known, *seen, *network]
 
 
 def _examine(lab: Lab, name: str, entry: AnyEntry, around: Surroundings) -> list[Finding]:
@@ -122,7 +119,7 @@ def check_from_outside(name: str, entry: PhysicalEntry, around: Surroundings) ->
         return [] if around.probe else [note(area, why, ask)]
     complaint = complaint_on(around.access(device))
     if complaint is not None:
-        return [wrong(area, f"port {device} {complaint[0]}", complaint[1])]
+        return [wrong(area, f"port {device} {complaint[0]}", _with_other_names(device, complaint[1], around))]
     there = _attached_at(device, around.attached)
     if there is not None and there.holder is not None:
         return [
@@ -150,6 +147,14 @@ def check_from_outside(name: str, entry: PhysicalEntry, around: Surroundings) ->
             ]
         found.append(good(area, f"the MAC in its USB serial number is as declared: {there.mac}"))
     return found
+
+
+def _with_other_names(device: str, todo: str, around: Surroundings) -> str:
+    """A lasting name that leads nowhere: the adapter was exchanged; says what is there instead."""
+    if not device.startswith("/dev/serial/"):
+        return todo
+    there = [one.name for one in around.attached if one.may_be_a_board]
+    return f"{todo}; there {'is' if len(there) == 1 else 'are'}: {', '.join(there)}" if there else todo
 
 
 def _device_of(name: str, entry: SerialEntry, around: Surroundings) -> tuple[str | None, str]:

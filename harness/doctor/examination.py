@@ -9,10 +9,21 @@ from pathlib import Path
 
 from harness.doctor.boards import Surroundings, examine
 from harness.doctor.finding import Finding, Level, good, note, wrong
-from harness.doctor.host import check_host, probe_host
+from harness.doctor.host import HostFacts, check_host, probe_host
+from harness.doctor.machine import check_machine, probe_machine
+from harness.doctor.programs import check_hubs, check_qemu, probe_hubs, probe_qemu
+from harness.doctor.rack import check_coordinators, check_names_apart
 from harness.doctor.serial_ports import check_ports, probe_access, probe_services
-from harness.doctor.state_folder import check_home, check_vault, probe_home, probe_vault
+from harness.doctor.state_folder import (
+    artefact_bytes,
+    check_artefacts,
+    check_home,
+    check_vault,
+    probe_home,
+    probe_vault,
+)
 from harness.errors import HarnessError, UsageError
+from harness.history.pruning import Limits
 from harness.home import Home
 from harness.inventory.discover import Attached, look_around
 from harness.inventory.entry import AnyEntry, PhysicalEntry, UhubctlEntry
@@ -53,19 +64,35 @@ def examination(
     links = {entry.link for entry in entries} if entries else {"twin"}
     attached = look_around(ports(), holder=holder)
     power_by_hub = any(isinstance(getattr(entry, "power", None), UhubctlEntry) for entry in entries)
-    folders = (request.home.root, Path.cwd())
-    yield from check_host(probe_host(folders), links, power_by_hub=power_by_hub)
+    folders = (request.home.root, Path.cwd(), Path(tempfile.gettempdir()))
+    host = probe_host(folders)
+    yield from check_host(host, links, power_by_hub=power_by_hub)
+    yield from _programs(host, entries, power_by_hub=power_by_hub)
+    yield from check_machine(probe_machine())
     yield from check_ports(attached, probe_access, services=probe_services())
     home = check_home(probe_home(request.home))
     yield from home
+    yield from check_artefacts(artefact_bytes(request.home), Limits.of_environment())
     burns = any(isinstance(entry, PhysicalEntry) and entry.burn_up_to for entry in entries)
     yield from check_vault(probe_vault(request.home.vault, request.secret), burns=burns)
     yield from complaint
     if not complaint:
         yield from _file(inventory)
+        yield from check_names_apart(inventory.boards)
+        yield from check_coordinators(chosen)
     yield from _boards(
         request, inventory, chosen, attached, usable=all(each.level is not Level.WRONG for each in home)
     )
+
+
+def _programs(host: HostFacts, entries: Sequence[AnyEntry], *, power_by_hub: bool) -> Iterator[Finding]:
+    """What the programs that were found say of themselves."""
+    found = {name: tool.found for name, tool in host.qemu.items() if tool.found is not None}
+    chips = frozenset(entry.chip for entry in entries if entry.link == "qemu")
+    for facts in probe_qemu(found):
+        yield from check_qemu(facts, chips)
+    if host.uhubctl.found is not None:
+        yield from check_hubs(probe_hubs(host.uhubctl.found), needed=power_by_hub)
 
 
 def _inventory(path: Path | None) -> tuple[Inventory, list[Finding]]:

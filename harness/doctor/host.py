@@ -32,6 +32,10 @@ ENOUGH_DISK_BYTES = 2 << 30
 LITTLE_DISK_BYTES = 256 << 20
 
 
+USUAL_IDF_FOLDERS = (Path("~/esp/esp-idf"), Path("~/esp-idf"), Path("/opt/esp-idf"), Path("/opt/esp/idf"))
+"""Where Espressif's instructions and its container image put ESP-IDF."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A program that was looked for."""
@@ -202,6 +206,11 @@ def is_there(path: Path) -> bool:
 def probe_idf(path: str | None) -> Tool:
     """ESP-IDF at `path`, the value of IDF_PATH; usable means that its own tools are installed, too."""
     if not path:
+        found = next((each for each in USUAL_IDF_FOLDERS if is_there(each.expanduser() / "export.sh")), None)
+        if found is not None:
+            return Tool(
+                None, todo=f"there is one in {found} that this shell does not know: . {found}/export.sh"
+            )
         return Tool(
             None, todo="run ESP-IDF's export script in this shell, or use a build made elsewhere: --app DIR"
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.doctor.finding import Finding, good, note, wrong
+from harness.doctor.udev import INSTALL
 from harness.inventory.discover import Attached
 
 PORT_GROUPS = ("dialout", "uucp", "plugdev")
@@ -78,7 +79,7 @@ def check_ports(
             note(
                 "ports",
                 "ModemManager runs: it talks to new ports for some seconds, which disturbs a board",
-                "sudo systemctl mask --now ModemManager, where no modem is used",
+                "sudo systemctl mask --now ModemManager, where no modem is used; with one: harness doctor --udev-rule",
             )
         )
     return found
@@ -111,11 +112,7 @@ def complaint_on(access: Access) -> tuple[str, str] | None:
                 f"log out and in again: you are in the group '{access.group}', this session is not yet",
             )
         return text, f"sudo usermod -aG {access.group} {_user()}, then log out and in again"
-    return (
-        text,
-        'write a udev rule: echo \'SUBSYSTEM=="tty", GROUP="dialout", MODE="0660"\' | sudo tee '
-        "/etc/udev/rules.d/99-esp.rules, then sudo udevadm control --reload && sudo udevadm trigger",
-    )
+    return text, f"install the udev rule: {INSTALL}"
 
 
 def probe_services(processes: Path = Path("/proc")) -> tuple[str, ...]:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.doctor.finding import Finding, good, note, wrong
 from harness.doctor.host import existing_part, is_there
 from harness.errors import HarnessError
+from harness.history.pruning import Limits
+from harness.history.run_folders import contents_of, run_folders
 from harness.home import Home
 from harness.vault import copies
 from harness.vault.place import VOLATILE_FILE_SYSTEMS, lies_elsewhere, mount_of, parse_mounts
 from harness.vault.record_file import read_record, require_private
 from harness.vault.secret import Secret
 from harness.vault.vault import COPIES_FILE, FORMAT, HEAD_FILE, KEYS_FOLDER, Vault
+
+MUCH_ARTEFACTS = 50 << 30
+"""Bytes; told where nothing is pruned by itself."""
 
 _MOUNTS = Path("/proc/self/mounts")
 
@@ -174,6 +180,26 @@ def check_vault(facts: VaultFacts, *, burns: bool) -> list[Finding]:
     state = f"{where}: {facts.keys} key{'' if facts.keys == 1 else 's'}, {checked}"
     found.append(good("vault", state) if facts.opened else note("vault", state, todo_open))
     return [*found, *_check_copies(facts, burns=burns)]
+
+
+def artefact_bytes(home: Home) -> int:
+    """What the folders of runs hold together."""
+    total = 0
+    for each in run_folders(home):
+        # A run that ends meanwhile may be pruned by itself.
+        with suppress(OSError):
+            total += contents_of(each.path).size
+    return total
+
+
+def check_artefacts(size: int, limits: Limits) -> list[Finding]:
+    """Judges the space that old runs take; runs prune by themselves what is beyond the limits."""
+    if limits.size is not None and size <= limits.size:
+        return []
+    if limits.size is None and size < MUCH_ARTEFACTS:
+        return []
+    todo = "harness prune --dry-run shows what would go, harness prune deletes it; HARNESS_KEEP_SIZE is the limit"
+    return [note("state", f"the folders of runs hold {size / (1 << 30):.1f} GiB", todo)]
 
 
 def _check_copies(facts: VaultFacts, *, burns: bool) -> list[Finding]:

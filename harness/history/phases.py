@@ -37,6 +37,11 @@ class Phase:
     """Bytes that it moved, the median; None: it moves none."""
 
 
+def plain_board(name: str) -> str:
+    """The name of a board without the worker of pytest-xdist whose own throwaway copy it was: ``twin-c3 (gw1)``."""
+    return re.sub(r" \(gw\d+\)$", "", name)
+
+
 def phase_name(event: Event) -> str | None:
     """The name of the phase that `event` is; None: it is none, or did not come to its end."""
     if event.duration_s is None or event.duration_s < 0 or event.kind in _PASSED_OVER:
@@ -56,13 +61,14 @@ def phase_name(event: Event) -> str | None:
 
 def phases_of(run: RunRecord) -> list[Phase]:
     """The phases of `run`, in the order in which they first came."""
-    chips = {board.name: board.chip for board in run.boards}
+    chips = {plain_board(board.name): board.chip for board in run.boards}
     found: dict[tuple[str | None, str], list[tuple[float, float, int | None]]] = {}
     prepared = [(board.name, board.prepared) for board in run.boards if board.prepared is not None]
     for name_of_board, test in (*prepared, *((test.board, test) for test in run.tests)):
         if test.outcome == "passed":
             for name, at_s, duration_s, size in _of_test(run, test):
-                found.setdefault((name_of_board, name), []).append((at_s, duration_s, size))
+                board = plain_board(name_of_board) if name_of_board is not None else None
+                found.setdefault((board, name), []).append((at_s, duration_s, size))
     phases = []
     for (board, name), times in found.items():
         durations = [duration_s for _, duration_s, _ in times]

@@ -70,6 +70,8 @@ class RunRecording:
         self._reason: str | None = None
         self._status = 0
         self._complaints: list[str] = []
+        self.not_proven: str | None = None
+        """Why the run proves too little although no test failed."""
         self._instead: Path | None = None
 
     @pytest.hookimpl(optionalhook=True)
@@ -313,7 +315,14 @@ class RunRecording:
 
     def _finished(self) -> RunRecord | None:
         failed = self._status in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERNAL_ERROR)
-        return finish(self.recorder, reason=self._reason, failed=failed, tell=self._complain)
+        unproven = None if failed or self._reason is not None else self.not_proven
+        return finish(
+            self.recorder,
+            reason=unproven or self._reason,
+            verdict=None if unproven is None else "not proven",
+            failed=failed,
+            tell=self._complain,
+        )
 
     def _complain(self, text: str) -> None:
         self._complaints.append(text)

@@ -87,7 +87,7 @@ class Recorder:
         self._part.write("run", run=self.head)
         self._watches: dict[str, BoardWatch] = {}
         self._tell = tell
-        self._begins = process == MAIN
+        self._begins = True
         if eager:
             self._begin()
 
@@ -119,10 +119,15 @@ class Recorder:
         return watch
 
     def note_board(
-        self, watch: BoardWatch, *, problem: str | None = None, prepared: TestRecord | None = None
+        self,
+        watch: BoardWatch,
+        *,
+        problem: str | None = None,
+        prepared: TestRecord | None = None,
+        again: bool = False,
     ) -> None:
         """Writes what has become known of a board: facts that changed, and new boots."""
-        facts = watch.new_facts()
+        facts = watch.new_facts(again=again)
         if facts is not None:
             self._part.write("board", board=fields_of(facts))
         if prepared is not None:
@@ -137,7 +142,7 @@ class Recorder:
 
     def closing(self, watch: BoardWatch) -> None:
         """The board is about to be closed."""
-        self.note_board(watch)
+        self.note_board(watch, again=True)
         # What follows from boots together is known at the end.
         self._note_boots(watch, watch.new_boots(whole=True))
         self._part.write("board", board={"name": watch.name, "findings": list(watch.findings())})

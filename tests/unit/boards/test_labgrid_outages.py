@@ -21,6 +21,7 @@ from harness.links.link import BootMode
 from harness.main_job import run_main_job
 from harness.preparation import Consent, Demand
 from harness.provision.profile import Lock, Profile
+from harness.rack.health import HealthBook
 from harness.report.verdict import Standing
 from harness.say import Say
 
@@ -153,13 +154,16 @@ def test_the_error_of_a_run_says_that_the_place_was_lost(lend: Lend, start: Star
             board = lab.open("desk")
             site.kick()
             deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
-                board.read_state()
+            with lab.watch("desk").watching():
+                while time.monotonic() < deadline:
+                    board.console.write(b"x")
+                    time.sleep(0.05)
 
     with pytest.raises(LabError) as ended:
         run()
     assert ended.value.message.startswith("place desk-0 was taken away (labgrid-client release --kick)")
     assert "nothing more was sent to the board" in (ended.value.todo or "")
+    assert HealthBook(wired.home).of("desk").broken is None, "a board that somebody else has is not broken"
 
 
 @pytest.mark.full

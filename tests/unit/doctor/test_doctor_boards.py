@@ -166,7 +166,7 @@ def test_a_twin_that_has_a_state_is_started_and_read_and_one_in_use_is_left_alon
         bench.open("b").link.reset(BootMode.DOWNLOAD)
         with lab(tmp_path, entry) as other:
             (busy,) = examine(other, "b", around())
-    assert (busy.level, "in use by" in busy.text) == (Level.NOTE, True)
+    assert (busy.level, busy.text.startswith("held by ")) == (Level.NOTE, True)
     own_vault(tmp_path / "state")
     with lab(tmp_path, entry) as bench:
         found = examine(bench, "b", around())

@@ -59,6 +59,19 @@ def test_the_same_id_on_two_hosts_is_two_runs(history: History) -> None:
         assert sorted(run.host for run in past_runs(database)) == ["lab-1", "lab-2"]
 
 
+def test_copies_of_a_throwaway_board_are_one_board(history: History) -> None:
+    event = Event(at_s=NOON_S, kind="phase", text="verified", duration_s=1)
+    boards = [f"twin-c3 (gw{n})" for n in range(3)]
+    run = past_run(1, [past_test("a", board=board, events=[event]) for board in boards], boards=boards)
+    broken = (run.boards[0].model_copy(update={"problem": "it died"}), *run.boards[1:])
+    history.record(run.model_copy(update={"boards": broken}))
+    with history.reading() as database:
+        (board,) = rates_of_boards(database)
+        (series,) = phase_series(database)
+    assert (board.board, board.rate.passed, board.problem) == ("twin-c3", 3, "it died")
+    assert [(point.board, point.times) for point in series.points] == [("twin-c3", 3)]
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "name"),
     [

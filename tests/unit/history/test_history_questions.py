@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.history import History
 from harness.history.amounts import age_s, size_bytes
 from harness.history.flakiness import Verdicts, flaky_among
-from harness.history.queries import Scope, flaky_tests, past_runs, rates_of_boards, rates_of_tests
+from harness.history.queries import Scope, flaky_tests, last_runs, past_runs, rates_of_boards, rates_of_tests
 from harness.home import Home
 from harness.report.run_record import Event, Outcome
 from tests.unit.history.past_runs import NOON_S, past_run, past_test, runs_of
@@ -99,6 +99,22 @@ def test_errors_count_for_the_board_and_skips_for_nobody(history: History) -> No
         "switches did not",
         NOON_S + 120,
     )
+
+
+def test_the_last_run_of_a_board_is_what_it_came_to_there(history: History) -> None:
+    tests = [past_test("a", "failed", board="x"), past_test("b", board="y")]
+    history.record(past_run(1, [past_test("b", "failed", board="y")], boards=["y"]))
+    history.record(past_run(2, tests, boards=["x", "y", "z"]))
+    history.record(past_run(3, [past_test("b", "failed", board="y")], boards=["y"], ended=False))
+    with history.reading() as database:
+        last = last_runs(database)
+    assert {board: run.verdict_here for board, run in last.items()} == {
+        "x": "failed",
+        "y": "passed",
+        "z": "failed",
+    }
+    assert {run.id for run in last.values()} == {past_run(2).id}
+    assert (last["x"].firmware, last["x"].idf) == ("1.0.0", "v5.5")
 
 
 def test_scope_is_a_board_a_part_of_a_test_and_a_time(history: History) -> None:

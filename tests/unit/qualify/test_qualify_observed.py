@@ -7,6 +7,7 @@ from the real binaries under QEMU while they were qualified.
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,3 +209,13 @@ def test_an_app_that_says_its_version_and_panics_does_not_run(observe: Observe) 
     assert standings(run)["runs-before"] == "failed"
     assert "it dies: error-check: ESP_ERROR_CHECK failed" in evidence_for(run, "runs-before")
     assert unit.asked == []
+
+
+def test_somebody_elses_server_gets_the_update_by_a_command(observe: Observe) -> None:
+    unit = observe(UPDATED)
+    copy = [sys.executable, "-c", "import shutil, sys; shutil.copy(sys.argv[1], 'published')", "{file}"]
+    server = {"by": "external", "url": "https://updates.example/app.bin", "publish": copy}
+    run = unit.qualify(server=server, end={"otadata": "undefined"})
+    assert run.verdict == "passed"
+    assert (unit.folder / "published").read_bytes() == (unit.folder / "app-1.1.0.bin").read_bytes()
+    assert unit.asked == ["start the update to 1.1.0"]

@@ -66,7 +66,7 @@ trigger:
 witness:
   confirmed: "Diagnostics completed (successfully)"
   # version: "firmware ([0-9.]+) ready"
-  # slot: {pattern: '"slot":"(ota_\\\\d)"', run: [curl, -s, "http://lock.local/status"]}
+  # slot: {pattern: '"slot":"(ota_\\d)"', run: [curl, -s, "http://lock.local/status"]}
   # image: "SHA-256 for current firmware:\\\\s+:?\\\\s*([0-9a-f]{64})"
   # failed: "Firmware upgrade failed"
 
@@ -75,8 +75,8 @@ reset: link                  # link (DTR/RTS) | power | none
 # How the unit must be left. Default for a ship unit: 'update', or 'running' after there_and_back.
 end:
   otadata: valid             # undefined: the app is built without rollback
-# image: update
-# slot: ota_1
+  # image: update
+  # slot: ota_1
 
 # times: {boot_s: 60, update_s: 300, settle_s: 10, confirm_s: 60}
 

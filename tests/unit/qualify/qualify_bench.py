@@ -9,10 +9,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from harness.chips import CHIPS
+from harness.formats.flash_encryption import encrypt, pad_to_block
 from harness.home import Home
 from harness.inventory.entry import TwinEntry
 from harness.inventory.inventory import Inventory
-from harness.lab import Lab, secret_from
+from harness.lab import Lab, own_vault, secret_from
 from harness.preparation import Consent, Demand, prepare
 from harness.provision.profile import Profile
 from harness.qualify.artefacts import load_artefacts
@@ -89,6 +91,15 @@ class Bench:
             **more,
         }
         return {name: value for name, value in told.items() if value is not None}
+
+    def enciphered_for(self, label: str, offset: int, name: str) -> dict[str, str]:
+        """The app `name` as whoever holds the unit's key would have enciphered it, as an entry of ``served``."""
+        vault = own_vault(self.folder / "state")
+        key = vault.flash_key(vault.key_records()[0].mac)
+        body = encrypt(CHIPS["esp32c3"].cipher, key, offset, pad_to_block((self.folder / name).read_bytes()))
+        path = self.folder / f"{name}.{label}"
+        path.write_bytes(body)
+        return {"path": path.name, "sha256": sha256_of(path)}
 
     def qualify(self, *, observe: bool = False, **more: Any) -> RunRecord:
         """Carries out a qualification, and gives its record; the folder is ``out``."""

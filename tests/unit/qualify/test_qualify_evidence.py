@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,19 @@ from harness.qualify.signature import PrivateKey, load_signing_key
 from harness.qualify.verification import verify_folder
 from harness.report.run_record import RUN_FILE, RunRecord
 
-RSA = rsa.generate_private_key(65537, 2048)
-KEYS: dict[str, PrivateKey] = {
-    "ECDSA": ec.generate_private_key(ec.SECP256R1()),
-    "RSA": RSA,
-    "Ed25519": ed25519.Ed25519PrivateKey.generate(),
-}
+
+@cache
+def key_of(kind: str) -> PrivateKey:
+    """One key of each kind per process, made when it is first needed."""
+    if kind == "RSA":
+        return rsa.generate_private_key(65537, 2048)
+    if kind == "short RSA":
+        return rsa.generate_private_key(65537, 1024)
+    return (
+        ec.generate_private_key(ec.SECP256R1()) if kind == "ECDSA" else ed25519.Ed25519PrivateKey.generate()
+    )
+
+
 PKCS8, PEM = serialization.PrivateFormat.PKCS8, serialization.Encoding.PEM
 
 
@@ -66,9 +74,9 @@ def sealed(folder: Path, key: PrivateKey | None) -> RunRecord:
     return seal(folder, run, key)
 
 
-@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("kind", ["ECDSA", "RSA", "Ed25519"])
 def test_what_was_signed_is_found_good_by_its_key_and_by_no_other(tmp_path: Path, kind: str) -> None:
-    key = KEYS[kind]
+    key = key_of(kind)
     run = sealed(tmp_path / "out", key)
     found = verify_folder(tmp_path / "out", None)
     assert found.ok
@@ -122,7 +130,7 @@ def replace_digest(folder: Path) -> None:
 )
 def test_whatever_is_changed_afterwards_is_found(tmp_path: Path, change: object) -> None:
     out = tmp_path / "out"
-    sealed(out, KEYS["ECDSA"])
+    sealed(out, key_of("ECDSA"))
     assert callable(change)
     change(out)
     found = verify_folder(out, None)
@@ -134,7 +142,7 @@ def test_without_a_key_the_evidence_has_its_digest_and_a_demanded_signer_is_miss
     sealed(tmp_path / "out", None)
     assert verify_folder(tmp_path / "out", None).ok
     signer = tmp_path / "signer.pem"
-    signer.write_bytes(public_pem_of(KEYS["RSA"]))
+    signer.write_bytes(public_pem_of(key_of("RSA")))
     assert not verify_folder(tmp_path / "out", signer).ok
 
 
@@ -148,27 +156,27 @@ def test_anybody_can_check_the_manifest_without_the_harness(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "passphrase", "said"),
+    ("kind", "enciphered", "given", "said"),
     [
-        (pem_of(KEYS["ECDSA"], b"secret words"), None, "needs a passphrase"),
-        (pem_of(KEYS["ECDSA"], b"secret words"), b"other words", "the passphrase is wrong"),
-        (pem_of(KEYS["ECDSA"]), b"secret words", "is not enciphered"),
-        (b"nothing", None, "no private key in PEM"),
-        (pem_of(rsa.generate_private_key(65537, 1024)), None, "2048 are the least"),
+        ("ECDSA", True, None, "needs a passphrase"),
+        ("ECDSA", True, b"other words", "the passphrase is wrong"),
+        ("ECDSA", False, b"secret words", "is not enciphered"),
+        (None, False, None, "no private key in PEM"),
+        ("short RSA", False, None, "2048 are the least"),
     ],
-    ids=["no passphrase", "wrong passphrase", "needless passphrase", "no key", "short key"],
 )
 def test_a_key_that_cannot_sign_is_refused_in_a_sentence(
-    tmp_path: Path, content: bytes, passphrase: bytes | None, said: str
+    tmp_path: Path, kind: str | None, enciphered: bool, given: bytes | None, said: str
 ) -> None:
     path = tmp_path / "key.pem"
-    path.write_bytes(content)
+    passphrase = b"secret words" if enciphered else None
+    path.write_bytes(pem_of(key_of(kind), passphrase) if kind is not None else b"nothing")
     with pytest.raises(UsageError, match=said) as caught:
-        load_signing_key(path, passphrase)
+        load_signing_key(path, given)
     assert "words" not in str(caught.value)
 
 
 def test_an_enciphered_key_opens_with_its_passphrase(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
-    path.write_bytes(pem_of(KEYS["ECDSA"], b"secret words"))
-    assert load_signing_key(path, b"secret words").public_key() == KEYS["ECDSA"].public_key()
+    path.write_bytes(pem_of(key_of("ECDSA"), b"secret words"))
+    assert load_signing_key(path, b"secret words").public_key() == key_of("ECDSA").public_key()

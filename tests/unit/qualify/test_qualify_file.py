@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,18 @@ def text_of(**more: Any) -> str:
 
 def test_the_file_that_init_writes_is_valid_and_so_is_all_that_it_shows_in_comments() -> None:
     parse_qualify_text(EXAMPLE, PATH)
-    shown = "\n".join(
-        line.replace("# ", "", 1)
-        if line.startswith(("# there", "# rollback", "# secrets", "#   wifi"))
-        else line
-        for line in EXAMPLE.splitlines()
+    # What is commented out in a line of its own, and can stand beside the rest.
+    fields = (
+        "there_and_back|rollback|secrets|  wifi|image|slot|version|failed|times|requirements|  OTA-1|  SEC-1"
     )
+    shown = re.sub(rf"(?m)^( *)# ((?:{fields}):)", r"\1\2", EXAMPLE)
+    assert shown.count("#") < EXAMPLE.count("#") - 10
     parsed = parse_qualify_text(shown, PATH)
     assert parsed.there_and_back
     assert parsed.secrets
+    assert parsed.end.slot == "ota_1"
+    assert parsed.witness.image is not None
+    assert set(parsed.requirements) == {"OTA-1", "SEC-1"}
 
 
 @pytest.mark.parametrize(

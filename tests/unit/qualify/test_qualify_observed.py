@@ -7,6 +7,9 @@ from the real binaries under QEMU while they were qualified.
 from __future__ import annotations
 
 import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,45 @@ from harness.qualify.perform import perform, require_allowed, seal
 from harness.report.run_record import RunRecord
 
 DATA = Path(__file__).parents[2] / "data" / "qualify"
-ROLLED_BACK = DATA / "native_ota_example-rolled-back.log"
-ROLLED_BACK_ELVES = {"1.0.0": "01b0ab5e6000", "1.1.0": "55211d678000"}
-UPDATED = DATA / "native_ota_example-updated.log"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One log, and what tells the apps in it from others."""
+
+    log: Path
+    project: str
+    elves: dict[str, str]
+    """The first digits of each version's ELF, as it prints them."""
+    boots: int
+    """How often it starts between the trigger of the update and the next reset."""
+
+
+UPDATED = Recorded(
+    DATA / "native_ota_example-updated.log",
+    "native_ota",
+    {"1.0.0": "20981d74e000", "1.1.0": "d8738e6ce000"},
+    1,
+)
 """Built without rollback."""
-UPDATED_ELVES = {"1.0.0": "20981d74e000", "1.1.0": "d8738e6ce000"}
+SIMPLE = Recorded(
+    DATA / "simple_ota_example-updated.log",
+    "simple_ota",
+    {"1.0.0": "c08b91d6b000", "1.1.0": "9585ddf94000"},
+    1,
+)
+ROLLED_BACK = Recorded(
+    DATA / "native_ota_example-rolled-back.log",
+    "native_ota",
+    {"1.0.0": "01b0ab5e6000", "1.1.0": "55211d678000"},
+    2,
+)
+PANICS = Recorded(
+    DATA / "native_ota_example-panics.log",
+    "native_ota",
+    {"1.0.0": "1968d32b4000", "1.1.0": "000000000000"},
+    0,
+)
 
 TIMES = {"boot_s": 5, "update_s": 5, "settle_s": 0.3, "steady_s": 0.3, "confirm_s": 0.5}
 
@@ -37,16 +74,15 @@ TIMES = {"boot_s": 5, "update_s": 5, "settle_s": 0.3, "steady_s": 0.3, "confirm_
 class Observed:
     """A unit that plays a recorded log, and a person who does what they are asked."""
 
-    def __init__(
-        self, folder: Path, home: Path, port: RecordedPort, project: str, elves: dict[str, str]
-    ) -> None:
+    def __init__(self, folder: Path, home: Path, port: RecordedPort, recorded: Recorded) -> None:
         self.folder = folder
         self.home = Home(home)
         self.port = port
         self.asked: list[str] = []
-        self.boots_of_update = 0
-        for version, elf in elves.items():
-            (folder / f"app-{version}.bin").write_bytes(app_of(version, elf, project=project))
+        self.boots_of_update = recorded.boots
+        for version, elf in recorded.elves.items():
+            app = app_of(version, elf, project=recorded.project)
+            (folder / f"app-{version}.bin").write_bytes(app)
 
     def person(self, text: str) -> None:
         """Starts the update when asked to: the unit goes on, and boots as often as it did then."""
@@ -91,30 +127,29 @@ class Observed:
         return seal(folder, done.run, None)
 
 
-def observed(
-    log: Path, elves: dict[str, str], boots: int, folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> Observed:
-    port = RecordedPort.of_log(log)
-    port.stop_at = b"Returned from app_main"
-    monkeypatch.setattr("harness.links.serial_port.open_device", lambda _name, _baud: port)
-    made = Observed(folder, home, port, "native_ota", elves)
-    made.boots_of_update = boots
+Observe = Callable[[Recorded], Observed]
+
+
+@pytest.fixture
+def observe(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Observe:
+    def made(recorded: Recorded) -> Observed:
+        port = RecordedPort.of_log(recorded.log)
+        port.stop_at = b"Returned from app_main"
+        monkeypatch.setattr("harness.links.serial_port.open_device", lambda _name, _baud: port)
+        return Observed(tmp_path, own_home, port, recorded)
+
     return made
 
 
 @pytest.fixture
-def native(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Observed:
-    """An update that the example takes back by itself: two more boots."""
-    return observed(ROLLED_BACK, ROLLED_BACK_ELVES, 2, tmp_path, own_home, monkeypatch)
+def native(observe: Observe) -> Observed:
+    """The example that takes its update back by itself."""
+    return observe(ROLLED_BACK)
 
 
-@pytest.fixture
-def updated(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Observed:
-    """An update that stays: one more boot."""
-    return observed(UPDATED, UPDATED_ELVES, 1, tmp_path, own_home, monkeypatch)
-
-
-def test_an_example_of_esp_idf_passes_by_its_log_alone(updated: Observed) -> None:
+@pytest.mark.parametrize("recorded", [UPDATED, SIMPLE], ids=["native_ota_example", "simple_ota_example"])
+def test_an_example_of_esp_idf_passes_by_its_log_alone(observe: Observe, recorded: Recorded) -> None:
+    updated = observe(recorded)
     run = updated.qualify(end={"otadata": "undefined", "slot": "ota_1"})
     told = standings(run)
     assert {key: standing for key, standing in told.items() if standing != "proven"} == {
@@ -165,3 +200,22 @@ def test_a_unit_that_runs_something_else_is_not_updated(native: Observed) -> Non
     assert "not tried" in evidence_for(run, "good-update")
     assert native.asked == []
     assert run.verdict == "failed"
+
+
+def test_an_app_that_says_its_version_and_panics_does_not_run(observe: Observe) -> None:
+    unit = observe(PANICS)
+    unit.port.stop_at = None
+    run = unit.qualify()
+    assert standings(run)["runs-before"] == "failed"
+    assert "it dies: error-check: ESP_ERROR_CHECK failed" in evidence_for(run, "runs-before")
+    assert unit.asked == []
+
+
+def test_somebody_elses_server_gets_the_update_by_a_command(observe: Observe) -> None:
+    unit = observe(UPDATED)
+    copy = [sys.executable, "-c", "import shutil, sys; shutil.copy(sys.argv[1], 'published')", "{file}"]
+    server = {"by": "external", "url": "https://updates.example/app.bin", "publish": copy}
+    run = unit.qualify(server=server, end={"otadata": "undefined"})
+    assert run.verdict == "passed"
+    assert (unit.folder / "published").read_bytes() == (unit.folder / "app-1.1.0.bin").read_bytes()
+    assert unit.asked == ["start the update to 1.1.0"]

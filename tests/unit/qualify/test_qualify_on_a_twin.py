@@ -110,8 +110,13 @@ def test_a_sacrificial_unit_is_given_everything_that_must_not_harm_it(bench: Ben
     }
 
 
-def test_a_folder_of_evidence_lists_every_file_of_it(bench: Bench, tmp_path: Path) -> None:
-    bench.qualify()
+def test_what_the_holder_of_the_key_enciphered_is_served_as_it_is_and_every_file_is_listed(
+    bench: Bench, tmp_path: Path
+) -> None:
+    served = bench.enciphered_for("ota_1", 0x1A0000, "app-1.1.0.bin")
+    run = bench.qualify(image="file", served={"ota_1": served})
+    assert run.verdict == "passed"
+    assert served["sha256"] in evidence_for(run, "update-served")
     out = tmp_path / "out"
     listed = {line.split("  ")[1] for line in (out / "evidence.sha256").read_text().splitlines()}
     assert {"qualification.json", "unit/serial.log", "unit/serial.raw", "unit/qualify.yaml"} <= listed

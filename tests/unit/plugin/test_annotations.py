@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+from harness.rack.tally import NOT_RUN
 from harness.report.annotations import (
     MOST_ANNOTATIONS,
     MOST_SUMMARY_BYTES,
@@ -205,3 +206,15 @@ def test_a_summary_that_cannot_be_written_is_a_warning_and_no_more(tmp_path: Pat
     assert written == [
         f"::warning::the summary {tmp_path}/nowhere/x.md cannot be written: No such file or directory"
     ]
+
+
+def test_tests_that_boards_kept_from_running_are_a_warning_in_a_green_run(tmp_path: Path) -> None:
+    manager = SimpleNamespace(hasplugin=lambda _name: True)
+    config = SimpleNamespace(pluginmanager=manager, rootpath=tmp_path)
+    annotations = Annotations(cast(pytest.Config, config), {"GITHUB_ACTIONS": "true"})
+    skipped = SimpleNamespace(failed=False, skipped=True, when="setup", user_properties=[(NOT_RUN, "broken")])
+    for _ in range(2):
+        annotations.pytest_runtest_logreport(cast(pytest.TestReport, skipped))
+    written: list[str] = []
+    annotations.pytest_terminal_summary(SimpleNamespace(line=written.append, ensure_newline=lambda: None))
+    assert written == ["::warning title=Boards::2 tests did not run: boards were broken"]

@@ -122,7 +122,7 @@ class Lab:
             name,
             run=self._why,
             say=self.say,
-            starts_anew=lambda error: self._is_end_of_process(name, error),
+            starts_anew=lambda error: self._is_end_of_process(name, error) or self._is_lost(name),
         )
         watch.warn()
         return watch
@@ -131,6 +131,10 @@ class Lab:
         """Whether what failed is that the process of a virtual board has ended."""
         ended = (link.ended for twin, link in self._twins if twin == name)
         return EMULATOR_GONE in error.message or any(how is not None for how in ended)
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether the board is one that labgrid has lent, and lends to somebody else now: its silence is none."""
+        return any(lease.ending is not None for lent, lease in self._leases if lent == name)
 
     @property
     def _why(self) -> str:
@@ -190,8 +194,10 @@ class Lab:
 
     def _open_physical(self, name: str, entry: PhysicalEntry) -> Board:
         assert isinstance(entry, (SerialEntry, Rfc2217Entry, LabgridEntry))
-        link, names = self._reached(name, entry)
-        lock = self._lock(name, lock_files(names))
+        with ExitStack() as taken:
+            link, names = self._reached(name, entry, taken)
+            lock = self._lock(name, lock_files(names))
+            self._stack.push(taken.pop_all())
         place = self.home.vault
         board = self._opened(
             name,
@@ -206,12 +212,12 @@ class Lab:
         return self._noted(board, self.home.folder("runs") / f"{name}.json")
 
     def _reached(
-        self, name: str, entry: SerialEntry | Rfc2217Entry | LabgridEntry
+        self, name: str, entry: SerialEntry | Rfc2217Entry | LabgridEntry, taken: ExitStack
     ) -> tuple[Link, tuple[str, ...]]:
-        """The link to a physical board, and what tells it from others; a place of labgrid is taken first."""
+        """The link to a physical board, and what tells it from others; a place of labgrid is taken first, by `taken`."""
         if isinstance(entry, LabgridEntry):
             lease = labgrid_lease(name, entry, self.home, self.say.line)
-            self._stack.enter_context(lease)
+            taken.enter_context(lease)
             self._leases.append((name, lease))
             lent = lent_link(name, entry, lease)
             return lent, lent_names(entry, lent)

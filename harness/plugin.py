@@ -30,7 +30,7 @@ from harness.embedded import fixtures as embedded
 from harness.embedded.turn import INI, scope_named
 from harness.errors import HarnessError, NotApplicableError, RefusedError, UsageError
 from harness.home import Home
-from harness.inventory.entry import PhysicalEntry, SecureBoot, TwinEntry
+from harness.inventory.entry import AnyEntry, PhysicalEntry, SecureBoot, TwinEntry
 from harness.inventory.inventory import Inventory
 from harness.lab import Lab, secret_from
 from harness.ota.server import OtaServer
@@ -50,7 +50,7 @@ from harness.rack.registration import (
     register_run,
     twin_chip,
 )
-from harness.rack.run import LEASE_WAIT_S, BoardRun
+from harness.rack.run import BOARDS_NOT_RUN, LEASE_WAIT_S, BoardRun
 from harness.rack.tally import Reason
 from harness.rack.target import Target
 from harness.report.annotations import annotate_in_ci
@@ -328,6 +328,12 @@ class Bench:
                 skip("refused", f"the board was not prepared: {self.broken}")
             self.told = True
             pytest.fail(f"the board was not prepared: {self.broken}", pytrace=False)
+        lost = self.board.link.lost
+        if lost is not None and self.told:
+            skip("busy", lost)
+        if lost is not None:
+            self.told = True
+            pytest.fail(f"board {self.board.name}: {lost}", pytrace=False)
         return self.board
 
     def settle(self, board: Board) -> None:
@@ -359,9 +365,7 @@ def _targets(config: pytest.Config, inventory: Inventory, demands: Demands, *, f
             Target(name, entry, profile, throwaway=False)
             for name, entry in chosen.items()
             if not for_chips or entry.chip in for_chips
-            for profile in (
-                [None] if isinstance(entry, PhysicalEntry) and not only and name not in burn else wanted
-            )
+            for profile in _profiles_on(entry, wanted, stays=not only and name not in burn)
         ]
     twins: dict[str, TwinEntry] = inventory.twins()
     chips = [twin_chip(word) for word in config.getoption("--chip")]
@@ -377,6 +381,13 @@ def _targets(config: pytest.Config, inventory: Inventory, demands: Demands, *, f
     if for_chips:
         twins = {name: entry for name, entry in twins.items() if entry.chip in for_chips}
     return [Target(n, e, p, throwaway=True) for n, e in twins.items() for p in wanted]
+
+
+def _profiles_on(entry: AnyEntry, wanted: tuple[Profile, ...], *, stays: bool) -> tuple[Profile | None, ...]:
+    """Those in which a test runs on a board that it names: its pinned one alone; a physical one stays where it is."""
+    if entry.profile is not None:
+        return (Profile(entry.profile),)
+    return (None,) if isinstance(entry, PhysicalEntry) and stays else wanted
 
 
 def _twin_name(chip: str) -> str:
@@ -456,6 +467,8 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker tells its controller."""
     config = session.config
+    if session.exitstatus == BOARDS_NOT_RUN:
+        config.stash[RECORDING].not_proven = "; ".join(config.stash[RUN].problems)
     if hasattr(config, "workeroutput"):
         told = {
             "subset": config.stash[SUBSET].to_fields(),
@@ -463,17 +476,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             "earlier": config.stash[EARLIER_RUNS],
         }
         config.workeroutput[WORKER_OUTPUT] = told
+        return
+    for line in _closing_lines(config):
+        config.stash[RECORDING].note(line)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What was left out, and what the boards have left of what does not come back."""
-    line = config.stash[SUBSET].line
-    if line is not None:
+    """What a person should read at the end."""
+    for line in _closing_lines(config):
         terminalreporter.write_line(line)
-    for said in config.stash[EARLIER_RUNS]:
-        terminalreporter.write_line(said)
-    for name, left in sorted(config.stash[CONSUMPTION].lines.items()):
-        terminalreporter.write_line(f"left of what board {name} has only once: {left}")
+
+
+def _closing_lines(config: pytest.Config) -> list[str]:
+    """What was left out, and what the boards have left of what does not come back."""
+    left_out = config.stash[SUBSET].line
+    left = sorted(config.stash[CONSUMPTION].lines.items())
+    return [
+        *([left_out] if left_out is not None else []),
+        *config.stash[EARLIER_RUNS],
+        *(f"left of what board {name} has only once: {words}" for name, words in left),
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -484,20 +506,14 @@ def _target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.fixture(scope="session")
-def harness_out(request: pytest.FixtureRequest) -> Path:
-    """Where this session leaves its artefacts."""
-    return request.config.stash[RECORDING].folder
-
-
-@pytest.fixture(scope="session")
-def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -> Iterator[Bench]:
+def _bench(_target: Target, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Opens and prepares the board of this round, once; what went wrong is kept for every test that wanted it."""
     config = request.config
     recording = config.stash[RECORDING]
     lab = Lab(
         Home.of_user(),
         inventory_of(config),
-        harness_out,
+        recording.logs_of(throwaway=_target.throwaway),
         secret_from(config.getoption("--vault-key-file")),
         purpose="pytest",
         reason=reason_of_session(config),
@@ -514,7 +530,7 @@ def _bench(_target: Target, request: pytest.FixtureRequest, harness_out: Path) -
     with lab:
         try:
             bench.board = run.open(_target, lambda: _opened(lab, _target))
-            recording.opened(bench.board)
+            recording.opened(bench.board, throwaway=_target.throwaway)
             if bench.board.run_note.earlier is not None:
                 earlier = bench.board.run_note.earlier.text()
                 config.stash[EARLIER_RUNS].append(f"board {bench.board.name}: {earlier}")

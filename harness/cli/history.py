@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 
 import click
 
@@ -147,7 +148,11 @@ def _tell(
         _table(
             ("phase", "last", "median", "longest", "times"),
             [
-                (one.phase, *(f"{value:.2f} s" for value in _spread(one)), str(len(one.points)))
+                (
+                    one.phase,
+                    *(f"{value:.2f} s" for value in _spread(one)),
+                    str(sum(point.times for point in one.points)),
+                )
                 for one in phases
             ],
         )
@@ -155,7 +160,7 @@ def _tell(
 
 def _spread(series: PhaseSeries) -> tuple[float, float, float]:
     durations = [point.duration_s for point in series.points]
-    return durations[-1], sorted(durations)[len(durations) // 2], max(durations)
+    return durations[-1], median(durations), max(point.longest_s for point in series.points)
 
 
 def _tell_flaky(unstable: list[Flaky], *, as_json: bool) -> None:

@@ -36,6 +36,8 @@ class LineLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.earlier = _count_lines(path)
+        """Lines that an earlier console has left in the file; numbers go on after them."""
         self._file: BinaryIO = path.open("ab")
         self._index: list[tuple[int, int]] = []
         self._written = 0
@@ -77,6 +79,11 @@ class LineLog:
                     return
                 if line.n >= first:
                     yield line
+
+
+def _count_lines(path: Path) -> int:
+    """As `read_log` counts them."""
+    return sum(1 for _ in read_log(path)) if path.exists() else 0
 
 
 class RawLog:

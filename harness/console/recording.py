@@ -51,6 +51,8 @@ class Recording:
         self.wall_offset_s = time.time() - time.monotonic()
         self.tracker = BootTracker()
         self.lines: list[Line] = []
+        self._first = 0
+        """Number of this stream's first line: those before it in the file are an earlier one's."""
         self.first_kept = 0
         self.preview: Line | None = None
         """What is no line of its own yet: a half line gone quiet, or the line that a flood repeats."""
@@ -85,6 +87,7 @@ class Recording:
     def open(self) -> None:
         """Opens both files for appending."""
         self._log = LineLog(self.log_path)
+        self._first = self.first_kept = self._log.earlier
         self._raw = RawLog(self.raw_path)
 
     def close(self) -> None:
@@ -159,7 +162,7 @@ class Recording:
     def read_back(self, first: int, end: int) -> tuple[Line, ...]:
         """Lines ``first <= n < end`` that have left memory, from the log file."""
         with self.changed:
-            first = max(0, first)
+            first = max(self._first, first)
             if self._log is None or first >= end:
                 return ()
             lines = self._log.lines(first, end)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.history.database import WAIT_S, Database
-from harness.history.phases import phases_of
+from harness.history.phases import phases_of, plain_board
 from harness.home import Home
 from harness.report.run_record import RunRecord, TestRecord
 
@@ -96,12 +96,14 @@ def _take(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> 
         ),
     ).lastrowid
     firmware = {board.name: board.app.sha256 for board in run.boards if board.app}
+    # Of several copies of one board the one with a problem counts.
+    boards = sorted(run.boards, key=lambda board: board.problem is not None)
     database.executemany(
         "INSERT OR REPLACE INTO boards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 number,
-                _text(board.name),
+                _text(plain_board(board.name)),
                 board.link,
                 board.chip,
                 int(board.virtual),
@@ -114,7 +116,7 @@ def _take(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> 
                 _text(board.app.idf_version or "") if board.app else None,
                 None if board.problem is None else _text(board.problem),
             )
-            for board in run.boards
+            for board in boards
         ],
     )
     database.executemany(
@@ -126,7 +128,7 @@ def _take(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> 
                 _text(test.id),
                 _text(key_of_test(test)),
                 _text(test.name),
-                None if test.board is None else _text(test.board),
+                None if test.board is None else _text(plain_board(test.board)),
                 test.profile,
                 firmware.get(test.board) if test.board else None,
                 test.outcome,
@@ -138,9 +140,19 @@ def _take(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> 
         ],
     )
     database.executemany(
-        "INSERT INTO phases VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO phases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (number, phase.board, phase.chip, _text(phase.name), phase.began_s, phase.duration_s, phase.size)
+            (
+                number,
+                phase.board,
+                phase.chip,
+                _text(phase.name),
+                phase.began_s,
+                phase.times,
+                phase.median_s,
+                phase.longest_s,
+                phase.size,
+            )
             for phase in phases_of(run)
         ],
     )

@@ -24,7 +24,7 @@ _WINDOW = 7
 
 
 def phase_plot(series: PhaseSeries) -> str:
-    """An ``<svg>`` of `series`, and the names of its boards below where there are several."""
+    """An ``<svg>`` of `series`, and the names of its boards below."""
     points = series.points
     if not points:
         return ""
@@ -50,7 +50,7 @@ def phase_plot(series: PhaseSeries) -> str:
         parts.append(f'<polyline class="plot-line plot-line-{number}" points="{line}"/>')
         parts += [_mark(number, *place(point.at_s, point.duration_s), _title(point)) for point in of_board]
     parts.append("</svg>")
-    if len(boards) > 1 or _OTHERS in boards:
+    if boards != [""]:
         parts.append(_legend(boards))
     return "".join(parts)
 
@@ -63,10 +63,11 @@ def in_words(series: PhaseSeries) -> str:
 def in_short(series: PhaseSeries) -> str:
     """Last, median and longest duration, and how often it was measured."""
     durations = [point.duration_s for point in series.points]
-    times = f"{len(durations)} times" if len(durations) > 1 else "once"
+    times = sum(point.times for point in series.points)
+    longest_s = max(point.longest_s for point in series.points)
     return (
         f"last {seconds_text(durations[-1])}, median {seconds_text(median(durations))}, "
-        f"longest {seconds_text(max(durations))}, measured {times}"
+        f"longest {seconds_text(longest_s)}, measured {f'{times} times' if times > 1 else 'once'}"
     )
 
 
@@ -145,7 +146,8 @@ def _mark(number: int, x: float, y: float, title: str = "") -> str:
 def _title(point: PhasePoint) -> str:
     size = f", {size_text(point.size)}" if point.size else ""
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(point.at_s))
-    return f"{moment}, {point.board or 'no board'}: {seconds_text(point.duration_s)}{size}"
+    of = f", median of {point.times}, longest {seconds_text(point.longest_s)}" if point.times > 1 else ""
+    return f"{moment}, {point.board or 'no board'}: {seconds_text(point.duration_s)}{size}{of}"
 
 
 def _legend(boards: Sequence[str]) -> str:

@@ -120,13 +120,41 @@ class PastRun:
 
 
 @dataclass(frozen=True, slots=True)
+class LastRun:
+    """The last run that ended on a board, and what ran there."""
+
+    id: str
+    verdict: str
+    """Of the whole run, which may have used other boards, too."""
+    began_s: float
+    folder: str | None
+    firmware: str | None
+    """Version."""
+    firmware_sha256: str | None
+    idf: str | None
+    rate: Rate
+    """Of its tests on this board."""
+
+    @property
+    def verdict_here(self) -> str:
+        """What it came to on this board; that of the whole run where no test of it used the board."""
+        if self.rate.failed or self.rate.errors:
+            return "failed"
+        return "passed" if self.rate.passed else self.verdict
+
+
+@dataclass(frozen=True, slots=True)
 class PhasePoint:
-    """One phase of one run."""
+    """One phase of one run on one board."""
 
     at_s: float
     duration_s: float
+    """The median of its times in the run."""
+    longest_s: float
+    times: int
     board: str | None
     size: int | None
+    """Bytes that it moved, the median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +285,21 @@ def past_runs(
     ]
 
 
+def last_runs(database: sqlite3.Connection, scope: Scope | None = None) -> dict[str, LastRun]:
+    """The last run that ended, by board."""
+    # SQLite gives the other columns of the row that has the maximum.
+    rows = database.execute(
+        """SELECT run, MAX(began_s), board, id, verdict, began_s, folder, firmware, firmware_sha256, idf
+        FROM boards JOIN runs USING (run) WHERE ended_s IS NOT NULL
+        AND (:board IS NULL OR board = :board) AND began_s >= :since GROUP BY board""",
+        (scope or Scope()).values,
+    ).fetchall()
+    return {
+        board: LastRun(*(*values, _rate_of_run(database, number, board)))
+        for number, _, board, *values in rows
+    }
+
+
 def run_named(database: sqlite3.Connection, run_id: str) -> PastRun | None:
     """The run of this id; where several hosts have one, the newest."""
     found = past_runs(database, run_id=run_id, limit=1)
@@ -284,8 +327,12 @@ def _boards_of(database: sqlite3.Connection, run: int) -> tuple[str, ...]:
     return tuple(row[0] for row in rows)
 
 
-def _rate_of_run(database: sqlite3.Connection, run: int) -> Rate:
-    rows = database.execute("SELECT outcome, COUNT(*) FROM tests WHERE run = ? GROUP BY outcome", (run,))
+def _rate_of_run(database: sqlite3.Connection, run: int, board: str | None = None) -> Rate:
+    """Of all its tests, or of those on `board`."""
+    rows = database.execute(
+        "SELECT outcome, COUNT(*) FROM tests WHERE run = ? AND (? IS NULL OR board = ?) GROUP BY outcome",
+        (run, board, board),
+    )
     return _rate(Counter(dict(rows)))
 
 
@@ -296,13 +343,13 @@ def phase_series(
     values = (scope or Scope()).values
     names = database.execute(
         """SELECT phase FROM phases WHERE (:board IS NULL OR board = :board) AND began_s >= :since
-        GROUP BY phase ORDER BY SUM(duration_s) DESC LIMIT :limit""",
+        GROUP BY phase ORDER BY SUM(times * median_s) DESC LIMIT :limit""",
         {**values, "limit": limit},
     ).fetchall()
     found = []
     for (name,) in names:
         rows = database.execute(
-            """SELECT began_s, duration_s, board, size FROM phases
+            """SELECT began_s, median_s, longest_s, times, board, size FROM phases
             WHERE phase = :phase AND (:board IS NULL OR board = :board) AND began_s >= :since
             ORDER BY began_s DESC LIMIT :points""",
             {**values, "phase": name, "points": points},

@@ -1,6 +1,6 @@
 """The folders that runs left under HARNESS_HOME: which are ours, which still run, how much they hold.
 
-A folder counts as ours by what is in it, not by its name alone: the first line of ``parts/main.jsonl`` or the beginning
+A folder counts as ours by what is in it, not by its name alone: the first line of a file in ``parts`` or the beginning
 of ``run.json`` has the id that the folder is named by. A link is never followed, whatever it is called.
 """
 
@@ -146,15 +146,14 @@ def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 def _head_in_parts(folder: Path) -> tuple[dict[str, object], bool] | None:
     """What the run said of itself when it began, and whether it has said that it is over; None: there is nothing."""
-    path = folder / PARTS / MAIN_PART
-    try:
-        first = json.loads(_beginning(path).split("\n", 1)[0])
-        head = first["run"]
-        if first["what"] != "run" or not isinstance(head, dict):
-            return None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return head, '"what":"end"' in _end(path)
+    main = folder / PARTS / MAIN_PART
+    # The controller of pytest-xdist begins its part at the end; each of its workers says the same of the run.
+    for path in (main, *sorted((folder / PARTS).glob("gw*.jsonl"))):
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            first = json.loads(_beginning(path).split("\n", 1)[0])
+            if first["what"] == "run" and isinstance(first["run"], dict):
+                return first["run"], '"what":"end"' in _end(main)
+    return None
 
 
 def _may_run(head: dict[str, object], folder: Path) -> bool:

@@ -75,6 +75,26 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX phases_by_run ON phases (run)",
         "CREATE INDEX phases_by_name ON phases (phase, began_s)",
     ),
+    (
+        # One row for each phase, board and run, no longer one for each time.
+        "ALTER TABLE phases RENAME TO times",
+        """CREATE TABLE phases (
+            run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+            board TEXT,
+            chip TEXT,
+            phase TEXT NOT NULL,
+            began_s REAL NOT NULL,
+            times INTEGER NOT NULL,
+            median_s REAL NOT NULL,
+            longest_s REAL NOT NULL,
+            size INTEGER
+        )""",
+        """INSERT INTO phases SELECT run, board, chip, phase, MIN(began_s), COUNT(*), AVG(duration_s), MAX(duration_s),
+            CAST(AVG(size) AS INTEGER) FROM times GROUP BY run, board, chip, phase""",
+        "DROP TABLE times",
+        "CREATE INDEX phases_by_run ON phases (run)",
+        "CREATE INDEX phases_by_name ON phases (phase, began_s)",
+    ),
 )
 
 SCHEMA = len(MIGRATIONS)

@@ -36,7 +36,7 @@ async def _hold(agent: Agent) -> None:
         await agent.take()
         await agent.keep()
     except RefusedError as refused:
-        say("refused", why=refused.why, todo=refused.todo)
+        say("refused", why=refused.why, todo=refused.todo, in_use=refused.in_use)
     except LostError as lost:
         agent.let_go()
         say("lost", why=str(lost))

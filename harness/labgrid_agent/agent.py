@@ -98,7 +98,7 @@ class Agent:
         while True:
             assert self._token is not None
             reservation = await self.coordinator.whole(self.coordinator.poll(self._token))
-            problem = self._held_by(session)
+            problem, in_use = self._held_by(session), True
             if reservation.state is ReservationState.allocated:
                 [name] = reservation.allocations["main"]
                 refusal = await self._try_to_acquire(session, name)
@@ -106,13 +106,14 @@ class Agent:
                     # A reservation that stayed would keep the place from others for a minute after its release.
                     await self.coordinator.whole(self.coordinator.cancel(self._token))
                     return
-                problem = refusal
+                problem, in_use = refusal, False
             elif reservation.state is not ReservationState.waiting:
                 raise OSError(f"the reservation is {reservation.state.name}")
             if time.monotonic() >= deadline:
-                raise RefusedError(
-                    problem, "wait for that job, or let the harness wait: 'reserve_timeout_s' in the entry"
-                )
+                todo = "wait for that job, or let the harness wait: 'reserve_timeout_s' in the entry"
+                if not in_use:
+                    todo = "start the exporter, or correct the matches of the place: labgrid-client show"
+                raise RefusedError(problem, todo, in_use=in_use)
             if not told:
                 told = True
                 say("waiting", why=problem, for_s=self.task.reserve_timeout_s)

@@ -40,10 +40,12 @@ class Task:
 class RefusedError(Exception):
     """The place is not to be had."""
 
-    def __init__(self, why: str, todo: str) -> None:
+    def __init__(self, why: str, todo: str, *, in_use: bool = False) -> None:
         super().__init__(why)
         self.why = why
         self.todo = todo
+        self.in_use = in_use
+        """Somebody else has it: nothing is wrong."""
 
 
 class LostError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
-from harness.errors import LabError
+from harness.errors import LabError, LinkError
 from harness.links.counting import CountingPort
 from harness.links.device_port import OPENING_ERRORS, PORT_ERRORS
 from harness.links.labgrid_lease import NetworkPort, PlaceLease
@@ -53,6 +53,10 @@ class LabgridLink(Link):
         return f"labgrid place {self.lease.place} ({self.where.url})"
 
     @property
+    def lost(self) -> str | None:
+        return self.lease.ending
+
+    @property
     def flash_baud(self) -> int:
         return self._baud
 
@@ -71,7 +75,7 @@ class LabgridLink(Link):
             try:
                 self._uart.open()
             except OPENING_ERRORS as error:
-                raise LabError(
+                raise LinkError(
                     f"{self.where.url} of labgrid place {self.lease.place} cannot be opened: {error}",
                     board=self._board,
                     todo="check that the exporter runs, that this host reaches it (LG_PROXY goes through SSH), and that "
@@ -95,7 +99,7 @@ class LabgridLink(Link):
                 port.rts = False
         except PORT_ERRORS as error:
             self.lease.require()
-            raise LabError(
+            raise LinkError(
                 f"labgrid place {self.lease.place} cannot be reset: {error}",
                 board=self._board,
                 todo="check the exporter and the network to it",

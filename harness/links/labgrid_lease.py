@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, LabError
+from harness.errors import HarnessError, InUseError, LabError
 from harness.links.environment import child_environment
 
 DEFAULT_COORDINATOR = "127.0.0.1:20408"
@@ -351,7 +351,8 @@ class PlaceLease:
                     f"labgrid place {self.place} is ours, as {self.identity} (labgrid {message['labgrid']})"
                 )
             elif event == "refused":
-                self._refused = LabError(str(message["why"]), board=self._board, todo=str(message["todo"]))
+                kind = InUseError if message.get("in_use") else LabError
+                self._refused = kind(str(message["why"]), board=self._board, todo=str(message["todo"]))
                 if self._held:
                     self._end(str(message["why"]))
             elif event == "lost":

@@ -86,6 +86,11 @@ class Link(ABC):
             LabError: the link is gone.
         """
 
+    @property
+    def lost(self) -> str | None:
+        """Why the board is not ours any more, in a sentence: it was lent, and somebody else has it. None: it is ours."""
+        return None
+
     def keep_sdkconfig(self, text: str | None) -> None:  # noqa: B027 - most links have nowhere to keep it
         """Told before firmware is flashed: the sdkconfig of its build, None where there is none.
 

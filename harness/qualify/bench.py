@@ -197,6 +197,9 @@ class Bench:
             self.unit.watch(boot, self.file.times.steady_s)
         self.boot = self.unit.latest(boot)
         self.falls = c.unsteady(self.boot, self.unit.look())
+        for app in (self.artefacts.running, self.artefacts.update):
+            if c.matches(app.facts, self.boot, self.readings).same:
+                self.runs = app
 
     def await_new(self, new: App, mark: int) -> BootRecord | None:
         """The boot in which `new` runs; None when the unit gives up, comes back without it, or takes too long.

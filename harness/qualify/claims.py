@@ -350,10 +350,12 @@ class Attempt:
     complaint: str | None = None
     """What the unit printed about it."""
     line: int | None = None
+    decided: bool = True
+    """Before it was reset it had given the update up, or restarted by itself; a cut decides by itself."""
 
     def text(self) -> str:
         """In words; empty when nothing shows it."""
-        sent = f"{self.bytes_sent} bytes were fetched" if self.bytes_sent else ""
+        sent = f"{self.bytes_sent} bytes were sent to it" if self.bytes_sent else ""
         said = f"it printed '{self.complaint}'" if self.complaint else ""
         return "; ".join(filter(None, (sent, said)))
 
@@ -400,6 +402,13 @@ def judge_survival(
             key,
             Standing.NOT_PROVEN,
             f"{seen}, but nothing shows that the unit tried to take it",
+            boot.first_line,
+        )
+    if not attempt.decided:
+        return Judged.of(
+            key,
+            Standing.NOT_PROVEN,
+            f"{tried}; {seen}, but nothing shows that the unit had given it up before it was reset: name witness.failed",
             boot.first_line,
         )
     return Judged.of(key, Standing.PROVEN, f"{tried}; then {seen}", boot.first_line)

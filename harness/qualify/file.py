@@ -234,7 +234,7 @@ class Times(_Model):
     update_s: Seconds = 300.0
     """From the trigger to the boot of the new version."""
     settle_s: Seconds = 10.0
-    """Of an update that must fail: nothing more is served and nothing restarts for so long; then it counts as over."""
+    """Silence after an error of the unit, or after the version before came back: then an update counts as over."""
     steady_s: Annotated[float, Field(ge=0, le=3600)] = 3.0
     """An app that is up must stay up for so long: what panics and starts again does not run."""
     confirm_s: Seconds = 60.0

@@ -63,10 +63,8 @@ def _try(bench: Bench, case: Case) -> None:
     )
     if judged.standing is Standing.FAILED:
         bench.lost = f"the unit no longer runs what it ran, since the case '{case.key}'"
-    elif bench.boot is not None and c.matches(new.facts, bench.boot, bench.readings).same:
-        bench.runs = new
-        if bench.file.confirm:
-            bench.hands.carry_out(bench.file.confirm, since=bench.boot.first_line)
+    elif bench.boot is not None and bench.runs is new and bench.file.confirm:
+        bench.hands.carry_out(bench.file.confirm, since=bench.boot.first_line)
 
 
 def _ingredients(bench: Bench) -> Ingredients:
@@ -94,8 +92,8 @@ def _offer(bench: Bench, case: Case, what: Served) -> tuple[Attempt, BootRecord 
         with _other_certificate_served(bench):
             offer.make(what, release, bench.target_label())
             bench.hands.carry_out(bench.file.trigger)
-            _await_over(bench, mark, since, refused=True)
-        return _attempt(bench, mark, since), unit.restart()
+            decided = _await_decision(bench, mark)
+        return _attempt(bench, mark, since, decided=decided), unit.restart()
     offer.make(what, release, bench.target_label())
     if case.how is How.CUT_IN_DOWNLOAD:
         return _cut_in_download(bench, what, mark)
@@ -104,38 +102,39 @@ def _offer(bench: Bench, case: Case, what: Served) -> tuple[Attempt, BootRecord 
     try:
         bench.hands.carry_out(bench.file.trigger)
         if case.how is How.CUT_AT_END:
-            return _cut_at_end(bench, what, since)
-        _await_over(bench, mark, since)
+            return _cut_at_end(bench, what, mark, since)
+        decided = _await_decision(bench, mark)
     finally:
         offer.clear_faults()
-    return _attempt(bench, mark, since), unit.restart()
+    return _attempt(bench, mark, since, decided=decided), unit.restart()
 
 
-def _attempt(bench: Bench, mark: int, since: int) -> Attempt:
+def _attempt(bench: Bench, mark: int, since: int, *, decided: bool) -> Attempt:
     sent = sum(each.bytes_sent for each in bench.offer.requests(since)) if bench.offer.seen_here else None
-    return Attempt(sent, *(bench.complaint(mark) or (None, None)))
+    complaint, line = bench.complaint(mark) or (None, None)
+    return Attempt(sent, complaint, line, decided)
 
 
-def _await_over(bench: Bench, mark: int, since: int, *, refused: bool = False) -> None:
-    """Until the unit has given up, has restarted, or nothing happens any more.
+def _await_decision(bench: Bench, mark: int) -> bool:
+    """Until the unit has given the update up, or has restarted; False when nothing has shown that it has.
 
-    Args:
-        refused: it may never get as far as a request.
+    Where qualify.yaml does not name the line that means so, an error that is followed by silence does. A unit that has
+    all of an update may write and verify it for long and print nothing: to reset it then would prove nothing.
     """
     times = bench.file.times
     deadline_s = time.monotonic() + times.update_s
-    quiet_since_s, seen = time.monotonic(), (-1, -1)
+    quiet_since_s, seen = time.monotonic(), -1
     while time.monotonic() < deadline_s:
         time.sleep(POLL_S)
         if bench.gave_up(mark) or bench.came_back(mark):
-            return
-        now = (bench.unit.mark(), bench.offer.journal_length())
+            return True
+        now = bench.unit.mark()
         if now != seen:
             seen, quiet_since_s = now, time.monotonic()
-        asked = not bench.offer.seen_here or bench.offer.journal_length() > since
-        tried = asked or (refused and bench.complaint(mark) is not None)
-        if tried and time.monotonic() - quiet_since_s > times.settle_s:
-            return
+        named = bench.unit.failed is not None
+        if not named and time.monotonic() - quiet_since_s > times.settle_s and bench.complaint(mark):
+            return True
+    return False
 
 
 def _cut_in_download(bench: Bench, what: Served, mark: int) -> tuple[Attempt, BootRecord | None]:
@@ -157,12 +156,13 @@ def _cut_in_download(bench: Bench, what: Served, mark: int) -> tuple[Attempt, Bo
     return Attempt(half), _boot_since(bench, cut)
 
 
-def _cut_at_end(bench: Bench, what: Served, since: int) -> tuple[Attempt, BootRecord | None]:
+def _cut_at_end(bench: Bench, what: Served, mark: int, since: int) -> tuple[Attempt, BootRecord | None]:
     """Resets the unit (or cuts its supply) as soon as every byte has gone out."""
     deadline_s = time.monotonic() + bench.file.times.update_s
     while not bench.fetched(since):
-        if time.monotonic() > deadline_s:
-            raise NotProvenError("the download was not completed: there was nothing to cut")
+        if time.monotonic() > deadline_s or bench.gave_up(mark):
+            shown = bench.shown(mark) or "it printed nothing"
+            raise NotProvenError(f"the download was not completed, there was nothing to cut: {shown}")
         time.sleep(POLL_S / 10)
     cut = bench.unit.reset()
     return Attempt(len(what.body)), _boot_since(bench, cut)

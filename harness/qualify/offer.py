@@ -58,7 +58,7 @@ class Offer:
 
     @property
     def _mac(self) -> str:
-        return self.board.mac or self.board.identity.declared or str(getattr(self.board.link, "mac", NOBODY))
+        return self.board.mac or self.board.identity.declared or NOBODY
 
     def start(
         self, *, certificate: Path | None = None, key: Path | None = None, port: int | None = None
@@ -100,9 +100,9 @@ class Offer:
             NotProvenError: nobody here can put it on the external server.
         """
         wanted = self.plan.file.server
-        (self.folder / "served").mkdir(exist_ok=True)
         if isinstance(wanted, ExternalServer):
             url = wanted.url
+            (self.folder / "served").mkdir(exist_ok=True)
             path = self.folder / "served" / f"{what.sha256[:16]}.bin"
             path.write_bytes(what.body)
             self.hands.values["file"] = str(path)

@@ -289,7 +289,6 @@ def run_record(
         versions=qualification.versions,
         boards=(board_record(bench, board),),
         tests=tests,
-        notes=tuple(f"not covered: {each.what}: {each.why}" for each in qualification.not_covered),
         qualification=qualification.model_dump(mode="json"),
     )
 

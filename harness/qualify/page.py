@@ -29,7 +29,7 @@ def page_lines(done: Qualification) -> Iterator[str]:
     yield from _section("On which silicon", _silicon(done))
     yield from _section("By which files and versions", _files(done))
     yield from _section("How the unit was left", [f"{key}: {value}" for key, value in done.end_state.items()])
-    yield from _section("What was NOT covered", [f"{each.what}: {each.why}" for each in done.not_covered])
+    yield from _section("What was NOT covered", _uncovered(done))
     yield from _section("Evidence", _evidence(done))
     yield ""
     yield "Approved by: ______________________________   Date: __________________"
@@ -50,7 +50,13 @@ def _claims(done: Qualification) -> Iterator[str]:
     for row in done.claims:
         requirement = f" [{row.requirement}]" if row.requirement else ""
         yield f"{_SIGNS[row.standing]} {row.standing.upper():14} {row.text}{requirement}"
-        yield f"    {row.evidence}" + (f" (log line {row.line})" if row.line is not None else "")
+        yield f"    {row.evidence}" + (f" (log line {row.line + 1})" if row.line is not None else "")
+
+
+def _uncovered(done: Qualification) -> Iterator[str]:
+    for why, rows in done.uncovered_by_reason().items():
+        yield f"{why}:"
+        yield from (f"  - {what}" for what in rows)
 
 
 def _silicon(done: Qualification) -> Iterator[str]:

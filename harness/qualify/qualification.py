@@ -113,4 +113,11 @@ class Qualification(_Record):
     """SHA-256 of the manifest ``evidence.sha256``, which holds that of every file of evidence."""
     evidence_files: int = 0
     signature: dict[str, str] | None = None
-    """``algorithm``, ``key_sha256`` (of the public key), ``file``."""
+    """``algorithm``, ``key_sha256`` (of the public key)."""
+
+    def uncovered_by_reason(self) -> dict[str, list[str]]:
+        """What was not covered, by why."""
+        found: dict[str, list[str]] = {}
+        for row in self.not_covered:
+            found.setdefault(row.why, []).append(row.what)
+        return found

@@ -69,7 +69,6 @@ def _arrive(bench: Bench) -> None:
         running = bench.artefacts.running
         judged = c.judge_running(c.RUNS_BEFORE, running.facts, bench.boot, bench.readings, falls=bench.falls)
         bench.judge(judged)
-        bench.runs = running
         if judged.standing is Standing.FAILED:
             bench.lost = f"the unit does not run what was demanded: {judged.claim.evidence}"
 
@@ -92,7 +91,6 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
             bench.judge(Judged.of(switched, Standing.FAILED if shown else Standing.NOT_PROVEN, shown))
             bench.lost = f"the update to {new.facts.version} did not come through"
             raise NotProvenError(f"{new.facts.version} was not seen to run")
-        bench.runs = new
         _confirm(bench, boot)
         bench.judge(
             c.judge_switch(
@@ -178,7 +176,6 @@ def _judge_rollback(
         why = "it had confirmed itself before the reset" if early_bird else "it runs again after the reset"
         standing = Standing.NOT_PROVEN if early_bird else Standing.FAILED
         bench.judge(Judged.of(c.ROLLBACK, standing, f"{new.facts.version}: {why}"))
-        bench.runs = new
         return
     attempt = Attempt(None, f"{began.summary()}, then reset", began.first_line)
     bench.judge(

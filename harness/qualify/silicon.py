@@ -47,7 +47,7 @@ def observed(board: Board, entry: AnyEntry) -> Silicon:
         if mac
         else "unknown"
     )
-    board.mac = str(mac) if mac else None
+    board.mac = str(mac).lower() if mac else None
     record = _record(board)
     return Silicon(
         board.chip.name,
@@ -94,7 +94,7 @@ def _of_state(board: Board, entry: AnyEntry, state: ChipState) -> Silicon:
             if mac
             else "unknown: a locked ROM does not tell it"
         )
-    board.mac = mac
+    board.mac = mac = mac.lower() if mac else None
     record = _record(board)
     info = state.security_info
     is_open = state.download is Download.OPEN

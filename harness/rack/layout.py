@@ -32,6 +32,8 @@ class Layout:
     """How many tests fit no board, by the demand that fails."""
     examples: dict[str, str] = field(default_factory=dict)
     """A sentence of each."""
+    idle: dict[str, str] = field(default_factory=dict)
+    """Boards of the rack that fit no test, and why."""
 
     def free(self, count: int) -> list[int]:
         """Of `count` tests those that belong to no unit."""

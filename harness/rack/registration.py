@@ -100,11 +100,25 @@ def check_rack_options(config: pytest.Config) -> None:
     """
     _lease_wait_s(config)
     choice_of(config)
+    if not config.getoption("--rack"):
+        _check_pins(config)
     if not config.getoption("--rack") or hasattr(config, "workerinput"):
         return
     dist = getattr(config.option, "dist", "no")
     if dist not in ("no", "load", "loadgroup"):
         raise UsageError(f"--rack gives out tests by board, --dist {dist} does not", todo="leave --dist out")
+
+
+def _check_pins(config: pytest.Config) -> None:
+    """A board that is named is brought into no other profile than its entry pins. A rack chooses among the others."""
+    only = [profile_named(word).value for word in config.getoption("--profile")]
+    named = config.getoption("--board")
+    for name, entry in inventory_of(config).select(named).items() if named and only else ():
+        if entry.profile is not None and only != [entry.profile]:
+            raise UsageError(
+                f"--profile {', '.join(only)}: the entry of board {name} pins profile {entry.profile}",
+                todo="leave --profile out, name another board, or change 'profile:' in its entry",
+            )
 
 
 def _lease_wait_s(config: pytest.Config) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -13,9 +13,10 @@ from harness.board import Board
 from harness.inventory.inventory import Inventory
 from harness.rack import tally as tallies
 from harness.rack.choice import Choice
-from harness.rack.demands import Demands, fits
+from harness.rack.demands import Demands, Misfit, fits
 from harness.rack.layout import Layout, append_to, take_from
 from harness.rack.scheduler import BoardScheduling
+from harness.rack.shares import shares
 from harness.rack.tally import NOT_RUN, Reason, Tally
 from harness.rack.target import Target
 from harness.rack.turn import HeldBy, Turns, board_of, open_in_turn, target_of
@@ -43,6 +44,10 @@ class BoardRun:
     tally: Tally = field(default_factory=Tally)
     _begun: bool = False
     _layout: Layout = field(default_factory=Layout)
+    _selected: set[str] = field(default_factory=set)
+    """Test functions that ``-k`` and the like left."""
+    _of_boards: dict[str, list[tuple[str, Misfit]]] = field(default_factory=dict)
+    """By board: the test functions that it does not fit, and why."""
     _misfits: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By test function: the demand that no board meets, and a sentence of it."""
 
@@ -65,6 +70,7 @@ class BoardRun:
             ]
             if misfit is not None:
                 misfits.append(misfit)
+                self._of_boards.setdefault(place.name, []).append((nodeid, misfit))
         if not found and misfits:
             # Of boards that fail for several reasons, the one that most of them share.
             demand = Counter(misfit.demand for misfit in misfits).most_common(1)[0][0]
@@ -76,6 +82,7 @@ class BoardRun:
         """`items`: what is selected, tests that fit no board among them."""
         unfit: Counter[str] = Counter()
         examples: dict[str, str] = {}
+        self._selected = {item.nodeid.split("[")[0] for item in items}
         for item in items:
             found = self._misfits.get(item.nodeid.split("[")[0])
             if found is not None:
@@ -95,9 +102,12 @@ class BoardRun:
     def _layout_of(self, items: Sequence[pytest.Item]) -> Layout:
         units: dict[str, list[int]] = {}
         tests: dict[str, tuple[str, str]] = {}
+        twins: dict[str, list[int]] = {}
         for number, item in enumerate(items):
             target = target_of(item)
-            if target is None or not target.throwaway:
+            if target is not None and target.throwaway:
+                twins.setdefault(target.id, []).append(number)
+            else:
                 name = target.name if target is not None else _group_of(item)
                 if name is not None:
                     units.setdefault(name, []).append(number)
@@ -107,7 +117,15 @@ class BoardRun:
         if self.choice is not None:
             rank = self.choice.rank
             units = dict(sorted(units.items(), key=lambda unit: rank(unit[0])))
-        return Layout(units, boards, tests, dict(self.tally.unfit), dict(self.tally.examples))
+        told: Mapping[str, Any] = getattr(self.config, "workerinput", {})
+        if told:
+            units |= shares(twins, int(told["workercount"]))
+        idle = {
+            name: next(misfit.text for nodeid, misfit in misfits if nodeid in self._selected)
+            for name, misfits in self._of_boards.items()
+            if name not in units and any(nodeid in self._selected for nodeid, _ in misfits)
+        }
+        return Layout(units, boards, tests, dict(self.tally.unfit), dict(self.tally.examples), idle)
 
     def _begin(self, layout: Layout, ids: Sequence[str]) -> None:
         if self._begun:
@@ -231,7 +249,9 @@ class BoardRun:
             (
                 place.name,
                 place.chip,
-                place.refusal.text if place.refusal is not None else "fits none of the tests",
+                place.refusal.text
+                if place.refusal is not None
+                else self._layout.idle.get(place.name, "had no test"),
             )
             for place in self.choice.places
         ]

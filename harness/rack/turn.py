@@ -86,7 +86,8 @@ class Turns:
     def _put_off(self, item: pytest.Item, name: str) -> bool:
         """Alone in its process: other tests first, then it is waited for."""
         items = item.session.items
-        here = next(number for number, each in enumerate(items) if each is item)
+        # Where it was put off before, it stands as well.
+        here = max(number for number, each in enumerate(items) if each is item)
         later = items[here:]
         mine = [each for each in later if board_of(each) == name]
         others = [each for each in later if board_of(each) != name]

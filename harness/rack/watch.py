@@ -29,7 +29,7 @@ class BoardWatch:
         starts_anew: Callable[[HarnessError], bool] = lambda _error: False,
     ) -> None:
         """`run` is what this run is called where others read of it. `starts_anew` says of an error that it is only the
-        end of a virtual board's process: the next run starts another."""
+        end of a virtual board's process, or of a place that labgrid lent: the next run starts another."""
         self._book = book
         self._name = name
         self._run = f"{run} (process {os.getpid()})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from harness.board import Board
@@ -11,6 +12,7 @@ from harness.chips import Chip
 from harness.errors import HarnessError
 from harness.provision.chip_state import ChipState
 from harness.provision.promise import described, state_after
+from harness.provision.steps import LockDownload
 from harness.report.run_record import AppFacts, BoardRecord
 from harness.vault.key_life import due_notes
 
@@ -51,8 +53,12 @@ def _state(board: Board) -> ChipState | None:
     if not board.plans:
         return None
     plan = board.plans[-1]
-    # Before it has been carried out the board is what the plan begins with.
-    return state_after(plan.state, plan.steps) if board.profile is plan.profile else plan.state
+    if board.profile is not plan.profile:
+        # It has not been carried out: the board is what the plan begins with.
+        return plan.state
+    state = state_after(plan.state, plan.steps)
+    locks = {step.fuse: 1 for step in plan.steps if isinstance(step, LockDownload)}
+    return replace(state, fuses={**state.fuses, **locks})
 
 
 def _revision(state: ChipState | None) -> str | None:

@@ -64,6 +64,7 @@ class BoardWatch:
         self._flash = FlashWatch(board)
         self._told_boots = 0
         self._told_facts: BoardRecord | None = None
+        self._seen: tuple[object, ...] | None = None
 
     @property
     def facts(self) -> BoardRecord | None:
@@ -119,8 +120,16 @@ class BoardWatch:
             return None
         return self._flash.otadata(_story(board.console.lines_since(since)))
 
-    def new_facts(self) -> BoardRecord | None:
-        """What is known of the board, unless it was told before and is the same; without its boots."""
+    def new_facts(self, *, again: bool = False) -> BoardRecord | None:
+        """What is known of the board, unless it was told before and is the same; without its boots.
+
+        It is looked at `again` only when it has been planned for since, or on demand.
+        """
+        board = self.board
+        seen = (len(board.plans), board.profile, board.lock, board.mac, id(board.app))
+        if seen == self._seen and not again:
+            return None
+        self._seen = seen
         facts = facts_of(self.board, self._folder, name=self.name)
         if facts == self._told_facts:
             return None

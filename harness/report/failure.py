@@ -36,7 +36,7 @@ def cause_of(error: BaseException, statement: str | None = None) -> str:
     said = str(error).strip()
     first = said.splitlines()[0].strip() if said else ""
     if isinstance(error, AssertionError):
-        return _short(hidden(_of_assertion(first, statement)))
+        return _short(_of_assertion(hidden(first), statement))
     kind = type(error).__name__
     # pytest.fail and pytest.skip raise exceptions of their own, whose message is a person's.
     if kind in ("Failed", "Skipped", "Exit"):

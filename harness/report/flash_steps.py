@@ -146,19 +146,22 @@ def last_otadata_answer(story: Story) -> Mapping[str, Any] | None:
 # --- from a log of operations ---
 
 
-def steps_of_log(operations: Iterable[Operation], layout: Layout, story: Story) -> tuple[FlashStep, ...]:
-    """One step per thing that was done, in order."""
-    judged = [_Judged(each, layout, story) for each in operations]
+def judge(operations: Iterable[Operation], layout: Layout, story: Story) -> list[Judged]:
+    """What each operation was part of."""
+    judged = [Judged(each, layout, story) for each in operations if each.length]
     # ESP-IDF's esp_ota_begin changes otadata as well: what comes behind the slot's last write is the switch.
     written = {id(each.command): number for number, each in enumerate(judged) if not each.otadata}
     for number, each in enumerate(judged):
         each.switches = each.otadata and id(each.command) in written and number > written[id(each.command)]
-    return tuple(
-        step for _, group in groupby(judged, key=lambda each: each.key) if (step := _step(list(group), story))
-    )
+    return judged
 
 
-class _Judged:
+def steps_of_log(judged: Iterable[Judged], story: Story) -> tuple[FlashStep, ...]:
+    """One step per thing that was done, in order."""
+    return tuple(_step(list(group), story) for _, group in groupby(judged, key=lambda each: each.key))
+
+
+class Judged:
     """One operation, and what it was part of."""
 
     def __init__(self, operation: Operation, layout: Layout, story: Story) -> None:
@@ -242,10 +245,8 @@ def _slot_text(command: Command | None, label: str) -> str:
     )
 
 
-def _step(group: Sequence[_Judged], story: Story) -> FlashStep | None:
-    changes = tuple(_merged(each for each in group if each.operation.length))
-    if not changes:
-        return None
+def _step(group: Sequence[Judged], story: Story) -> FlashStep:
+    changes = tuple(sorted(_merged(group), key=lambda change: change.kind == "write"))
     first = group[0]
     return FlashStep(
         text=first.text(),
@@ -257,7 +258,7 @@ def _step(group: Sequence[_Judged], story: Story) -> FlashStep | None:
     )
 
 
-def _merged(group: Iterable[_Judged]) -> Iterator[FlashChange]:
+def _merged(group: Iterable[Judged]) -> Iterator[FlashChange]:
     """Erases apart from writes: a handler may erase and write sector by sector."""
     kinds: dict[tuple[str, bool | None], list[tuple[int, int]]] = {}
     for each in group:

@@ -14,7 +14,7 @@ from harness.links.flash_log import END_OF_FLASH_LOG
 from harness.links.twin import TwinLink
 from harness.provision.steps import Canary
 from harness.report.flash_map import KnownFlash, partition_rows
-from harness.report.flash_steps import Layout, Story, last_otadata_answer, steps_of_log, steps_told
+from harness.report.flash_steps import Layout, Story, judge, last_otadata_answer, steps_of_log, steps_told
 from harness.report.otadata_view import READ_BYTES, view_of_answer, view_of_raw
 from harness.report.run_record import Content, FlashMap, FlashStep, OtadataView, Source
 
@@ -79,11 +79,18 @@ class FlashWatch:
             except HarnessError:
                 # Whoever uses the board next hears that it is gone.
                 return ()
-            steps = steps_of_log(operations, layout, story)
+            judged = judge(operations, layout, story)
+            for each in judged:
+                operation, write = each.operation, each.operation.kind != "erase"
+                self._note(operation.offset, operation.length, write, each.encrypted, "observed")
+            steps = steps_of_log(judged, story)
         else:
             steps = steps_told(layout, story)
-        for step in steps:
-            self._take(step)
+            for step in steps:
+                for change in step.changes:
+                    self._note(
+                        change.offset, change.size, change.kind == "write", change.encrypted, step.source
+                    )
         self._look_again(steps)
         if self._file is not None and not self._filled:
             self._infer_the_rest(layout)
@@ -119,13 +126,11 @@ class FlashWatch:
         """It can be looked at without asking the firmware."""
         return self._file is not None
 
-    def _take(self, step: FlashStep) -> None:
-        for change in step.changes:
-            content: Content = "erased"
-            if change.kind == "write":
-                known: dict[bool | None, Content] = {True: "ciphertext", False: "plaintext", None: "unknown"}
-                content = known[change.encrypted]
-            self._known.note(change.offset, change.size, content, step.source)
+    def _note(self, offset: int, size: int, write: bool, encrypted: bool | None, source: Source) -> None:
+        content: Content = "erased"
+        if write:
+            content = "unknown" if encrypted is None else "ciphertext" if encrypted else "plaintext"
+        self._known.note(offset, size, content, source)
 
     def _look_again(self, steps: Sequence[FlashStep]) -> None:
         """An operation that failed, or was cut, is in the log and did not do what it says."""

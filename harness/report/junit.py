@@ -33,7 +33,7 @@ def junit_xml(run: RunRecord) -> str:
         timestamp=began.isoformat(timespec="seconds"),
         hostname=run.host,
     )
-    _properties(suite, _of_run(run))
+    _properties(suite, run_properties(run))
     boards = {board.name: board for board in run.boards}
     for test in run.tests:
         _case(suite, test, boards.get(test.board or ""))
@@ -65,13 +65,15 @@ def properties_of(board: BoardRecord) -> dict[str, str]:
 
 def fuse_summary(fuses: Mapping[str, str]) -> str:
     """What is burned, in one line: ``SPI_BOOT_CRYPT_CNT=7; BLOCK_KEY0=XTS_AES_128_KEY hidden write-protected``."""
-    return "; ".join(f"{name}={value}" for name, value in fuses.items() if not _UNBURNED.fullmatch(value))
+    burned = [f"{name}={value}" for name, value in fuses.items() if not _UNBURNED.fullmatch(value)]
+    return "; ".join(burned) if burned else "none burned" if fuses else ""
 
 
 _UNBURNED = re.compile(r"0|(USER )?empty writeable")
 
 
-def _of_run(run: RunRecord) -> list[tuple[str, str]]:
+def run_properties(run: RunRecord) -> list[tuple[str, str]]:
+    """What a CI server shows of the whole run: versions, and each board."""
     found = [("run", run.id), ("verdict", run.verdict), ("command", run.command), ("subject", run.subject)]
     found += [
         (name if name == "esp-idf" else f"{name} version", value) for name, value in run.versions.items()

@@ -41,7 +41,7 @@ def merged(entries: Iterable[tuple[str, Entry]]) -> RunRecord:
         UsageError: they tell of no run.
     """
     total = _Sum()
-    for process, entry in entries:
+    for process, entry in _of_newest_run(entries):
         _take(total, process, entry)
     if not total.head:
         raise UsageError(
@@ -69,6 +69,21 @@ def merged(entries: Iterable[tuple[str, Entry]]) -> RunRecord:
         notes=tuple(dict.fromkeys(total.notes)),
         qualification=total.qualification,
     )
+
+
+def _of_newest_run(entries: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
+    """Without what earlier runs have left in the same folder."""
+    known = list(entries)
+    heads = [entry["run"] for _, entry in known if entry["what"] == "run"]
+    newest = max(heads, key=lambda head: float(head.get("began_s", 0.0)))["id"] if heads else None
+    at: dict[str, Any] = {}
+    found: list[tuple[str, Entry]] = []
+    for process, entry in known:
+        if entry["what"] == "run":
+            at[process] = entry["run"].get("id")
+        if at.get(process) == newest:
+            found.append((process, entry))
+    return found
 
 
 def _take(total: _Sum, process: str, entry: Entry) -> None:

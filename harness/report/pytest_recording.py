@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import shlex
+import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from typing import Any
 import pytest
 
 from harness.board import Board
+from harness.errors import HarnessError
 from harness.home import Home
+from harness.interruption import Interrupted, name_of
 from harness.rack.turn import PASSED_OVER
 from harness.report.board_watch import BoardWatch, Moment, Seen
 from harness.report.failure import cause_of, is_of_the_board
-from harness.report.junit import properties_of
-from harness.report.parts import FOLDER
+from harness.report.junit import properties_of, run_properties
+from harness.report.merging import merged
+from harness.report.parts import FOLDER, read_parts
+from harness.report.pytest_items import board_name, node_id, plain_name, profile_of_item, repeat_line
 from harness.report.recorder import ARTEFACTS, MAIN, Recorder, finish, head_of, new_id
 from harness.report.run_record import Outcome, RunRecord, TestRecord
 from harness.report.writing import REPORT_FILE
@@ -65,66 +70,104 @@ class RunRecording:
         self._reason: str | None = None
         self._status = 0
         self._complaints: list[str] = []
+        self.not_proven: str | None = None
+        """Why the run proves too little although no test failed."""
+        self._instead: Path | None = None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """A worker of pytest-xdist is about to start: it adds to the same run."""
         node.workerinput[WORKER_INPUT] = self._begun
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker of pytest-xdist has ended: what it could not write is said by its controller."""
+        self._complaints += getattr(node, "workeroutput", {}).get(WORKER_INPUT, [])
+
+    def logs_of(self, *, throwaway: bool) -> Path:
+        """In which folder a board leaves its logs; where the run's cannot be written, one that nobody keeps.
+
+        Every worker of pytest-xdist may have a throwaway board of the same name.
+        """
+        if self.recorder.failure is not None:
+            if self._instead is None:
+                self._instead = Path(tempfile.mkdtemp(prefix="harness-logs-"))
+                self._complain(f"the boards' logs are in {self._instead}")
+            return self._instead
+        return self.folder / self._process if throwaway and self.is_worker else self.folder
+
     # --- boards ---
 
-    def opened(self, board: Board) -> None:
+    @contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        """The record must not cost a test its verdict: what cannot be recorded is said at the end."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test goes on
+            # Without its message, which may show what it was about.
+            self._complain(f"the record is incomplete: {what}: {type(error).__name__}")
+
+    def opened(self, board: Board, *, throwaway: bool) -> None:
         """A board is open; until it is prepared, what it does is its preparation."""
-        watch = self._watches[id(board)] = self.recorder.opened(board)
-        self._opened[id(board)] = watch.now()
+        with self._guarded(f"board {board.name}"):
+            name = f"{board.name} ({self._process})" if throwaway and self.is_worker else board.name
+            watch = self._watches[id(board)] = self.recorder.opened(board, name=name)
+            self._opened[id(board)] = watch.now()
 
     def prepared(self, board: Board, problem: str | None = None) -> None:
         """The board is as the tests want it, or cannot be brought there."""
-        watch, moment = self._watches[id(board)], self._opened.pop(id(board))
-        record = TestRecord(
-            id=f"prepare/{watch.name}",
-            name="preparation",
-            outcome="passed" if problem is None else "error",
-            began_s=round(moment.at_s, 3),
-            duration_s=round(time.time() - moment.at_s, 3),
-            board=watch.name,
-            profile=board.profile.value if board.profile is not None else None,
-            cause=problem,
-            **watch.since(moment).fields(),
-        )
-        self.recorder.note_board(watch, problem=problem, prepared=record)
+        with self._guarded(f"preparation of board {board.name}"):
+            watch, moment = self._watches[id(board)], self._opened.pop(id(board))
+            record = TestRecord(
+                id=f"prepare/{watch.name}",
+                name="preparation",
+                outcome="passed" if problem is None else "error",
+                began_s=round(moment.at_s, 3),
+                duration_s=round(time.time() - moment.at_s, 3),
+                board=watch.name,
+                profile=board.profile.value if board.profile is not None else None,
+                cause=problem,
+                **watch.since(moment).fields(),
+            )
+            self.recorder.note_board(watch, problem=problem, prepared=record)
 
     def closing(self, board: Board) -> None:
         """The board is about to be closed, with or after the last test that had it."""
-        watch = self._watches.pop(id(board))
-        if self._test is not None and self._test.watch is watch:
-            self._test.look()
-        self.recorder.closing(watch)
+        with self._guarded(f"board {board.name}"):
+            watch = self._watches.pop(id(board))
+            if self._test is not None and self._test.watch is watch:
+                self._test.look()
+            self.recorder.closing(watch)
 
     def uses(self, item: pytest.Item, board: Board) -> None:
         """From here on what `board` does belongs to the test `item`."""
-        watch = self._watches[id(board)]
-        if self._test is not None:
-            self._test.watch, self._test.moment = watch, watch.now()
-            # The board's preparation, which is in the first test's set-up, has a record of its own.
-            self._test.began_s = self._test.moment.at_s
-        facts = watch.facts
-        if facts is not None:
-            item.user_properties += list(properties_of(facts).items())
-        self.recorder.began(
-            _node_id(item), item.name, board=watch.name, profile=_profile(item), repeat=_repeat(item)
-        )
+        with self._guarded(node_id(item)):
+            watch = self._watches[id(board)]
+            if self._test is not None:
+                self._test.watch, self._test.moment = watch, watch.now()
+                # The board's preparation, which is in the first test's set-up, has a record of its own.
+                self._test.began_s = self._test.moment.at_s
+            if watch.facts is not None:
+                item.user_properties += list(properties_of(watch.facts).items())
+            self.recorder.began(
+                node_id(item),
+                plain_name(item),
+                board=watch.name,
+                profile=profile_of_item(item),
+                repeat=repeat_line(item),
+            )
 
     def settled(self, board: Board) -> None:
         """The board is where the test begins: what its firmware says of otadata is what was there before."""
-        watch = self._watches[id(board)]
-        told = watch.ask_otadata()
-        if told is not None and self._test is not None and self._test.moment is not None:
-            self._test.moment = replace(self._test.moment, otadata=told)
+        with self._guarded(f"otadata of board {board.name}"):
+            told = self._watches[id(board)].ask_otadata()
+            if told is not None and self._test is not None and self._test.moment is not None:
+                self._test.moment = replace(self._test.moment, otadata=told)
 
     def left(self, board: Board) -> None:
         """The test has done with the board."""
-        self._watches[id(board)].ask_otadata()
+        with self._guarded(f"otadata of board {board.name}"):
+            self._watches[id(board)].ask_otadata()
 
     # --- tests ---
 
@@ -140,15 +183,18 @@ class RunRecording:
         """One test from its first fixture to the end of the last."""
         if not self.recorder.is_open or item.stash.get(PASSED_OVER, False):
             return (yield)
-        self._test = _Test(time.time())
-        self.recorder.began(_node_id(item), item.name, repeat=_repeat(item))
+        test = self._test = _Test(time.time())
+        self.recorder.began(node_id(item), plain_name(item), repeat=repeat_line(item))
         try:
             return (yield)
         finally:
-            test, self._test = self._test, None
-            self.recorder.test(self._recorded(item, test))
-            if test.watch is not None and test.watch in self._watches.values():
-                self.recorder.note_board(test.watch)
+            with self._guarded(node_id(item)):
+                test.look()
+            with self._guarded(node_id(item)):
+                self.recorder.test(self._recorded(item, test))
+                if test.watch is not None and test.watch in self._watches.values():
+                    self.recorder.note_board(test.watch)
+            self._test = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
@@ -158,36 +204,29 @@ class RunRecording:
         if test is not None:
             test.reports.append(report)
             if call.excinfo is not None and not report.passed:
-                error = call.excinfo.value
-                statement = None
-                if isinstance(error, AssertionError):
-                    statement = str(call.excinfo.traceback[-1].statement)
-                cause = cause_of(error, statement)
-                watch = test.watch
-                cause = watch.board.console.redacted(cause) if watch is not None else cause
-                bench = report.when != "call" or not is_of_the_board(error)
-                test.causes.append((report, cause, bench))
+                with self._guarded(f"cause of {report.nodeid}"):
+                    test.causes.append((report, *_cause(call.excinfo, report, test.watch)))
         return report
 
     def _recorded(self, item: pytest.Item, test: _Test) -> TestRecord:
-        seen = test.look()
+        seen = test.seen
         outcome, cause, detail = _outcome(test)
-        name = _plain_name(item)
+        name = plain_name(item)
         given = [(str(key), str(value)) for key, value in item.user_properties]
         facts = test.watch.facts if test.watch is not None else None
         known = properties_of(facts) if facts is not None else {}
         fields: dict[str, Any] = seen.fields() if seen is not None else {}
         return TestRecord(
-            id=_node_id(item),
+            id=node_id(item),
             name=name,
             outcome=outcome,
             began_s=round(test.began_s, 3),
             duration_s=round(time.time() - test.began_s, 3),
-            board=test.watch.name if test.watch is not None else None,
-            profile=_profile(item) or (facts.profile if facts is not None else None),
+            board=test.watch.name if test.watch is not None else board_name(item),
+            profile=profile_of_item(item) or (facts.profile if facts is not None else None),
             cause=cause,
             detail=detail,
-            repeat=_repeat(item),
+            repeat=repeat_line(item),
             sources=tuple(value for key, value in given if key == "source"),
             properties={key: value for key, value in given if key != "source" and key not in known},
             **fields,
@@ -199,27 +238,91 @@ class RunRecording:
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         """Before pytest writes its own JUnit file."""
         self._status = int(exitstatus)
+        if self.is_worker:
+            self._config.workeroutput[WORKER_INPUT] = self._complaints  # type: ignore[attr-defined]
+        elif (self.folder / FOLDER).is_dir():
+            self._tell_junit()
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Ctrl-C, or a signal that this process has made one of."""
+        error = excinfo.value
+        if isinstance(error, KeyboardInterrupt):
+            signal = name_of(error.number) if isinstance(error, Interrupted) else "SIGINT"
+            self._reason = f"interrupted by {signal}"
+        else:
+            self._reason = cause_of(error)
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """pytest itself, or a plugin, failed."""
+        self._reason = f"internal error of pytest: {cause_of(excinfo.value)}"
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file whose tests cannot be found out is an error of the run."""
+        if report.failed and not self.is_worker:
+            text = str(report.longreprtext).strip()
+            self.recorder.test(
+                TestRecord(
+                    id=report.nodeid or "collection",
+                    name=f"collecting {report.nodeid}",
+                    outcome="error",
+                    began_s=round(time.time(), 3),
+                    duration_s=0.0,
+                    cause=text.splitlines()[-1].removeprefix("E").strip()
+                    if text
+                    else "it cannot be collected",
+                    detail=text,
+                )
+            )
+
+    def _tell_junit(self) -> None:
+        """What the user's own JUnit file is told of the whole run."""
+        adders = [
+            add
+            for plugin in self._config.pluginmanager.get_plugins()
+            if (add := getattr(plugin, "add_global_property", None)) is not None
+        ]
+        if not adders:
+            return
+        try:
+            properties = run_properties(merged(read_parts(self.folder)))
+        except (HarnessError, OSError):
+            # The run's own end says it.
+            return
+        for add in adders:
+            for name, value in properties:
+                add(name, value)
 
     def pytest_unconfigure(self) -> None:
         """Boards are closed, workers have ended: the parts become the record, and the terminal's last line."""
         if self.is_worker:
             self.recorder.close()
             return
-        if not (self.folder / FOLDER).is_dir():
-            return
-        self.recorder.open()
-        run = self._finished()
+        begun = (self.folder / FOLDER).is_dir()
+        if begun:
+            self.recorder.open()
+        run = self._finished() if begun else None
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is None or self._config.get_verbosity() < -1:
             return
-        for line in self._complaints:
+        for line in dict.fromkeys(self._complaints):
             reporter.write_line(line)
         if run is not None:
             reporter.write_line(told(run, self.folder))
 
+    def note(self, text: str) -> None:
+        """Something that belongs to the whole run."""
+        self.recorder.note(text)
+
     def _finished(self) -> RunRecord | None:
         failed = self._status in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERNAL_ERROR)
-        return finish(self.recorder, reason=self._reason, failed=failed, tell=self._complain)
+        unproven = None if failed or self._reason is not None else self.not_proven
+        return finish(
+            self.recorder,
+            reason=unproven or self._reason,
+            verdict=None if unproven is None else "not proven",
+            failed=failed,
+            tell=self._complain,
+        )
 
     def _complain(self, text: str) -> None:
         self._complaints.append(text)
@@ -247,6 +350,18 @@ def _relative_all(config: pytest.Config, subject: str) -> str:
     return subject.replace(f"{config.rootpath}{os.sep}", "")
 
 
+def _cause(
+    excinfo: pytest.ExceptionInfo[BaseException], report: Any, watch: BoardWatch | None
+) -> tuple[str, bool]:
+    """In one sentence, and whether it speaks of the bench."""
+    error = excinfo.value
+    statement = str(excinfo.traceback[-1].statement) if isinstance(error, AssertionError) else None
+    cause = cause_of(error, statement)
+    if watch is not None:
+        cause = watch.board.console.redacted(cause)
+    return cause, report.when != "call" or not is_of_the_board(error)
+
+
 def _outcome(test: _Test) -> tuple[Outcome, str | None, str | None]:
     """What became of it, why, and at length."""
     for report, cause, bench in test.causes:
@@ -261,7 +376,7 @@ def _outcome(test: _Test) -> tuple[Outcome, str | None, str | None]:
             return "skipped", reason, None
         if report.failed:
             return "failed", report.longreprtext.strip().splitlines()[0], report.longreprtext
-    if not test.reports:
+    if not any(report.when == "call" for report in test.reports):
         return "error", "it was interrupted", None
     return "passed", None, None
 
@@ -275,58 +390,3 @@ def _skip_reason(report: Any) -> str:
     if isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).removeprefix("Skipped: ")
     return str(report.longreprtext)
-
-
-def _node_id(item: pytest.Item) -> str:
-    """As without xdist, which adds the group to it."""
-    marker = item.get_closest_marker("xdist_group")
-    group = (marker.args[0] if marker.args else marker.kwargs.get("name", "default")) if marker else None
-    return item.nodeid.removesuffix(f"@{group}") if group else item.nodeid
-
-
-def _plain_name(item: pytest.Item) -> str:
-    """Without board and profile, which stand beside it."""
-    target = _target(item)
-    name = item.name
-    if target is None:
-        return name
-    for form in (f"[{target.id}]", f"{target.id}-", f"-{target.id}"):
-        if form in name:
-            return name.replace(form, "", 1)
-    return name
-
-
-def _target(item: pytest.Item) -> Any:
-    callspec = getattr(item, "callspec", None)
-    return callspec.params.get("_target") if callspec is not None else None
-
-
-def _profile(item: pytest.Item) -> str | None:
-    target = _target(item)
-    return target.profile.value if target is not None and target.profile is not None else None
-
-
-def _repeat(item: pytest.Item) -> str:
-    return shlex.join(repeat_command(item))
-
-
-def repeat_command(item: pytest.Item) -> Sequence[str]:
-    """The words of the command that runs `item` again, from where pytest was started."""
-    config, target = item.config, _target(item)
-    path, colons, rest = _node_id(item).partition("::")
-    here = os.path.relpath(config.rootpath / path, config.invocation_params.dir)
-    words = ["pytest", f"{here}{colons}{rest}"]
-    if target is not None:
-        if not target.throwaway:
-            words += ["--board", target.name]
-        elif target.name == f"twin-{target.entry.chip}":
-            words += ["--chip", target.entry.chip]
-        if target.profile is not None:
-            words += ["--profile", target.profile.value]
-    for option in ("--boards", "--idf", "--vault-key-file"):
-        if config.getoption(option):
-            words += [option, str(config.getoption(option))]
-    for option in ("--app", "--fragment", "--burn", "--consume", "--accept-unknown-burns"):
-        for value in config.getoption(option):
-            words += [option, str(value)]
-    return words

@@ -87,7 +87,7 @@ class Recorder:
         self._part.write("run", run=self.head)
         self._watches: dict[str, BoardWatch] = {}
         self._tell = tell
-        self._begins = process == MAIN
+        self._begins = True
         if eager:
             self._begin()
 
@@ -95,6 +95,11 @@ class Recorder:
     def is_open(self) -> bool:
         """Whether anything of this process is on disk."""
         return self._part.is_open
+
+    @property
+    def failure(self) -> str | None:
+        """Why this process's part cannot be written, in a sentence; None: it can."""
+        return self._part.failure
 
     def open(self) -> None:
         """From now on everything is written, and what waited, too."""
@@ -114,10 +119,15 @@ class Recorder:
         return watch
 
     def note_board(
-        self, watch: BoardWatch, *, problem: str | None = None, prepared: TestRecord | None = None
+        self,
+        watch: BoardWatch,
+        *,
+        problem: str | None = None,
+        prepared: TestRecord | None = None,
+        again: bool = False,
     ) -> None:
         """Writes what has become known of a board: facts that changed, and new boots."""
-        facts = watch.new_facts()
+        facts = watch.new_facts(again=again)
         if facts is not None:
             self._part.write("board", board=fields_of(facts))
         if prepared is not None:
@@ -132,7 +142,7 @@ class Recorder:
 
     def closing(self, watch: BoardWatch) -> None:
         """The board is about to be closed."""
-        self.note_board(watch)
+        self.note_board(watch, again=True)
         # What follows from boots together is known at the end.
         self._note_boots(watch, watch.new_boots(whole=True))
         self._part.write("board", board={"name": watch.name, "findings": list(watch.findings())})

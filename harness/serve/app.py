@@ -22,6 +22,7 @@ from harness.history.amounts import size_text
 from harness.history.flakiness import RULE
 from harness.history.page import css, environment, templates_of_history
 from harness.history.queries import (
+    LastRun,
     PastRun,
     Scope,
     flaky_tests,
@@ -228,7 +229,7 @@ def make_app(home: Home, access: Access, boards_file: Path | None = None) -> web
     return app
 
 
-def _link_run(run: PastRun) -> str | None:
+def _link_run(run: PastRun | LastRun) -> str | None:
     # One that was pruned, or lies on another host, leads nowhere.
     return f"/run/{quote(run.id, safe='')}" if run.folder and os.path.isdir(run.folder) else None  # noqa: PTH112
 

@@ -18,7 +18,8 @@ from harness.errors import HarnessError
 from harness.history import History
 from harness.history.amounts import DAY_S
 from harness.history.database import FILE as HISTORY_FILE
-from harness.history.queries import BoardRate, Scope, rates_of_boards
+from harness.history.phases import plain_board
+from harness.history.queries import BoardRate, LastRun, Scope, last_runs, rates_of_boards
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import DEFAULT_FILE, Inventory, read_inventory
@@ -63,6 +64,8 @@ class BoardView:
     ship: str | None = None
     """Why it must not leave the house."""
     rate: BoardRate | None = None
+    last: LastRun | None = None
+    """The last run that ended on it."""
 
     @property
     def busy(self) -> bool:
@@ -106,6 +109,14 @@ class RackView:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What the history has of the boards, by name."""
+
+    rates: Mapping[str, BoardRate]
+    last: Mapping[str, LastRun]
+
+
 class Rack:
     """Looks at the rack of one HARNESS_HOME and boards.yaml; not for several threads at once."""
 
@@ -115,12 +126,12 @@ class Rack:
         self._named = boards_file is not None
         self._live = LiveRuns(home)
         self._inventory: tuple[object, Inventory, str | None] | None = None
-        self._rates: tuple[object, Mapping[str, BoardRate], str | None] | None = None
+        self._past: tuple[object, _Past] | None = None
 
     def look(self) -> RackView:
         """The rack now."""
         inventory, inventory_problem = self._read_inventory()
-        rates, history_problem = self._read_rates()
+        past, history_problem = self._read_past()
         runs = self._live.look()
         live: dict[str, tuple[LiveRun, LiveBoard]] = {}
         for run in reversed(runs):
@@ -130,20 +141,14 @@ class Rack:
         boards = []
         for name, entry in inventory.boards.items():
             try:
-                boards.append(self._listed(name, entry, inventory, book, live.get(name), rates.get(name)))
+                boards.append(self._listed(name, entry, inventory, book, live.get(name), past))
             except HarnessError as error:
                 problems.append(f"{name}: {error.message}")
             except OSError as error:
                 problems.append(f"{name}: {error.filename or 'its files'} cannot be read: {error.strerror}")
         for name, (run, board) in sorted(live.items()):
             if name not in inventory.boards:
-                health = Health(name, None, None, None, None)
-                boards.append(
-                    BoardView(
-                        name, board.chip, board.link, (), False, None, health, board.doing, board.since_s,
-                        run.folder.id, board.log, rate=rates.get(name),
-                    )
-                )  # fmt: skip
+                boards.append(_throwaway(name, run, board, past))
         return RackView(tuple(boards), tuple(runs), tuple(problems), inventory.path)
 
     def _listed(
@@ -153,7 +158,7 @@ class Rack:
         inventory: Inventory,
         book: HealthBook,
         live: tuple[LiveRun, LiveBoard] | None,
-        rate: BoardRate | None,
+        past: _Past,
     ) -> BoardView:
         lease = holder_of(name, entry, inventory, self._home)
         state = (
@@ -180,7 +185,8 @@ class Rack:
             record.mac if record else entry.mac if isinstance(entry, PhysicalEntry) else None,
             f"{record.profile.value}, lock {record.lock.value}" if record else None,
             f"{DO_NOT_SHIP} (key {record.key_state})" if record and not record.shippable else None,
-            rate,
+            past.rates.get(name),
+            past.last.get(name),
         )
 
     def _read_inventory(self) -> tuple[Inventory, str | None]:
@@ -193,20 +199,40 @@ class Rack:
             self._inventory = (key, read, problem)
         return self._inventory[1], self._inventory[2]
 
-    def _read_rates(self) -> tuple[Mapping[str, BoardRate], str | None]:
+    def _read_past(self) -> tuple[_Past, str | None]:
         history = History.of(self._home, wait_s=QUICK_S)
         file = history.folder / HISTORY_FILE
         # The journal of SQLite grows with every run; an empty one is only a sign of readers.
         key = (_stamp(file), _stamp(file.with_name(f"{file.name}-wal"), empty=False), time.time() // 3600)
-        if self._rates is None or self._rates[0] != key:
+        if self._past is None or self._past[0] != key:
+            scope = Scope(since_s=time.time() - SHOWN_S)
             try:
                 with history.reading() as database:
-                    found = rates_of_boards(database, Scope(since_s=time.time() - SHOWN_S))
-                self._rates = (key, {one.board: one for one in found}, None)
+                    rates = {one.board: one for one in rates_of_boards(database, scope)}
+                    self._past = (key, _Past(rates, last_runs(database, scope)))
             except HarnessError as error:
                 # Not kept: the next look may have better luck.
-                return {}, str(error)
-        return self._rates[1], self._rates[2]
+                return _Past({}, {}), str(error)
+        return self._past[1], None
+
+
+def _throwaway(name: str, run: LiveRun, board: LiveBoard, past: _Past) -> BoardView:
+    known_as = plain_board(name)
+    return BoardView(
+        name,
+        board.chip,
+        board.link,
+        (),
+        False,
+        None,
+        Health(name, None, None, None, None),
+        board.doing,
+        board.since_s,
+        run.folder.id,
+        board.log,
+        rate=past.rates.get(known_as),
+        last=past.last.get(known_as),
+    )
 
 
 def _doing(live: LiveBoard | None, note: Path, lease: Lease | None) -> tuple[str | None, float | None]:
@@ -217,8 +243,8 @@ def _doing(live: LiveBoard | None, note: Path, lease: Lease | None) -> tuple[str
     if earlier is not None and earlier.ended_by is None and lease is not None and earlier.pid == lease.pid:
         step = earlier.doing if earlier.host == socket.gethostname() else None
     if live is not None:
-        # Between tests and before the first one a step of the preparation says more.
-        return (f"{live.doing} ({step})" if step else live.doing), live.since_s
+        # Between tests and before the first one the note says more; within one it says the same.
+        return (f"{live.doing} ({step})" if step and live.doing not in step else live.doing), live.since_s
     if lease is not None:
         return step, lease.since_s
     return None, None

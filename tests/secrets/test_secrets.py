@@ -27,6 +27,7 @@ from harness.chips import ESP32C3
 from harness.formats.app_description import AppDescription
 from harness.formats.app_image import Segment, build_app_image
 from harness.locks import STATE_LOCK, BoardLock
+from harness.report.writing import read_run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
@@ -241,6 +242,13 @@ def failing_tests(bench: Bench) -> None:
     output = pytest_(bench, "test_inner.py", *board, *SHOWING, "--junitxml=out/junit.xml")
     assert re.search(r"7 failed, 2 passed, .*1 error", output.text), output.text[-3000:]
     assert b"Broken" in output.said
+    # What is searched below has the failures in it, in every form in which a run leaves them.
+    left = bench.folder / "out" / "pytest"
+    for name in ("run.json", "junit.xml", "parts/main.jsonl", "report.html"):
+        assert "test_with_a_fixture" in (left / name).read_text(), name
+    causes = [test.cause for test in read_run(left).tests if test.outcome in ("failed", "error")]
+    assert len(causes) == 8
+    assert all(causes), causes
 
 
 def searched_everything(bench: Bench) -> None:

@@ -11,6 +11,8 @@ from harness.home import Home
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "machine_locks: takes the locks that all users of the machine share")
+    # xdist's own, for where there is no xdist.
+    config.addinivalue_line("markers", "xdist_group(name): these tests go to one worker")
 
 
 @pytest.fixture(autouse=True)

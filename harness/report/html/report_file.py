@@ -33,6 +33,9 @@ from harness.report.run_record import RunRecord
 REPORT_FILE = "report.html"
 """In the folder of a run."""
 
+STYLES = ("page", "drawings", "log", "qualification", "narrow", "paper")
+"""In this order: what is said of a phone or of paper overrules the rest."""
+
 _HEADINGS = re.compile(r"(?=<h3>)")
 """Of the template's own: in what comes from a board ``<`` is escaped."""
 
@@ -80,7 +83,8 @@ def report_of(run: RunRecord, folder: Path) -> str:
         if board.log is not None
     }
     view = view_of(run, logs)
-    style, script = _asset("look.css", "harness.report") + _asset("report.css"), _asset("report.js")
+    style = _asset("look.css", "harness.report") + "".join(_asset(f"styles/{name}.css") for name in STYLES)
+    script = _asset("report.js")
     environment = _environment()
     body = environment.get_template("test_body.html.j2")
     bodies = {

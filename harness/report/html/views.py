@@ -28,6 +28,8 @@ GOOD_ENDS = ("app", "loaded", "download", "encrypted-in-place", None)
 """Outcomes of boots (`harness.console.boot_record.Outcome`) that nobody has to look into."""
 OPENED = 3
 """So many failures are open from the start."""
+ALIKE = 3
+"""More failures than these of one cause are told once."""
 FEW = 12
 """Up to so many tests are all in the page with everything, and all of them are open on paper."""
 FEW_BOARDS = 4
@@ -184,6 +186,17 @@ class RunView:
         return tuple(test for test in by_time if test.record.claims)
 
     @property
+    def failures_by_cause(self) -> tuple[tuple[TestView, ...], ...]:
+        """Failures, those of one cause together where they are more than a few: a bench that fails fails everything."""
+        alike: dict[tuple[str, str | None], list[TestView]] = {}
+        for test in self.failures:
+            alike.setdefault((test.record.outcome, test.record.cause), []).append(test)
+        groups: list[tuple[TestView, ...]] = []
+        for (_outcome, cause), tests in alike.items():
+            groups += [tuple(tests)] if cause and len(tests) > ALIKE else [(test,) for test in tests]
+        return tuple(sorted(groups, key=lambda group: group[0].place))
+
+    @property
     def few(self) -> bool:
         return len(self.tests) <= FEW
 
@@ -330,7 +343,10 @@ def _boots(
     before: Mapping[str, Any] = {}
     starts = [span[0] for span in spans]
     for boot in boots:
-        updated = any(str(note).startswith("command") for note in before.get("updates") or ())
+        notes = [str(note) for note in before.get("updates") or ()]
+        # A command has its answer; of what an app of its own printed the change of slot is the answer.
+        moved = None not in (slots := (before.get("slot"), boot.get("slot"))) and slots[0] != slots[1]
+        updated = any(note.startswith("command") for note in notes) or (bool(notes) and moved)
         updates += updated
         first = int(boot.get("first_line") or 0)
         place = bisect_right(starts, first) - 1

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from labgrid_site import CHECKOUT, Lend, Site, until
-from wired_twin import Start, WiredLab, provisioned
+from wired_twin import Start, WiredLab, entry_of, provisioned
 
-from harness.errors import LabError
+from harness.errors import InUseError, LabError
 from harness.links.link import BootMode
 from harness.main_job import run_main_job
 from harness.preparation import Consent, Demand
@@ -136,6 +136,20 @@ def test_a_place_that_somebody_holds_is_refused_by_name_or_waited_for(
 
 
 @pytest.mark.full
+def test_a_board_that_another_entry_of_this_machine_has_open_is_given_back_at_once(
+    lend: Lend, start: Start, wired: WiredLab
+) -> None:
+    twin = start()
+    site = lend(twin)
+    wired.open(entry_of(twin, mac=twin.mac))
+    with wired.lab(site.entry(0, reserve_timeout_s=20)) as lab:
+        with pytest.raises(InUseError):
+            lab.open("desk")
+        # Not only when the run ends: it may try again.
+        assert site.is_free
+
+
+@pytest.mark.full
 def test_what_cannot_be_had_is_said_in_a_sentence(
     lend: Lend, start: Start, wired: WiredLab, tmp_path: Path
 ) -> None:
@@ -172,7 +186,7 @@ def test_a_killed_run_gives_the_place_back_to_those_who_wait(
     holder = site.who()["desk-0"]
     assert f"harness-{run.pid}-" in holder
     with pytest.raises(
-        LabError, match=rf"place desk-0 is held by {holder} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
+        InUseError, match=rf"place desk-0 is held by {holder} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
     ):
         wired.open(site.entry(0))
     assert site.who() == {"desk-0": holder}

@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
 import pytest
 from labgrid_site import Lend, Site, until
-from wired_twin import Start, WiredLab
+from wired_twin import Start, WiredLab, provisioned
 
 from harness.board import Board
 from harness.errors import LabError
 from harness.links.labgrid import LabgridLink
 from harness.links.labgrid_lease import PlaceLease
 from harness.links.link import BootMode
+from harness.main_job import run_main_job
+from harness.preparation import Consent, Demand
+from harness.provision.profile import Lock, Profile
+from harness.rack.health import HealthBook
+from harness.report.verdict import Standing
+from harness.say import Say
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="labgrid runs on Linux")
 
@@ -147,13 +154,16 @@ def test_the_error_of_a_run_says_that_the_place_was_lost(lend: Lend, start: Star
             board = lab.open("desk")
             site.kick()
             deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
-                board.read_state()
+            with lab.watch("desk").watching():
+                while time.monotonic() < deadline:
+                    board.console.write(b"x")
+                    time.sleep(0.05)
 
     with pytest.raises(LabError) as ended:
         run()
     assert ended.value.message.startswith("place desk-0 was taken away (labgrid-client release --kick)")
     assert "nothing more was sent to the board" in (ended.value.todo or "")
+    assert HealthBook(wired.home).of("desk").broken is None, "a board that somebody else has is not broken"
 
 
 @pytest.mark.full
@@ -188,3 +198,39 @@ def test_an_exporter_that_stays_away_ends_the_run(
     site.kill_exporter()
     with pytest.raises(LabError, match="did not come back within 1 s"):
         until("the end", lambda: board.console.write(b"hello\n"))
+
+
+@pytest.mark.full
+def test_the_main_job_does_not_notice_that_coordinator_and_exporter_are_killed_again_and_again(
+    lend: Lend, start: Start, wired: WiredLab
+) -> None:
+    site = lend(provisioned(start, wired, Lock.NONE))
+    entry = site.entry(0, burn_up_to="release", reserve_timeout_s=20)
+    over, killed = threading.Event(), 0
+
+    def kill_and_restart() -> None:
+        nonlocal killed
+        while not over.wait(0.5):
+            site.kill_coordinator()
+            over.wait(1.0)
+            site.kill_exporter()
+            site.start()
+            killed += 1
+            # As long as somebody would have to notice it, and to have the place again.
+            over.wait(2.0)
+
+    with wired.lab(entry) as lab:
+        board = lab.open("desk")
+        holder = site.who()
+        trouble = threading.Thread(target=kill_and_restart)
+        trouble.start()
+        try:
+            while killed < 3:
+                demand, consent = Demand(Profile.RELEASE), Consent(entry)
+                verdict = run_main_job(board, demand, consent, wired.home, say=Say(quiet=True))
+                assert verdict.standing is Standing.PROVEN, verdict
+        finally:
+            over.set()
+            trouble.join()
+        until("the place", lambda: site.who() == holder)
+    assert site.is_free

@@ -15,10 +15,11 @@ import pytest
 import harness.history.schema as schema
 from harness.history import History
 from harness.history.database import FILE, HistoryError
-from harness.history.queries import past_runs, phase_series, rates_of_boards, unfinished_folders
+from harness.history.phases import phase_name
+from harness.history.queries import PhasePoint, past_runs, phase_series, rates_of_boards, unfinished_folders
 from harness.home import Home
 from harness.report.recorder import Recorder, finish, head_of
-from harness.report.run_record import Event
+from harness.report.run_record import Event, Outcome, TestRecord
 from tests.unit.history.past_runs import NOON_S, past_run, past_test
 
 
@@ -58,14 +59,70 @@ def test_the_same_id_on_two_hosts_is_two_runs(history: History) -> None:
         assert sorted(run.host for run in past_runs(database)) == ["lab-1", "lab-2"]
 
 
-def test_phases_of_different_versions_have_one_name(history: History) -> None:
-    for n, version in enumerate(("1.1.0", "1.2.0-rc1"), start=1):
-        event = Event(at_s=NOON_S + n, kind="update", text=f"update to {version} at 0x110000", duration_s=n)
-        history.record(past_run(n, [past_test(events=[event])]))
+def test_copies_of_a_throwaway_board_are_one_board(history: History) -> None:
+    event = Event(at_s=NOON_S, kind="phase", text="verified", duration_s=1)
+    boards = [f"twin-c3 (gw{n})" for n in range(3)]
+    run = past_run(1, [past_test("a", board=board, events=[event]) for board in boards], boards=boards)
+    broken = (run.boards[0].model_copy(update={"problem": "it died"}), *run.boards[1:])
+    history.record(run.model_copy(update={"boards": broken}))
+    with history.reading() as database:
+        (board,) = rates_of_boards(database)
+        (series,) = phase_series(database)
+    assert (board.board, board.rate.passed, board.problem) == ("twin-c3", 3, "it died")
+    assert [(point.board, point.times) for point in series.points] == [("twin-c3", 3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "name"),
+    [
+        ("phase", "downloaded and written", "update: downloaded and written"),
+        ("update", "update (ota) to 2.5.0 in ota_1: ok", "update: all of it (ota)"),
+        ("update", "update (ota) in ota_1: bad-magic", None),
+        ("app", "companion 2.1.0 is up in ota_1 at 0x1a0000, pending", "boot: from reset to the app"),
+        ("tool", "esptool has the port to write", "tool: esptool has the port to write"),
+        ("provision", "write 65536 bytes at 0x20000", "provision: write … bytes at …"),
+        ("command", "crash: ok", None),
+        ("served", "GET 2.5.0.pkg → 200", None),
+    ],
+)
+def test_a_phase_has_one_name_whatever_the_version(kind: str, text: str, name: str | None) -> None:
+    assert phase_name(Event(at_s=0, kind=kind, text=text, duration_s=1)) == name
+    assert phase_name(Event(at_s=0, kind=kind, text=text)) is None
+
+
+def test_the_preparation_of_a_board_is_a_phase(history: History) -> None:
+    run = past_run()
+    event = Event(at_s=NOON_S, kind="tool", text="esptool has the port to write", duration_s=1.5)
+    prepared = TestRecord(
+        id="prepare/desk-c3", name="preparation", outcome="passed", began_s=NOON_S, duration_s=6, profile="release",
+        events=(event,),
+    )  # fmt: skip
+    history.record(
+        run.model_copy(update={"boards": (run.boards[0].model_copy(update={"prepared": prepared}),)})
+    )
+    with history.reading() as database:
+        found = {series.phase: series.points[0] for series in phase_series(database)}
+    assert found["board: preparation as release"].duration_s == 6
+    assert found["tool: esptool has the port to write"].board == "desk-c3"
+
+
+def test_a_phase_is_kept_once_for_each_board_and_run_with_its_median(history: History) -> None:
+    def of(board: str, *durations: float, outcome: Outcome = "passed") -> TestRecord:
+        events = [
+            Event(at_s=NOON_S + n, kind="phase", text="verified", duration_s=duration_s, size=1000 * n)
+            for n, duration_s in enumerate(durations, start=1)
+        ]
+        return past_test(f"{board} {outcome}", outcome, board=board, events=events)
+
+    tests = [of("x", 1.0, 2.0, 9.0), of("x", 50.0, outcome="failed"), of("y", 4.0)]
+    history.record(past_run(1, tests, boards=["x", "y"]))
     with history.reading() as database:
         (series,) = phase_series(database)
-    assert series.phase == "update: update to … at …"
-    assert [point.duration_s for point in series.points] == [1, 2]
+    assert series.phase == "update: verified"
+    assert sorted(series.points, key=lambda point: str(point.board)) == [
+        PhasePoint(NOON_S + 1, 2.0, 9.0, 3, "x", 2000),
+        PhasePoint(NOON_S + 1, 4.0, 4.0, 1, "y", 1000),
+    ]
 
 
 def test_the_history_is_for_its_owner_alone(history: History) -> None:
@@ -208,22 +265,53 @@ def test_an_older_schema_is_migrated_by_the_next_run_and_only_read_by_readers(
         assert schema.schema_of(database) == len(newer)
 
 
-def test_schema_1_is_what_was_released() -> None:
-    # Another text here means that databases out there have other tables than the code thinks: add a migration instead.
-    database = sqlite3.connect(":memory:")
-    for statement in schema.MIGRATIONS[0]:
-        database.execute(statement)
-    columns = {
-        table: " ".join(row[1] for row in database.execute(f"PRAGMA table_info({table})"))
-        for table in ("runs", "boards", "tests", "phases")
-    }
-    database.close()
-    assert columns == {
+SCHEMAS = [
+    {
         "runs": "run id host kind subject command began_s ended_s verdict reason user harness folder",
         "boards": "run board link chip virtual mac revision profile lock firmware firmware_sha256 idf problem",
         "tests": "number run id test name board profile firmware_sha256 outcome began_s duration_s cause",
         "phases": "run board chip phase began_s duration_s size",
-    }
+    },
+    {"phases": "run board chip phase began_s times median_s longest_s size"},
+]
+
+
+def test_schemas_are_what_was_released() -> None:
+    # Another text here means that databases out there have other tables than the code thinks: add a migration instead.
+    assert len(SCHEMAS) == schema.SCHEMA
+    database = sqlite3.connect(":memory:")
+    for statements, tables in zip(schema.MIGRATIONS, SCHEMAS, strict=True):
+        for statement in statements:
+            database.execute(statement)
+        for table, columns in tables.items():
+            found = database.execute(f"PRAGMA table_info({table})").fetchall()
+            assert " ".join(row[1] for row in found) == columns
+    database.close()
+
+
+def test_a_history_of_schema_1_keeps_what_it_has(history: History) -> None:
+    history.folder.mkdir(parents=True)
+    old = sqlite3.connect(history.folder / FILE)
+    for statement in schema.MIGRATIONS[0]:
+        old.execute(statement)
+    old.execute("PRAGMA user_version = 1")
+    old.execute(
+        "INSERT INTO runs (run, id, host, kind, subject, command, began_s, verdict, reason, user, harness)"
+        " VALUES (1, 'old', 'h', 'run', 's', 'c', 1, 'passed', '', 'u', '')"
+    )
+    old.executemany(
+        "INSERT INTO phases VALUES (1, 'x', 'esp32', 'verify', ?, ?, ?)",
+        [(5, 1.0, 100), (4, 3.0, 200), (6, 2.0, None)],
+    )
+    old.commit()
+    old.close()
+    expected = [PhasePoint(4, 2.0, 3.0, 3, "x", 150)]
+    with history.reading() as database:
+        assert list(phase_series(database)[0].points) == expected
+    assert history.record(past_run()) is None
+    with history.reading() as database:
+        assert list(phase_series(database)[0].points) == expected
+        assert [run.id for run in past_runs(database)] == [past_run().id, "old"]
 
 
 def test_a_run_is_in_the_history_from_its_beginning_and_its_end_takes_the_place(

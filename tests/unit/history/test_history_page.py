@@ -36,7 +36,7 @@ def series(
     return PhaseSeries(
         phase,
         tuple(
-            PhasePoint(NOON_S + n * 86400, duration, boards[n % len(boards)], 4096)
+            PhasePoint(NOON_S + n * 86400, duration, duration * 2, 3, boards[n % len(boards)], 4096)
             for n, duration in enumerate(durations)
         ),
     )

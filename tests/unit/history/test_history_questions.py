@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.history import History
 from harness.history.amounts import age_s, size_bytes
 from harness.history.flakiness import Verdicts, flaky_among
-from harness.history.queries import Scope, flaky_tests, past_runs, rates_of_boards, rates_of_tests
+from harness.history.queries import Scope, flaky_tests, last_runs, past_runs, rates_of_boards, rates_of_tests
 from harness.home import Home
 from harness.report.run_record import Event, Outcome
 from tests.unit.history.past_runs import NOON_S, past_run, past_test, runs_of
@@ -101,6 +101,22 @@ def test_errors_count_for_the_board_and_skips_for_nobody(history: History) -> No
     )
 
 
+def test_the_last_run_of_a_board_is_what_it_came_to_there(history: History) -> None:
+    tests = [past_test("a", "failed", board="x"), past_test("b", board="y")]
+    history.record(past_run(1, [past_test("b", "failed", board="y")], boards=["y"]))
+    history.record(past_run(2, tests, boards=["x", "y", "z"]))
+    history.record(past_run(3, [past_test("b", "failed", board="y")], boards=["y"], ended=False))
+    with history.reading() as database:
+        last = last_runs(database)
+    assert {board: run.verdict_here for board, run in last.items()} == {
+        "x": "failed",
+        "y": "passed",
+        "z": "failed",
+    }
+    assert {run.id for run in last.values()} == {past_run(2).id}
+    assert (last["x"].firmware, last["x"].idf) == ("1.0.0", "v5.5")
+
+
 def test_scope_is_a_board_a_part_of_a_test_and_a_time(history: History) -> None:
     history.record(past_run(1, [past_test("a", board="x", began_s=NOON_S)], began_s=NOON_S, boards=["x"]))
     later = NOON_S + 1000
@@ -118,11 +134,18 @@ def test_the_command_says_it_all_and_an_empty_history_says_what_fills_it(history
     assert "every run of pytest and `harness run` adds to it" in ask()
     now = time.time()
     for n, outcome in enumerate((P, F, P)):
-        event = Event(at_s=now, kind="update", text="update to 1.1.0", duration_s=1.5)
+        event = Event(at_s=now, kind="update", text="update (ota) to 1.1.0: ok", duration_s=1.5)
         test = past_test(outcome=outcome, began_s=now + n, events=[event])  # type: ignore[arg-type]
         history.record(past_run(n, [test], began_s=now + n))
     said = ask()
-    for expected in ("desk-c3", "2/3 67%", "+x+", "change between", "update to", "switches did not"):
+    for expected in (
+        "desk-c3",
+        "2/3 67%",
+        "+x+",
+        "change between",
+        "update: all of it (ota)",
+        "switches did not",
+    ):
         assert expected in said, said
     assert "at least 2 times" in ask("--flaky")
     told = json.loads(ask("--json", "--since", "1h"))
@@ -132,7 +155,7 @@ def test_the_command_says_it_all_and_an_empty_history_says_what_fills_it(history
 
 
 def test_export_gives_one_object_a_line_that_adds_up(history: History, tmp_path: Path) -> None:
-    event = Event(at_s=NOON_S, kind="update", text="download", duration_s=1.5, size=4096)
+    event = Event(at_s=NOON_S, kind="phase", text="downloaded", duration_s=1.5, size=4096)
     history.record(past_run(1, [past_test(events=[event]), past_test("boots")]))
     history.record(past_run(2))
     lines = [json.loads(line) for line in ask("--export", "-").splitlines()]
@@ -141,7 +164,7 @@ def test_export_gives_one_object_a_line_that_adds_up(history: History, tmp_path:
     assert lines[0]["format"] == 1
     runs = {line["id"] for line in lines if line["record"] == "run"}
     assert {line["run"] for line in lines if line["record"] in ("board", "test", "phase")} == runs - {None}
-    assert lines[5] | {"phase": "update: download", "duration_s": 1.5, "size": 4096} == lines[5]
+    assert lines[5] | {"phase": "update: downloaded", "median_s": 1.5, "times": 1, "size": 4096} == lines[5]
     file = tmp_path / "runs.jsonl"
     ask("--export", str(file))
     assert [json.loads(line) for line in file.read_text().splitlines()] == lines

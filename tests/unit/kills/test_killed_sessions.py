@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.report.recorder import rebuild
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
 STRANGERS_TEST = """
@@ -97,6 +99,10 @@ def test_workers_and_twins_end_with_their_controller_and_the_next_session_says_w
         # Nothing of it is left, pytest-embedded's own server process neither: that holds the output open.
         killed.end()
         assert ends_within(4.5, killed.runner)
+    run = rebuild(folder / "out")
+    assert (run.verdict, run.ended_s) == ("failed", None)
+    assert run.reason == "killed; by then: 1 with errors of the bench"
+    assert [(test.outcome, test.cause) for test in run.tests] == [("error", "it was interrupted")]
     log = (folder / "out" / "c3" / "serial.log").read_text()
     earlier = rf"the run before this one \(pytest, process {session.runner}, .*\) was stopped by SIGTERM in test test_it"
     assert re.search(earlier, log), log[:500]

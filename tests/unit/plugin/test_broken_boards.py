@@ -88,3 +88,20 @@ def test_a_board_that_dies_in_a_test_is_latched_and_the_next_test_is_not_tried(
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "gone" in (book.of("twin").broken or "")
     assert book.of("other").broken == "x"
+
+
+def test_a_board_that_is_pinned_is_brought_into_no_other_profile(folder: pytest.Pytester) -> None:
+    folder.makefile(
+        ".yaml", boards="version: 1\nboards:\n  a: {chip: esp32c3, link: twin, profile: development}\n"
+    )
+    folder.makepyfile(
+        "import pytest\n@pytest.mark.profiles('open', 'development', 'release')\ndef test_it(board): pass\n"
+    )
+    options = ("--collect-only", "-q", "-p", "no:cacheprovider", "--board", "a")
+    result = folder.runpytest_inprocess(*options)
+    assert [line for line in result.outlines if "::" in line] == [
+        "test_a_board_that_is_pinned_is_brought_into_no_other_profile.py::test_it[a-development]"
+    ]
+    refused = folder.runpytest_inprocess(*options, "--profile", "release")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["*--profile release: the entry of board a pins profile development*"])

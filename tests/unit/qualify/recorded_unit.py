@@ -48,6 +48,11 @@ class RecordedPort:
                 boot = boot[:at]
             self._unread += boot
 
+    def say(self, line: str) -> None:
+        """The unit prints a line now."""
+        with self._lock:
+            self._unread += line.encode() + b"\r\n"
+
     @property
     def in_waiting(self) -> int:
         return len(self._unread)

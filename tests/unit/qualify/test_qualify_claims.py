@@ -158,6 +158,8 @@ def test_a_profile_is_never_concluded_from_silence(
         (Attempt(4096), boot(app_started=False), None, FAILED),
         (Attempt(4096), None, None, NOT_PROVEN),
         (Attempt(4096), RUNS_OLD, "it dies", FAILED),
+        (Attempt(4096, decided=False), RUNS_OLD, None, NOT_PROVEN),
+        (Attempt(4096, decided=False), RUNS_NEW, None, FAILED),
     ],
 )
 def test_a_bad_update_is_survived_when_it_was_tried_and_the_old_version_runs(

@@ -25,8 +25,11 @@ from harness.qualify.perform import perform, require_allowed, seal
 from harness.report.run_record import RunRecord
 
 DATA = Path(__file__).parents[2] / "data" / "qualify"
-NATIVE = DATA / "native_ota_example-rolled-back.log"
-NATIVE_ELVES = {"1.0.0": "01b0ab5e6000", "1.1.0": "55211d678000"}
+ROLLED_BACK = DATA / "native_ota_example-rolled-back.log"
+ROLLED_BACK_ELVES = {"1.0.0": "01b0ab5e6000", "1.1.0": "55211d678000"}
+UPDATED = DATA / "native_ota_example-updated.log"
+"""Built without rollback."""
+UPDATED_ELVES = {"1.0.0": "20981d74e000", "1.1.0": "d8738e6ce000"}
 
 TIMES = {"boot_s": 5, "update_s": 5, "settle_s": 0.3, "steady_s": 0.3, "confirm_s": 0.5}
 
@@ -88,14 +91,42 @@ class Observed:
         return seal(folder, done.run, None)
 
 
-@pytest.fixture
-def native(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Observed:
-    port = RecordedPort.of_log(NATIVE)
+def observed(
+    log: Path, elves: dict[str, str], boots: int, folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Observed:
+    port = RecordedPort.of_log(log)
     port.stop_at = b"Returned from app_main"
     monkeypatch.setattr("harness.links.serial_port.open_device", lambda _name, _baud: port)
-    made = Observed(tmp_path, own_home, port, "native_ota", NATIVE_ELVES)
-    made.boots_of_update = 2
+    made = Observed(folder, home, port, "native_ota", elves)
+    made.boots_of_update = boots
     return made
+
+
+@pytest.fixture
+def native(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Observed:
+    """An update that the example takes back by itself: two more boots."""
+    return observed(ROLLED_BACK, ROLLED_BACK_ELVES, 2, tmp_path, own_home, monkeypatch)
+
+
+@pytest.fixture
+def updated(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Observed:
+    """An update that stays: one more boot."""
+    return observed(UPDATED, UPDATED_ELVES, 1, tmp_path, own_home, monkeypatch)
+
+
+def test_an_example_of_esp_idf_passes_by_its_log_alone(updated: Observed) -> None:
+    run = updated.qualify(end={"otadata": "undefined", "slot": "ota_1"})
+    told = standings(run)
+    assert {key: standing for key, standing in told.items() if standing != "proven"} == {
+        "update-served": "not applicable",
+        "confirmed": "not applicable",
+    }
+    assert run.verdict == "passed"
+    assert updated.port.written == b""
+    assert not updated.port.asked_for_download
+    assert run.qualification is not None
+    assert run.qualification["observed"] is True
+    assert run.qualification["silicon"]["not_read"] == "eFuses and ROM were not touched"
 
 
 def test_an_observation_sends_nothing_and_uses_dtr_and_rts_for_a_reset_into_the_app_only(

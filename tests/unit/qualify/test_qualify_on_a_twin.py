@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from qualify_bench import STOCK_UPDATE, Bench, evidence_for, standings
+from qualify_bench import CONFIRMED, STOCK_UPDATE, Bench, evidence_for, standings
 
 from harness.console.render import read_boots
 from harness.report.run_record import RunRecord
@@ -52,7 +52,9 @@ def test_without_a_witness_confirmation_is_not_proven_and_neither_is_the_verdict
 
 
 def test_an_update_that_the_handler_refuses_fails_with_what_it_printed(bench: Bench) -> None:
-    run = bench.qualify(trigger=[STOCK_UPDATE])
+    run = bench.qualify(
+        trigger=[STOCK_UPDATE], witness={"failed": "esp_ota_ops: OTA image has invalid magic"}
+    )
     assert run.verdict == FAILED
     assert standings(run)["good-update"] == FAILED
     assert "esp_ota" in evidence_for(run, "good-update")
@@ -74,11 +76,20 @@ def test_the_record_and_the_reports_say_the_same(bench: Bench) -> None:
     page = (out / "qualification.txt").read_text(encoding="utf-8")
     assert run.qualification["evidence_sha256"] in page
     assert "Approved by" in page
+    report = (out / "report.html").read_text(encoding="utf-8")
+    for words in (
+        run.qualification["evidence_sha256"],
+        "Approved by",
+        "covered</h3>",
+        "Security info after it",
+    ):
+        assert words in report
 
 
 @pytest.mark.full
 def test_a_sacrificial_unit_is_given_everything_that_must_not_harm_it(bench: Bench) -> None:
-    run = bench.qualify(unit="sacrificial", rollback=True, there_and_back=True)
+    witness = {"confirmed": CONFIRMED, "failed": '"id":901,"cmd":"ota","ok":false'}
+    run = bench.qualify(unit="sacrificial", rollback=True, there_and_back=True, witness=witness)
     told = standings(run)
     bad = {
         key: evidence_for(run, key)

@@ -166,6 +166,21 @@ def test_the_log_is_searched_forwards_and_back(reader: Reader, small: Path) -> N
     page.locator("#log-count", has_text="not found").wait_for()
 
 
+def test_only_telling_lines_are_left_and_the_one_that_is_asked_for(reader: Reader, small: Path) -> None:
+    page = reader.opens(small)
+    page.locator("button.open-log").first.click()
+    lines = page.locator("#log-lines .ll")
+    lines.first.wait_for()
+    plain = page.locator("#log-lines .ll", has_text="main_task: Calling app_main").first
+    n = plain.get_attribute("data-n")
+    page.locator("#log-telling").check()
+    assert page.locator("#log-lines .ll", has_text="main_task").count() == 0
+    assert page.locator("#log-lines .ll", has_text="Loaded app from").count() > 0
+    page.evaluate(f"location.hash = 'b0l{n}'")
+    page.locator(f"#log-lines .ll.here[data-n='{n}']").wait_for()
+    assert page.locator("#log-lines .ll", has_text="main_task").count() == 1
+
+
 def test_the_filter_leaves_what_was_asked_for(reader: Reader, small: Path) -> None:
     page = reader.opens(small)
     shown = page.locator(".tests > details.test:not([hidden])")

@@ -51,6 +51,19 @@ def test_the_verdict_is_on_top_then_the_failures_with_cause_and_command(tmp_path
     assert str(failed.repeat).replace("'", "&#39;") in body[places[1] : places[3]]
 
 
+def test_many_failures_of_one_cause_are_told_once_with_the_command_of_each(tmp_path: Path) -> None:
+    fields = made_run(tmp_path, 6, 1, all_pass=True).model_dump(mode="json")
+    for n, test in enumerate(fields["tests"]):
+        test.update(outcome="error", cause="the hub does not answer" if n != 2 else "something else")
+    page = text_of(RunRecord.model_validate(fields), tmp_path)
+    failures = page[page.index('<section id="failures"') : page.index('<section id="boards"')]
+    assert failures.count("the hub does not answer") == 1
+    assert "The same cause: 4 further tests" in failures
+    assert failures.count("something else") == 1
+    for test in fields["tests"]:
+        assert str(test["repeat"]).replace("'", "&#39;") in failures
+
+
 def test_the_page_names_nothing_outside_itself(tmp_path: Path) -> None:
     page = text_of(made_run(tmp_path, 8), tmp_path)
     links = re.findall(r'(?:href|src)="([^"]*)"', page)

@@ -7,8 +7,10 @@ import pytest
 from harness.report.html.flash_drawing import content_words, drawing_of
 from harness.report.html.otadata_words import change_of
 from harness.report.html.timeline import timeline_of
+from harness.report.html.views import view_of
 from harness.report.html.words import counted, duration, percent, since, size
 from harness.report.run_record import (
+    BoardRecord,
     Event,
     Extent,
     FlashChange,
@@ -17,6 +19,8 @@ from harness.report.run_record import (
     OtadataSector,
     OtadataView,
     PartitionRow,
+    RunRecord,
+    TestRecord,
 )
 
 ROWS = (
@@ -200,3 +204,49 @@ def test_otadata_is_told_in_words_with_what_changed() -> None:
     assert nothing is not None
     assert "no sector holds a record that the bootloader would follow" in nothing.sentences[0]
     assert change_of(None, None) is None
+
+
+def boot(number: int, slot: str | None, *updates: str) -> dict[str, object]:
+    return {
+        "number": number,
+        "first_line": number * 10,
+        "last_line": number * 10 + 9,
+        "slot": slot,
+        "updates": updates,
+    }
+
+
+def test_boots_count_the_updates_that_they_come_after() -> None:
+    boots = (
+        boot(1, "ota_0", "command 'ota' done"),
+        boot(2, "ota_1"),
+        boot(3, "ota_1", "Writing to partition at offset 0x20000"),
+        boot(4, "ota_1", "Writing to partition at offset 0x20000"),
+        boot(5, "ota_0"),
+        boot(6, None),
+    )
+    board = BoardRecord(name="b", link="twin", chip="esp32", virtual=True, boots=boots)
+    test = TestRecord(
+        id="t",
+        name="n",
+        outcome="passed",
+        began_s=0.0,
+        duration_s=1.0,
+        board="b",
+        first_line=20,
+        last_line=55,
+    )
+    run = RunRecord(
+        id="r",
+        kind="run",
+        subject="s",
+        command="c",
+        began_s=0.0,
+        verdict="passed",
+        boards=(board,),
+        tests=(test,),
+    )
+    view = view_of(run, {})
+    assert [boot.after_update for boot in view.boards[0].boots] == [None, 1, None, None, 2, None]
+    assert [boot.test for boot in view.boards[0].boots] == [None, "t0", "t0", "t0", "t0", None]
+    assert [boot.number for boot in view.tests[0].boots] == [2, 3, 4, 5]

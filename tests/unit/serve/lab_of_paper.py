@@ -88,8 +88,15 @@ class PaperRun:
     """A run that writes its parts as the recorder does, and a serial log as a console does."""
 
     def __init__(
-        self, home: Home, name: str = "20251126-120000-aaaa", *, board: str = "twin-c3", **head: Any
+        self,
+        home: Home,
+        name: str = "20251126-120000-aaaa",
+        *,
+        board: str = "twin-c3",
+        process: str = "main",
+        **head: Any,
     ) -> None:
+        self.process = process
         self.folder = home.root / "artefacts" / name
         self.board = board
         self.log = self.folder / board / "serial.log"
@@ -105,8 +112,8 @@ class PaperRun:
         self.says("run", run=known | about | head)
         self.says("board", board={"name": board, "chip": "esp32c3", "link": "twin", "virtual": True})
 
-    def says(self, what: str, part: str = "main", **fields: Any) -> None:
-        with (self.folder / "parts" / f"{part}.jsonl").open("a") as file:
+    def says(self, what: str, **fields: Any) -> None:
+        with (self.folder / "parts" / f"{self.process}.jsonl").open("a") as file:
             file.write(
                 json.dumps({"what": what, "at_s": time.time(), **fields}, separators=(",", ":")) + "\n"
             )

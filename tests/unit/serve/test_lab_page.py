@@ -15,8 +15,10 @@ import pytest
 from harness.history import History
 from harness.history.database import FILE
 from harness.home import Home
+from harness.lab import RUN_NOTE
 from harness.locks import STATE_LOCK, BoardLock
 from harness.rack.health import HealthBook
+from harness.run_note import RunNote
 from harness.serve.live_runs import LiveRuns
 from tests.unit.history.past_runs import past_run, past_test
 from tests.unit.serve.lab_of_paper import BOARDS, PaperRun, ServedPage
@@ -41,11 +43,11 @@ def boards(tmp_path: Path) -> Path:
 
 
 def read(home: Home, path: str = "/", boards: Path | None = None) -> str:
-    """The text of a page, with what a reader does not see taken out."""
+    """The text of a page, as a reader sees it."""
     with ServedPage(home, boards) as page:
         answer = page.get(path)
     assert answer.status in (200, 404), answer.text
-    return " ".join(re.sub(r"<[^>]+>", " ", answer.text).split())
+    return " ".join(re.sub(r"<[^>]+>", " ", answer.text.replace("<wbr>", "")).split())
 
 
 @contextmanager
@@ -112,9 +114,35 @@ def test_what_a_board_does_now_follows_its_run(home: Home, boards: Path) -> None
         assert "None. A run of pytest" in page.get("/").text
 
 
+@pytest.mark.parametrize(
+    ("test", "step", "shown"),
+    [
+        (None, "in step 3/9 (burn the flash key)", "being prepared (in step 3/9 (burn the flash key)) since"),
+        ("test_x", "in test test_x", "test_x since"),
+        (None, None, "being prepared since"),
+    ],
+)
+def test_a_note_of_the_holder_says_which_step(
+    home: Home, boards: Path, test: str | None, step: str | None, shown: str
+) -> None:
+    run = PaperRun(home)
+    if test is not None:
+        run.begins(test)
+    with held(home):
+        if step is not None:
+            RunNote(home.twin("twin-c3") / RUN_NOTE, "pytest").doing(step)
+        assert shown in read(home, boards=boards)
+
+
 def test_a_throwaway_twin_shows_while_a_run_uses_it(home: Home, boards: Path) -> None:
     PaperRun(home, board="twin-esp32-release")
     assert "twin-esp32-release esp32c3, twin, not in boards.yaml in use" in read(home, boards=boards)
+
+
+def test_a_run_of_several_processes_is_under_way_before_its_controller_says_anything(home: Home) -> None:
+    PaperRun(home, process="gw1").begins("test_x")
+    (run,) = LiveRuns(home).look()
+    assert (run.subject, run.boards[0].doing) == ("tests/ota", "test_x")
 
 
 def test_a_run_that_was_killed_is_not_under_way(home: Home) -> None:

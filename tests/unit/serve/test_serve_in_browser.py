@@ -51,7 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     now = time.time()
     for number, outcome in enumerate(("passed", "failed", "passed", "passed")):
         at_s = now - 86400 * (5 - number)
-        events = [Event(at_s=at_s, kind="update", text="download", duration_s=1 + number / 10, size=270_000)]
+        events = [Event(at_s=at_s, kind="phase", text="downloaded", duration_s=1 + number / 10, size=270_000)]
         test = past_test(outcome=outcome, board="twin-c3", began_s=at_s, events=events)  # type: ignore[arg-type]
         History.of(home).record(past_run(number, [test], began_s=at_s, boards=["twin-c3"]))
     old = PaperRun(home, OLD_RUN, pid=2**22 + 1)
@@ -168,7 +168,9 @@ def test_the_log_of_a_board_grows_and_stays_text(reader: Reader, home: Home) -> 
 def test_a_board_has_its_runs_with_their_reports_and_plots(reader: Reader) -> None:
     page = reader.opens("/board/twin-c3")
     assert (
-        page.locator("svg.plot").first.get_attribute("aria-label").startswith("update: download: last 1.30 s")
+        page.locator("svg.plot")
+        .first.get_attribute("aria-label")
+        .startswith("update: downloaded: last 1.30 s")
     )
     assert "2 of 3" in page.locator("main").inner_text() or "75 %" in page.locator("main").inner_text()
     page.get_by_role("link", name="2025-11-26").first.click()

@@ -1,0 +1,80 @@
+"""What the record of a run calls a pytest item, and the command that runs it again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+
+def node_id(item: pytest.Item) -> str:
+    """As without xdist, which adds the group to it."""
+    marker = item.get_closest_marker("xdist_group")
+    group = (marker.args[0] if marker.args else marker.kwargs.get("name", "default")) if marker else None
+    return item.nodeid.removesuffix(f"@{group}") if group else item.nodeid
+
+
+def plain_name(item: pytest.Item) -> str:
+    """Without board and profile, which stand beside it."""
+    target = target_of(item)
+    name = item.name
+    if target is None:
+        return name
+    for form in (f"[{target.id}]", f"{target.id}-", f"-{target.id}"):
+        if form in name:
+            return name.replace(form, "", 1)
+    return name
+
+
+def target_of(item: pytest.Item) -> Any:
+    """Board and profile that it is parametrised with (`harness.plugin.Target`); None without."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("_target") if callspec is not None else None
+
+
+def board_name(item: pytest.Item) -> str | None:
+    """Of the board that a test would have had."""
+    target = target_of(item)
+    return None if target is None else str(target.id if target.throwaway else target.name)
+
+
+def profile_of_item(item: pytest.Item) -> str | None:
+    """The profile that it is parametrised with; None: whatever its board is in."""
+    target = target_of(item)
+    return target.profile.value if target is not None and target.profile is not None else None
+
+
+def repeat_line(item: pytest.Item) -> str:
+    """`repeat_command`, quoted for a POSIX shell."""
+    return shlex.join(repeat_command(item))
+
+
+def repeat_command(item: pytest.Item) -> Sequence[str]:
+    """The words of the command that runs `item` again, from where pytest was started."""
+    config, target = item.config, target_of(item)
+    path, colons, rest = node_id(item).partition("::")
+    here = os.path.relpath(config.rootpath / path, config.invocation_params.dir)
+    words = ["pytest", f"{here}{colons}{rest}"]
+    if target is not None:
+        if not target.throwaway:
+            words += ["--board", target.name]
+        elif target.name == f"twin-{target.entry.chip}":
+            words += ["--chip", target.entry.chip]
+        if target.profile is not None:
+            words += ["--profile", target.profile.value]
+    for option, value in (("--rootdir", config.option.rootdir), ("-c", config.option.inifilename)):
+        if value:
+            words += [option, str(value)]
+    for name in config.option.plugins or ():
+        if not name.startswith("no:"):
+            words += ["-p", name]
+    for option in ("--boards", "--idf", "--vault-key-file"):
+        if config.getoption(option):
+            words += [option, str(config.getoption(option))]
+    for option in ("--app", "--fragment", "--burn", "--consume", "--accept-unknown-burns"):
+        for value in config.getoption(option):
+            words += [option, str(value)]
+    return words

@@ -186,7 +186,7 @@ class Annotations:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     failures: list[Failure] = field(default_factory=list)
     not_run: dict[str, int] = field(default_factory=dict)
-    """Tests that a board of the rack kept from running, by reason: a green run that proved less than it should."""
+    """Tests that a board of the rack kept from running, by reason: nothing has failed, and too little was run."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Counts each test once, and keeps what failed."""

@@ -208,7 +208,7 @@ def test_a_summary_that_cannot_be_written_is_a_warning_and_no_more(tmp_path: Pat
     ]
 
 
-def test_tests_that_boards_kept_from_running_are_a_warning_in_a_green_run(tmp_path: Path) -> None:
+def test_tests_that_boards_kept_from_running_are_a_warning(tmp_path: Path) -> None:
     manager = SimpleNamespace(hasplugin=lambda _name: True)
     config = SimpleNamespace(pluginmanager=manager, rootpath=tmp_path)
     annotations = Annotations(cast(pytest.Config, config), {"GITHUB_ACTIONS": "true"})

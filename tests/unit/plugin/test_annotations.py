@@ -115,6 +115,7 @@ def test_nothing_in_a_failure_ends_a_section_of_gitlab() -> None:
             "the board was not prepared: board a: no",
         ),
         ("", "no cause was told"),
+        ("[gw0] linux -- Python 3.11.7 /usr/bin/python3\nno board", "no board"),
         ("Error in x\nnot one", "Error in x"),
     ],
 )
@@ -145,7 +146,7 @@ TESTS = """
 """
 
 
-def test_a_session_in_github_actions_or_gitlab_says_each_failure_once_also_with_workers(
+def test_a_session_in_github_actions_or_gitlab_says_each_failure_once(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     summary = tmp_path / "summary.md"
@@ -155,9 +156,7 @@ def test_a_session_in_github_actions_or_gitlab_says_each_failure_once_also_with_
     monkeypatch.setenv("GITHUB_WORKSPACE", str(pytester.path.parent))
     monkeypatch.setenv("GITLAB_CI", "true")
     pytester.makepyfile(test_it=TESTS, test_unreadable="import nothing_of_that_name")
-    result = pytester.runpytest_subprocess(
-        "-q", "-p", "no:cacheprovider", "-n", "1", "--continue-on-collection-errors"
-    )
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "--continue-on-collection-errors")
     bench, bad, unreadable = sorted(line for line in result.outlines if line.startswith("::error"))
     where = f"file={pytester.path.name}/test_it.py"
     assert bench == (

@@ -97,6 +97,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(str(error), pytrace=False)
 
 
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """What was said on the command line and has no effect here."""
+    line = ignored_options(config)
+    return [line] if line is not None else []
+
+
 TURN = pytest.StashKey[tuple[str, str]]()
 """Whose turn it is, and the name of the test that begins it."""
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from harness.rack.tally import NOT_RUN
 from harness.report.workflow_commands import command
 
 MOST_ANNOTATIONS = 10
@@ -184,6 +185,8 @@ class Annotations:
     began: float = field(default_factory=time.monotonic)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     failures: list[Failure] = field(default_factory=list)
+    not_run: dict[str, int] = field(default_factory=dict)
+    """Tests that a board of the rack kept from running, by reason: nothing has failed, and too little was run."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Counts each test once, and keeps what failed."""
@@ -192,6 +195,9 @@ class Annotations:
             self.counts["failed" if report.when == "call" else "error"] += 1
         elif report.skipped and not hasattr(report, "wasxfail"):
             self.counts["skipped"] += 1
+            reason = dict(report.user_properties).get(NOT_RUN)
+            if reason is not None:
+                self.not_run[str(reason)] = self.not_run.get(str(reason), 0) + 1
         elif report.when == "call":
             self.counts["passed"] += 1
 
@@ -210,6 +216,9 @@ class Annotations:
             if not self.config.pluginmanager.hasplugin(OTHER_PLUGIN):
                 for line in github_annotations(self.failures, place=self._place):
                     write(line)
+            for reason, count in self.not_run.items():
+                text = f"{count} test{'' if count == 1 else 's'} did not run: boards were {reason}"
+                write(command("warning", text, title="Boards"))
             self._append_summary(write)
         if self.environment.get("GITLAB_CI") == "true" and self.failures:
             title = f"{len(self.failures)} failed"

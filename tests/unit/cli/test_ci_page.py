@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from harness.cli.main import EPILOG, EXIT_INTERNAL, EXIT_INTERRUPTED, cli
 from harness.errors import HarnessError
+from harness.rack.run import BOARDS_NOT_RUN
 
 PAGE = (Path(__file__).parents[3] / "docs" / "ci.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -93,4 +94,5 @@ def test_every_exit_code_is_in_the_table() -> None:
     }
     codes = {each.exit_code for each in subclasses(HarnessError)} | {0, EXIT_INTERNAL, EXIT_INTERRUPTED}
     assert codes <= told, codes - told
+    assert f"and {BOARDS_NOT_RUN} from the harness" in PAGE
     assert {int(code) for code in re.findall(r"(\d) \w", EPILOG.split("State", 1)[0])} <= told

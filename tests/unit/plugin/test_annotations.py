@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+from harness.rack.tally import NOT_RUN
 from harness.report.annotations import (
     MOST_ANNOTATIONS,
     MOST_SUMMARY_BYTES,
@@ -114,6 +115,7 @@ def test_nothing_in_a_failure_ends_a_section_of_gitlab() -> None:
             "the board was not prepared: board a: no",
         ),
         ("", "no cause was told"),
+        ("[gw0] linux -- Python 3.11.7 /usr/bin/python3\nno board", "no board"),
         ("Error in x\nnot one", "Error in x"),
     ],
 )
@@ -144,7 +146,7 @@ TESTS = """
 """
 
 
-def test_a_session_in_github_actions_or_gitlab_says_each_failure_once_also_with_workers(
+def test_a_session_in_github_actions_or_gitlab_says_each_failure_once(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     summary = tmp_path / "summary.md"
@@ -154,9 +156,7 @@ def test_a_session_in_github_actions_or_gitlab_says_each_failure_once_also_with_
     monkeypatch.setenv("GITHUB_WORKSPACE", str(pytester.path.parent))
     monkeypatch.setenv("GITLAB_CI", "true")
     pytester.makepyfile(test_it=TESTS, test_unreadable="import nothing_of_that_name")
-    result = pytester.runpytest_subprocess(
-        "-q", "-p", "no:cacheprovider", "-n", "1", "--continue-on-collection-errors"
-    )
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "--continue-on-collection-errors")
     bench, bad, unreadable = sorted(line for line in result.outlines if line.startswith("::error"))
     where = f"file={pytester.path.name}/test_it.py"
     assert bench == (
@@ -205,3 +205,15 @@ def test_a_summary_that_cannot_be_written_is_a_warning_and_no_more(tmp_path: Pat
     assert written == [
         f"::warning::the summary {tmp_path}/nowhere/x.md cannot be written: No such file or directory"
     ]
+
+
+def test_tests_that_boards_kept_from_running_are_a_warning(tmp_path: Path) -> None:
+    manager = SimpleNamespace(hasplugin=lambda _name: True)
+    config = SimpleNamespace(pluginmanager=manager, rootpath=tmp_path)
+    annotations = Annotations(cast(pytest.Config, config), {"GITHUB_ACTIONS": "true"})
+    skipped = SimpleNamespace(failed=False, skipped=True, when="setup", user_properties=[(NOT_RUN, "broken")])
+    for _ in range(2):
+        annotations.pytest_runtest_logreport(cast(pytest.TestReport, skipped))
+    written: list[str] = []
+    annotations.pytest_terminal_summary(SimpleNamespace(line=written.append, ensure_newline=lambda: None))
+    assert written == ["::warning title=Boards::2 tests did not run: boards were broken"]

@@ -19,13 +19,20 @@ from harness.rack.run import LEASE_WAIT_S, BoardRun
 from harness.rack.turn import Turns, WorkerTurns
 from harness.scope import Scope, profile_named
 
+_INVENTORY = pytest.StashKey[Inventory]()
 _CHOICE = pytest.StashKey[Choice]()
 
 
 def inventory_of(config: pytest.Config) -> Inventory:
-    """The boards.yaml of ``--boards``, or that of the root folder."""
-    named = config.getoption("--boards")
-    return read_inventory(Path(named) if named else None, folder=config.rootpath)
+    """The boards.yaml of ``--boards``, or that of the root folder; read once, it takes tenths of a second.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    if _INVENTORY not in config.stash:
+        named = config.getoption("--boards")
+        config.stash[_INVENTORY] = read_inventory(Path(named) if named else None, folder=config.rootpath)
+    return config.stash[_INVENTORY]
 
 
 def demands_of(item: pytest.Item) -> Demands:
@@ -136,15 +143,13 @@ def _lease_wait_s(config: pytest.Config) -> float:
 
 def register_run(config: pytest.Config) -> BoardRun:
     """Registers what this process needs to run tests on boards."""
-    inventory = None
     waits = config.getoption("--rack") or config.getoption("--lease-wait") is not None
     home = Home.of_user()
 
     def held_by(name: str) -> str | None:
-        nonlocal inventory
         if not waits:
             return None
-        inventory = inventory or inventory_of(config)
+        inventory = inventory_of(config)
         lease = holder_of(name, inventory.boards[name], inventory, home)
         return lease.text() if lease is not None else None
 

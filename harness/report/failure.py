@@ -32,7 +32,9 @@ def cause_of(error: BaseException, statement: str | None = None) -> str:
     """
     if isinstance(error, HarnessError):
         where = f"board {error.board}: " if error.board else ""
-        return _short(hidden(where + error.message))
+        # What follows, the last boot and the end of the log, is in the detail.
+        first = error.message.strip().splitlines()[0] if error.message.strip() else type(error).__name__
+        return _short(hidden(where + first))
     said = str(error).strip()
     first = said.splitlines()[0].strip() if said else ""
     if isinstance(error, AssertionError):

@@ -160,7 +160,8 @@ def _verdict(tests: tuple[TestRecord, ...], end: Entry | None) -> tuple[str, str
         return str(end["verdict"]), str(end.get("reason") or told)
     reason = f"{end['reason']}; {told}" if end.get("reason") else told
     if bad or end.get("failed"):
-        return "failed", reason
+        first = next((test for test in tests if test.outcome in ("failed", "error") and test.cause), None)
+        return "failed", f"{reason}; first: {first.name}: {first.cause}" if first is not None else reason
     proven = counts["passed"] and not counts["not proven"] and not end.get("reason")
     return "passed" if proven else "not proven", reason
 

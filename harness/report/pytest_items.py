@@ -18,15 +18,16 @@ def node_id(item: pytest.Item) -> str:
 
 
 def plain_name(item: pytest.Item) -> str:
-    """Without board and profile, which stand beside it."""
+    """For a person: in words, without board and profile, which stand beside it."""
     target = target_of(item)
-    name = item.name
-    if target is None:
-        return name
-    for form in (f"[{target.id}]", f"{target.id}-", f"-{target.id}"):
-        if form in name:
-            return name.replace(form, "", 1)
-    return name
+    function, bracket, parameters = item.name.partition("[")
+    words = function.removeprefix("test_").replace("_", " ")
+    if target is not None:
+        for form in (f"{target.id}]", f"{target.id}-", f"-{target.id}"):
+            if form in parameters:
+                parameters = parameters.replace(form, "", 1)
+                break
+    return f"{words} [{parameters}" if bracket and parameters.strip("]") else words
 
 
 def target_of(item: pytest.Item) -> Any:

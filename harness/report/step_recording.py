@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ class StepRecording:
                     profile=profile.value if profile is not None else None,
                     cause=watch.board.console.redacted(cause) if cause and watch is not None else cause,
                     repeat=repeat,
-                    claims=tuple(claim_record(claim) for claim in found.claims),
+                    claims=tuple(claim_record(claim, line=_line_of(claim, watch)) for claim in found.claims),
                     sources=tuple(sources),
                     properties=found.properties,
                     **fields,
@@ -90,6 +91,18 @@ def claim_record(claim: Claim, *, requirement: str | None = None, line: int | No
         requirement=requirement,
         line=line,
     )
+
+
+def _line_of(claim: Claim, watch: BoardWatch | None) -> int | None:
+    """Where the boot begins that the evidence is of."""
+    match = _OF_BOOT.match(claim.evidence)
+    if match is None or watch is None:
+        return None
+    number = int(match[1])
+    return next((boot.first_line for boot in watch.board.console.boot_records if boot.number == number), None)
+
+
+_OF_BOOT = re.compile(r"boot (\d{1,9}): ")
 
 
 def _judged(found: Step, error: BaseException | None) -> tuple[Outcome, str | None]:

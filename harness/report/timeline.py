@@ -122,11 +122,18 @@ def _of_boot(boot: BootRecord, at: _Clock, told: Sequence[Told]) -> Iterator[Eve
     began_s = at.of(boot.first_line)
     if began_s is None:
         return
+    banner = at.find(boot.first_line, boot.last_line, "2nd stage bootloader")
+    starts = at.find(boot.first_line, boot.last_line, "cpu_start:")
     if boot.reset_reason is not None or boot.rom_banner is not None:
         reason = boot.reset_reason or "reset"
         why = f", caused by {boot.caused_by}" if boot.caused_by else ", by itself"
-        yield Event(at_s=began_s, kind="rom", text=f"boot {boot.number}: {reason}{why}", line=boot.first_line)
-    banner = at.find(boot.first_line, boot.last_line, "2nd stage bootloader")
+        yield Event(
+            at_s=began_s,
+            kind="rom",
+            text=f"boot {boot.number}: {reason}{why}",
+            duration_s=_seconds(banner.wall_s - began_s) if banner is not None else None,
+            line=boot.first_line,
+        )
     if banner is not None:
         version = BOOTLOADER_BANNER.search(banner.text)
         where = f", loads {boot.slot or 'app'} at 0x{boot.offset:x}" if boot.offset is not None else ""
@@ -134,6 +141,7 @@ def _of_boot(boot: BootRecord, at: _Clock, told: Sequence[Told]) -> Iterator[Eve
             at_s=banner.wall_s,
             kind="bootloader",
             text=f"bootloader of ESP-IDF {version[1] if version else '?'}{where}",
+            duration_s=_seconds(starts.wall_s - banner.wall_s) if starts is not None else None,
             line=banner.n,
         )
     for error in boot.errors:

@@ -147,7 +147,8 @@ def test_the_last_line_names_the_verdict_and_the_folder_and_the_record_is_of_the
     assert str(ended.folder / "out") in last
     run = ended.run_
     assert (run.kind, run.verdict) == ("pytest", "failed")
-    assert run.reason == "6 failed, 4 with errors of the bench, 5 passed, 2 skipped"
+    assert run.reason.startswith("6 failed, 4 with errors of the bench, 5 passed, 2 skipped; first: ")
+    assert "with names for a shell [it's]" in {test.name for test in run.tests}
     assert {board.name for board in run.boards} <= BOARDS
     assert run.ended_s is not None
     assert run.ended_s > run.began_s

@@ -181,7 +181,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         }
         config.workeroutput[WORKER_OUTPUT] = told
         return
-    for line in _closing_lines(config):
+    for line in (*config.stash[RUN].notes, *_closing_lines(config)):
         config.stash[RECORDING].note(line)
 
 

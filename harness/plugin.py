@@ -59,6 +59,7 @@ WORKER_OUTPUT = "harness"
 FOREIGN_WARNINGS = (
     # pytest-embedded's autouse fixtures, in every test of the session.
     "ignore:record_xml_attribute is an experimental feature",
+    "ignore:record_xml_attribute is incompatible with junit_family",
 )
 """Warnings that a test author can do nothing about."""
 
@@ -229,6 +230,7 @@ def _bench(_target: Target, request: pytest.FixtureRequest) -> Iterator[Bench]:
         BoardFate(_target.name, None if _target.throwaway else lab.watch(_target.name)), run.busy(_target)
     )
     if bench.fate.skips is not None or bench.busy is not None:
+        recording.not_opened(_target, bench.fate.skips or bench.busy)
         yield bench
         return
     with lab:
@@ -249,6 +251,8 @@ def _bench(_target: Target, request: pytest.FixtureRequest) -> Iterator[Bench]:
             config.stash[CONSUMPTION].look(bench.board, _target.entry)
         if bench.board is not None:
             recording.prepared(bench.board, bench.broken)
+        else:
+            recording.not_opened(_target, bench.broken or bench.refused)
         yield bench
         if bench.board is not None:
             recording.closing(bench.board)
@@ -352,6 +356,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     bench = funcargs.get("_bench")
     if report.failed and isinstance(bench, Bench) and bench.board is not None:
         board = bench.board
+        bench.told = bench.told or board.console.is_over
         boots = [record.summary() for record in board.boots[-3:]]
         tail = [
             f"{MARK_SIGN if line.is_mark else BOARD_SIGN} {line.text}" for line in board.console.lines[-25:]

@@ -57,6 +57,12 @@ class Bench:
                 skip("refused", f"the board was not prepared: {self.broken}")
             self.told = True
             pytest.fail(f"the board was not prepared: {self.broken}", pytrace=False)
+        if self.board.console.is_over:
+            gone = f"board {self.board.name}: its port went in the middle of this run, or its twin ended"
+            if self.told:
+                skip("broken", gone)
+            self.told = True
+            pytest.fail(gone, pytrace=False)
         lost = self.board.link.lost
         if lost is not None and self.told:
             skip("busy", lost)

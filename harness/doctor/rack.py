@@ -31,7 +31,7 @@ def check_names_apart(boards: Mapping[str, AnyEntry]) -> list[Finding]:
         for name, entry in boards.items():
             value = getattr(entry, field, None)
             if value is not None and isinstance(entry, PhysicalEntry):
-                names[str(value).lower()].append(name)
+                names[str(value).lower() if field == "mac" else str(value)].append(name)
         found += [
             wrong(
                 "boards",

@@ -81,6 +81,7 @@ def boards(context: click.Context, boards_file: Path | None, as_json: bool) -> N
 @click.option(
     "--tag", "tags", multiple=True, metavar="TAG", help="All boards with this tag, too; may be repeated."
 )
+@click.option("--bring-back", is_flag=True, help="Boards that were retired, too: they are in service again.")
 @click.option("--yes", is_flag=True, help="Ask nothing: physical boards are reset by the check.")
 @boards_option
 @secret_options
@@ -91,6 +92,7 @@ def mend(
     context: click.Context,
     names: tuple[str, ...],
     tags: tuple[str, ...],
+    bring_back: bool,
     yes: bool,
     boards_file: Path | None,
     vault_key_file: str | None,
@@ -107,8 +109,19 @@ def mend(
     inventory = read_inventory(boards_file)
     chosen = inventory.select([*names, *tags])
     book = HealthBook(Home.of_user())
+    retired = [name for name in chosen if book.of(name).retired and not bring_back]
+    if retired and set(retired) & set(names):
+        raise UsageError(
+            f"retired: {', '.join(retired)}", todo="to take a board back into service: --bring-back"
+        )
+    # A tag means those that are in service.
+    chosen = {name: entry for name, entry in chosen.items() if name not in retired}
     if not chosen:
-        broken = [name for name in inventory.boards if book.of(name).broken is not None]
+        broken = [
+            name
+            for name in inventory.boards
+            if book.of(name).broken is not None and not book.of(name).retired
+        ]
         raise UsageError(
             "which board? "
             + (f"latched broken: {', '.join(broken)}" if broken else "none is latched broken"),
@@ -170,7 +183,8 @@ class BoardState:
         if self.unknown is not None:
             lines.append(f"{self.name}: {self.unknown}")
         if self.health.broken is not None:
-            lines.append(f"{self.health.text()}; to clear that: {mend_command(self.name)}")
+            clear = mend_command(self.name, retired=self.health.retired)
+            lines.append(f"{self.health.text()}; to clear that: {clear}")
         return lines
 
     def to_fields(self) -> dict[str, Any]:
@@ -194,7 +208,8 @@ class BoardState:
         """Healthy, as far as is known, or broken since when."""
         if self.health.broken is None:
             return "ok" if self.health.last_used_s is not None else ""
-        return "BROKEN" + (f" since {clock(self.health.since_s)}" if self.health.since_s is not None else "")
+        word = "RETIRED" if self.health.retired else "BROKEN"
+        return word + (f" since {clock(self.health.since_s)}" if self.health.since_s is not None else "")
 
 
 def _row(state: BoardState, home: Home, path: Path | None) -> dict[str, Any]:

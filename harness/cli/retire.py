@@ -21,8 +21,8 @@ from harness.provision.consumables import added, stocks_of
 from harness.provision.consumption_ledger import ConsumptionLedger
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.provision.recognition import profile_of
-from harness.rack.health import HealthBook
-from harness.retirement import RETIRED, KeyPlace, Look, Retirement, retirement_of
+from harness.rack.health import RETIRED, HealthBook, mend_command
+from harness.retirement import KeyPlace, Look, Retirement, retirement_of
 from harness.say import Say
 from harness.vault.vault import Vault
 
@@ -86,7 +86,9 @@ def retire(
     if done.not_read:
         click.echo(f"Not read: {done.not_read}")
     if not dry_run:
-        click.echo(f"{board} is retired: no run chooses it (harness boards mend {board} takes it back)")
+        click.echo(
+            f"{board} is retired: no run chooses it ({mend_command(board, retired=True)} takes it back)"
+        )
 
 
 def _records(lab: Lab, name: str, entry: AnyEntry) -> DeviceRecords:

@@ -73,6 +73,10 @@ def check_health(health: Health) -> list[Finding]:
     if health.broken is None:
         return []
     text = health.text().removeprefix(f"board {health.board} is ")
+    if health.retired:
+        return [
+            note(area_of(health.board), text, f"{mend_command(health.board, retired=True)} takes it back")
+        ]
     return [wrong(area_of(health.board), text, f"mend what the line says, then {mend_command(health.board)}")]
 
 

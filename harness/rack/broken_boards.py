@@ -1,7 +1,7 @@
 """What becomes of tests whose board is latched broken: they are skipped with the reason, and the run says so at its end.
 
 A run in which no test got to a board because of that has proven nothing, and must not look as if it had: it ends with 5,
-pytest's own "no tests ran" and the harness's "not proven".
+pytest's own "no tests ran" and the harness's "not proven". One in which a board that somebody named got none ends with 6.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from harness.errors import LinkError
 from harness.rack.health import mend_command
 from harness.rack.watch import BoardWatch
 
+BOARDS_NOT_RUN = 6
+"""Exit status: no test failed, but not all ran that should. pytest itself has 0 to 5."""
 NOTHING_TESTED = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
@@ -27,6 +29,11 @@ class BoardFate:
         self.watch = watch
         self.skips: str | None = watch.refusal if watch is not None else None
         """Why its tests are skipped from now on; None: they are not."""
+
+    @property
+    def is_retired(self) -> bool:
+        """Somebody has taken it out of service, and that is why."""
+        return self.watch is not None and self.skips is not None and self.watch.is_retired
 
     def failed(self, error: BaseException, *, answers: bool = True) -> None:
         """The board was not prepared, or did not come back; this test fails with `error`, and those after it skip."""
@@ -49,7 +56,23 @@ class BrokenBoards:
 
     def __init__(self) -> None:
         self._skipped: Counter[str] = Counter()
-        self._ran = 0
+        self._ran: Counter[str] = Counter()
+        self._retired: set[str] = set()
+
+    @property
+    def untested(self) -> list[str]:
+        """Boards of which no test ran for being latched."""
+        return [name for name in sorted(self._skipped) if not self._ran[name]]
+
+    @property
+    def problems(self) -> list[str]:
+        """What a run without ``--rack`` did not do although every board of it was named; none: nothing is missing."""
+        if not self._ran:
+            return []
+        return [f"no test ran on board {name}: it is {self._word(name)}" for name in self.untested]
+
+    def _word(self, name: str) -> str:
+        return "retired" if name in self._retired else "latched broken"
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -60,6 +83,7 @@ class BrokenBoards:
             report = outcome.get_result()
             report.harness_board = fate.name
             report.harness_latched = report.skipped and fate.skips is not None
+            report.harness_retired = fate.is_retired
             if call.excinfo is not None and isinstance(call.excinfo.value, LinkError):
                 fate.failed(call.excinfo.value)
 
@@ -68,8 +92,10 @@ class BrokenBoards:
         name = getattr(report, "harness_board", None)
         if name is not None and getattr(report, "harness_latched", False):
             self._skipped[name] += 1
+            if getattr(report, "harness_retired", False):
+                self._retired.add(name)
         elif name is not None and (report.failed or report.when == "call"):
-            self._ran += 1
+            self._ran[name] += 1
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -82,10 +108,15 @@ class BrokenBoards:
         for name, count in sorted(self._skipped.items()):
             tests = "1 test was" if count == 1 else f"{count} tests were"
             terminalreporter.write_line(
-                f"board {name} is latched broken: {tests} skipped; to clear that: {mend_command(name)}"
+                f"board {name} is {self._word(name)}: {tests} skipped; to clear that: "
+                f"{mend_command(name, retired=name in self._retired)}"
             )
         # A run over the rack counts what ran nowhere, with an exit code of its own.
-        if self._skipped and not self._ran and not terminalreporter.config.getoption("--rack"):
+        if terminalreporter.config.getoption("--rack"):
+            return
+        if self._skipped and not self._ran:
             terminalreporter.write_line(
                 f"no test got to a board: exit code {int(NOTHING_TESTED)}, not proven"
             )
+        elif self.untested:
+            terminalreporter.write_line(f"not run: {'; '.join(self.problems)}", red=True)

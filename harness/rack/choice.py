@@ -7,7 +7,7 @@ collect the same tests.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import HarnessError
@@ -70,9 +70,12 @@ def choose(
         if record is not None and record.lock is Lock.DOWNLOAD_OFF:
             offered -= {"uart-download"}
         now = record.profile if record is not None else None
-        places.append(place_of(name, entry, now, offered, wishes, pin=pin_of(entry)))
+        place = place_of(name, entry, now, offered, wishes, pin=pin_of(entry))
         health = book.of(name)
-        if health.broken is not None:
+        if health.retired:
+            place = replace(place, profiles=(), refusal=Misfit("service", health.text()))
+        places.append(place)
+        if health.broken is not None and not health.retired:
             broken[name] = health.text()
     return Choice(tuple(places), broken)
 

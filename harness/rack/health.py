@@ -25,6 +25,8 @@ from harness.vault.record_file import TEMPORARY_SUFFIX
 FORMAT = 1
 
 FOLDER = "health"
+RETIRED = "retired"
+"""The reason of a board that was taken out of service begins with it; a colon and more may follow."""
 _BROKEN = ".broken"
 _USED = ".used"
 _LONGEST = 2000
@@ -46,9 +48,17 @@ class Health:
     last_used_s: float | None
     """When a run last opened it or let go of it; None: never."""
 
+    @property
+    def retired(self) -> bool:
+        """It is not broken: somebody has taken it out of service (``harness retire``)."""
+        return self.broken is not None and self.broken.partition(":")[0] == RETIRED
+
     def text(self) -> str:
-        """Of a broken board, one sentence for a person."""
+        """Of a board that is broken or retired, one sentence for a person."""
         since = "" if self.since_s is None else f" since {time.strftime(_TIME, time.localtime(self.since_s))}"
+        if self.retired:
+            assert self.broken is not None
+            return f"board {self.board} is retired{since}{self.broken.removeprefix(RETIRED)}"
         by = "" if self.run is None else f" (found by {self.run})"
         return f"board {self.board} is latched broken{since}{by}: {self.broken}"
 
@@ -86,9 +96,9 @@ class _Record:
         return json.dumps(fields, indent=1).encode() + b"\n"
 
 
-def mend_command(name: str) -> str:
+def mend_command(name: str, *, retired: bool = False) -> str:
     """What clears it."""
-    return f"harness boards mend {name}"
+    return f"harness boards mend {name}{' --bring-back' if retired else ''}"
 
 
 class HealthBook:

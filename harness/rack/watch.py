@@ -43,13 +43,19 @@ class BoardWatch:
         health = self._book.of(self._name)
         if health.broken is None:
             return None
-        return f"{health.text()}; to clear that: {mend_command(self._name)}"
+        return f"{health.text()}; to clear that: {mend_command(self._name, retired=health.retired)}"
+
+    @property
+    def is_retired(self) -> bool:
+        """Somebody has taken it out of service."""
+        return self._book.of(self._name).retired
 
     def warn(self) -> None:
         """Tells a person who named a board that is latched: it is tried all the same."""
         health = self._book.of(self._name)
         if health.broken is not None:
-            self._say.line(f"{health.text()}; it is tried all the same, and mended if it works")
+            after = "and stays retired" if health.retired else "and mended if it works"
+            self._say.line(f"{health.text()}; it is tried all the same, {after}")
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -63,7 +69,8 @@ class BoardWatch:
     def ready(self) -> None:
         """The board is prepared and its firmware is up: it is not broken, whatever was known of it."""
         self._ready = True
-        if self._book.of(self._name).broken is not None:
+        health = self._book.of(self._name)
+        if health.broken is not None and not health.retired:
             try:
                 self._book.mend(self._name)
             except LabError as error:

@@ -75,7 +75,7 @@ class BoardView:
     @property
     def mend(self) -> str:
         """The command that clears a broken board."""
-        return mend_command(self.name)
+        return mend_command(self.name, retired=self.health.retired)
 
 
 @dataclass(frozen=True, slots=True)

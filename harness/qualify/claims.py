@@ -56,8 +56,17 @@ CLAIMS: Mapping[str, str] = {
 SACRIFICIAL = (*(key for key in CLAIMS if key.startswith(("refuses-", "survives-cut"))), ROLLBACK)
 """Claims whose cases write, or interrupt, something else than a good update."""
 
-NOT_CONFIRMED = frozenset({"", "no", "0", "false", "pending", "pending_verify", "new", "invalid", "aborted"})
-"""What a witness of confirmation says of a version that is not confirmed, in lower case."""
+CONFIRMED_WORDS = frozenset({"valid", "confirmed", "true", "yes"})
+"""What a witness of confirmation says, unless qualify.yaml states something else; in lower case, without ESP-IDF's
+``ESP_OTA_IMG_``. No number: 1 is ``ESP_OTA_IMG_PENDING_VERIFY`` for some, true for others."""
+
+NOT_CONFIRMED_WORDS = frozenset(
+    {"no", "0", "false", "pending", "pending_verify", "new", "invalid", "aborted", "undefined"}
+    | {"unconfirmed", "not confirmed", "not_confirmed"}
+)
+"""What names a state that is not confirmed. What is in neither set says nothing."""
+
+_IDF_STATE = "esp_ota_img_"
 
 SHOWN_DIGITS = 16
 
@@ -91,6 +100,8 @@ class Readings:
     version: str | None = None
     slot: str | None = None
     confirmed: str | None = None
+    confirmed_words: frozenset[str] = CONFIRMED_WORDS
+    """What of that means so, in lower case."""
     image: str | None = None
     lines: Mapping[str, int] = field(default_factory=dict)
     """In which line of the log each stands."""
@@ -273,10 +284,21 @@ def judge_confirmed(key: str, boot: BootRecord | None, readings: Readings, *, de
             key, Standing.NOT_APPLICABLE, "qualify.yaml says that the app has no rollback: nothing to confirm"
         )
     if readings.confirmed is not None:
-        holds = readings.confirmed.strip().lower() not in NOT_CONFIRMED
-        standing = Standing.PROVEN if holds else Standing.FAILED
+        said, line = f"the witness says '{readings.confirmed}'", readings.lines.get("confirmed")
+        word = readings.confirmed.strip().lower()
+        if word in readings.confirmed_words:
+            return Judged.of(key, Standing.PROVEN, said, line)
+        plain = word.removeprefix(_IDF_STATE)
+        if plain in readings.confirmed_words:
+            return Judged.of(key, Standing.PROVEN, said, line)
+        if plain in NOT_CONFIRMED_WORDS:
+            return Judged.of(key, Standing.FAILED, said, line)
+        known = ", ".join(sorted(readings.confirmed_words))
         return Judged.of(
-            key, standing, f"the witness says '{readings.confirmed}'", readings.lines.get("confirmed")
+            key,
+            Standing.NOT_PROVEN,
+            f"{said}, which is none of: {known}; state in qualify.yaml what means so: witness.confirmed.is",
+            line,
         )
     if boot is not None and (boot.confirmed or boot.ota_state == "valid"):
         return Judged.of(

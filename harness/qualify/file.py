@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -202,6 +203,31 @@ class WitnessEntry(_Model):
         return self
 
 
+def _as_words(value: Any) -> Any:
+    """One word is a list of one; what YAML takes for a truth value or a number is the word that was written."""
+    words = value if isinstance(value, list) else [value]
+    return [
+        str(each).lower() if isinstance(each, bool) else str(each) if isinstance(each, int) else each
+        for each in words
+    ]
+
+
+class ConfirmedEntry(WitnessEntry):
+    """How confirmation is read: a pattern whose group is a state, or one that matches only what means so."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    pattern: Pattern
+    stated: Annotated[Words | None, BeforeValidator(_as_words), Field(alias="is")] = None
+    """What its group is when the version is confirmed; default: `harness.qualify.claims.CONFIRMED_WORDS`."""
+
+    @model_validator(mode="after")
+    def _what_is_compared(self) -> ConfirmedEntry:
+        if self.stated is not None and not re.compile(self.pattern).groups:
+            raise ValueError(f"'{self.pattern}' has no group that 'is' could be compared with")
+        return self
+
+
 class Witness(_Model):
     """What the app says of itself, beyond what ESP-IDF's start-up prints anyway."""
 
@@ -212,8 +238,9 @@ class Witness(_Model):
     version: WitnessEntry | None = None
     slot: WitnessEntry | None = None
     """A partition's label, or its offset."""
-    confirmed: WitnessEntry | None = None
-    """A group that is anything but no, 0, false, pending: the running version is confirmed."""
+    confirmed: ConfirmedEntry | None = None
+    """A group that says ``valid`` (or what ``is`` states), or a pattern without a group that was printed: the running
+    version is confirmed."""
     image: WitnessEntry | None = None
     """SHA-256 of the running image: of the file, or the one that ESP-IDF appends to it."""
 

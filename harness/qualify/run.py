@@ -172,9 +172,13 @@ def _judge_rollback(
     confirmed = c.judge_confirmed(c.CONFIRMED, bench.unit.latest(began), early, demanded="valid")
     bench.settle(boot)
     if c.matches(new.facts, bench.boot, bench.readings).same:
-        early_bird = confirmed.standing is Standing.PROVEN
-        why = "it had confirmed itself before the reset" if early_bird else "it runs again after the reset"
-        standing = Standing.NOT_PROVEN if early_bird else Standing.FAILED
+        if confirmed.standing is Standing.PROVEN:
+            standing, why = Standing.NOT_PROVEN, "it had confirmed itself before the reset"
+        elif confirmed.standing is Standing.FAILED or bench.file.confirm:
+            standing, why = Standing.FAILED, "it runs again after the reset, without having been confirmed"
+        else:
+            standing = Standing.NOT_PROVEN
+            why = "it runs again after the reset, and nothing tells whether it had confirmed itself"
         bench.judge(Judged.of(c.ROLLBACK, standing, f"{new.facts.version}: {why}"))
         return
     attempt = Attempt(None, f"{began.summary()}, then reset", began.first_line)

@@ -9,6 +9,8 @@ import pytest
 from harness.console.boot_record import BootError, BootRecord, Panic
 from harness.qualify import claims as c
 from harness.qualify.claims import Attempt, ImageFacts, Readings
+from harness.qualify.file import ConfirmedEntry
+from harness.qualify.witness import words_of
 from harness.report.verdict import Standing
 
 PROVEN, FAILED, NOT_PROVEN, NONE = (
@@ -100,8 +102,19 @@ def test_a_switch_needs_the_new_version_and_both_places(
     ("said", "standing"),
     [
         ("valid", PROVEN),
-        ("successfully", PROVEN),
-        ("1", PROVEN),
+        ("ESP_OTA_IMG_VALID", PROVEN),
+        ("Confirmed", PROVEN),
+        ("true", PROVEN),
+        ("successfully", NOT_PROVEN),
+        ("1", NOT_PROVEN),
+        ("error", NOT_PROVEN),
+        ("NOT_VALID", NOT_PROVEN),
+        ("img_new", NOT_PROVEN),
+        ("", NOT_PROVEN),
+        ("ESP_OTA_IMG_PENDING_VERIFY", FAILED),
+        ("undefined", FAILED),
+        ("unconfirmed", FAILED),
+        ("not confirmed", FAILED),
         ("pending", FAILED),
         ("NEW", FAILED),
         ("false", FAILED),
@@ -112,6 +125,27 @@ def test_a_switch_needs_the_new_version_and_both_places(
 def test_confirmation_is_what_its_witness_says(said: str | None, standing: Standing) -> None:
     judged = c.judge_confirmed(c.CONFIRMED, SILENT, Readings(confirmed=said), demanded="valid")
     assert judged.standing is standing
+
+
+@pytest.mark.parametrize(
+    ("witness", "said", "standing"),
+    [
+        ("Diagnostics completed successfully", "Diagnostics completed successfully", PROVEN),
+        ({"pattern": "Diagnostics (.*)", "is": "passed"}, "Passed", PROVEN),
+        ({"pattern": "state (.*)", "is": ["good", "fine"]}, "fine", PROVEN),
+        ({"pattern": "state (.*)", "is": 2}, "2", PROVEN),
+        ({"pattern": "ok=(.*)", "is": True}, "true", PROVEN),
+        ({"pattern": "state (.*)", "is": "good"}, "valid", NOT_PROVEN),
+        ({"pattern": "state (.*)", "is": "good"}, "pending", FAILED),
+        ("state (.*)", "good", NOT_PROVEN),
+    ],
+)
+def test_what_means_confirmed_is_what_the_owner_of_the_app_stated(
+    witness: object, said: str, standing: Standing
+) -> None:
+    entry = ConfirmedEntry.model_validate(witness)
+    readings = Readings(confirmed=said, confirmed_words=words_of(entry, said))
+    assert c.judge_confirmed(c.CONFIRMED, SILENT, readings, demanded="valid").standing is standing
 
 
 def test_confirmation_is_also_what_the_app_prints_of_its_state_and_not_asked_of_one_without_rollback() -> (

@@ -68,6 +68,11 @@ def test_the_file_that_init_writes_is_valid_and_so_is_all_that_it_shows_in_comme
         ({"running": {"path": "a", "sha256": "12"}}, "must be a SHA-256"),
         ({"witness": {"version": "no group"}}, "put the value itself in parentheses"),
         ({"witness": {"version": "(half"}}, "is no regular expression"),
+        (
+            {"witness": {"confirmed": {"pattern": "good", "is": "good"}}},
+            "no group that 'is' could be compared",
+        ),
+        ({"witness": {"confirmed": {"pattern": "(.*)", "is": []}}}, "must have at least one"),
         ({"image": "file"}, "'served' belongs to 'image: file'"),
         ({"requirements": {"R1": "good-luck"}}, "there is no claim 'good-luck'"),
         ({"server": {"certificate": "a.pem"}}, "'by' is missing"),

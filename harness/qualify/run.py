@@ -105,10 +105,18 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
         )
         demanded = bench.file.end.otadata
         bench.judge(c.judge_confirmed(confirmed, bench.boot, bench.readings, demanded=demanded))
-        before = bench.boot
+        before, readings_before = bench.boot, bench.readings
         bench.settle(bench.unit.restart())
         bench.judge(
-            c.judge_same_place(survives, new.facts, before, bench.boot, bench.readings, falls=bench.falls)
+            c.judge_same_place(
+                survives,
+                new.facts,
+                before,
+                bench.boot,
+                bench.readings,
+                readings_before,
+                falls=bench.falls,
+            )
         )
 
 
@@ -225,13 +233,15 @@ def _with_otadata(bench: Bench, judged: Judged) -> Judged:
     if boot is not None and (boot.otadata_unreadable or boot.not_bootable):
         return Judged.of(c.END, Standing.FAILED, f"{evidence}; {boot.summary()}", line)
     if end.otadata == "undefined":
-        standing = Standing.PROVEN if boot is not None else Standing.NOT_PROVEN
+        if boot is None or place is None:
+            why = "nothing tells from which slot, so nothing tells what otadata says"
+            return Judged.of(c.END, Standing.NOT_PROVEN, f"{evidence}; {why}", line)
         said = "the bootloader followed otadata to it, and complained of nothing"
-        return Judged.of(c.END, standing, f"{evidence}; {said}", line)
+        return Judged.of(c.END, Standing.PROVEN, f"{evidence}; {said}", line)
     confirmed = c.judge_confirmed(c.CONFIRMED, boot, bench.readings, demanded="valid")
     standings = [each for each in bench.claims if each.key in (c.CONFIRMED, c.CONFIRMED_BACK)]
-    if confirmed.standing is not Standing.PROVEN and standings:
-        # It was confirmed in the boot before the last reset, and confirmation is for good.
+    if confirmed.standing is Standing.NOT_PROVEN and standings and bench.file.unit == "ship":
+        # It was confirmed in the boot before the last reset, nothing was written since, and confirmation is for good.
         confirmed = standings[-1]
     return Judged.of(
         c.END, confirmed.standing, f"{evidence}; otadata valid: {confirmed.claim.evidence}", line

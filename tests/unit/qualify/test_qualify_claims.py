@@ -81,10 +81,59 @@ def test_what_runs_is_claimed_by_what_was_seen_of_it(
     assert c.judge_running(c.UPDATE, NEW, seen, readings).standing is standing
 
 
+TWIN_OF_OLD = replace(OLD, name="update", elf_sha256="aa11aa11" + "cc" * 28, image_sha256="34" * 32)
+"""Another app of the same version, whose ELF digest begins with the same digits."""
+
+
+@pytest.mark.parametrize(
+    ("seen", "readings", "standing"),
+    [
+        (boot(version="1.0.0", project="lock"), Readings(), NOT_PROVEN),
+        (SILENT, Readings(version="1.0.0"), NOT_PROVEN),
+        (None, Readings(version="1.0.0"), NOT_PROVEN),
+        (boot(version="1.0.0", elf_sha256="aa11aa11"), Readings(), NOT_PROVEN),
+        (boot(version="1.0.0", elf_sha256="aa11aa11cc"), Readings(), PROVEN),
+        (boot(version="1.0.0"), Readings(image="34" * 8), PROVEN),
+        (boot(version="1.0.0", elf_sha256="aa11aa11aa"), Readings(), FAILED),
+        (boot(version="1.0.0", project="lock"), Readings(image="ab" * 32), FAILED),
+    ],
+)
+def test_two_apps_of_one_version_are_told_apart_by_what_differs_or_not_at_all(
+    seen: BootRecord | None, readings: Readings, standing: Standing
+) -> None:
+    new = replace(TWIN_OF_OLD, rival=OLD)
+    assert c.judge_running(c.UPDATE, new, seen, readings).standing is standing
+    survived = c.judge_survival("refuses-noise", Attempt(4096), replace(OLD, rival=new), new, seen, readings)
+    assert (survived.standing is PROVEN) is (standing is FAILED), "one of them runs, or nothing tells"
+
+
+def test_no_digits_of_a_digest_and_the_project_alone_tell_nothing() -> None:
+    for seen in (boot(elf_sha256="..."), boot(elf_sha256="bb22"), boot(project="lock")):
+        assert c.judge_running(c.UPDATE, replace(NEW, rival=OLD), seen).standing is NOT_PROVEN
+
+
+@pytest.mark.parametrize(
+    ("after", "readings", "standing"),
+    [
+        (RUNS_NEW, Readings(), PROVEN),
+        (None, Readings(version="1.1.0"), NOT_PROVEN),
+        (boot(version="1.1.0", slot="ota_0"), Readings(), FAILED),
+        (boot(version="1.1.0"), Readings(slot="ota_0"), FAILED),
+        (RUNS_OLD, Readings(), FAILED),
+    ],
+)
+def test_a_reset_is_survived_by_a_boot_that_the_log_shows_from_the_same_slot(
+    after: BootRecord | None, readings: Readings, standing: Standing
+) -> None:
+    assert c.judge_same_place(c.SURVIVES, NEW, RUNS_NEW, after, readings).standing is standing
+
+
 @pytest.mark.parametrize(
     ("before", "after", "readings", "standing"),
     [
         (RUNS_OLD, RUNS_NEW, Readings(), PROVEN),
+        (RUNS_OLD, replace(RUNS_NEW, offset=RUNS_OLD.offset), Readings(), FAILED),
+        (boot(version="1.0.0", offset=0x20000), boot(version="1.1.0"), Readings(slot="ota_0"), NOT_PROVEN),
         (RUNS_OLD, boot(version="1.1.0", slot="ota_0"), Readings(), FAILED),
         (None, RUNS_NEW, Readings(), NOT_PROVEN),
         (RUNS_OLD, boot(version="1.1.0"), Readings(), NOT_PROVEN),

@@ -15,7 +15,7 @@ from harness.lab import Lab
 from harness.provision.profile import Profile
 from harness.qualify.artefacts import Artefacts
 from harness.qualify.bench import Bench
-from harness.qualify.evidence import PAGE, STATEMENT, write_manifest
+from harness.qualify.evidence import PAGE, STATEMENT, write_evidence, write_seal
 from harness.qualify.file import QualifyPlan, UartAction
 from harness.qualify.offer import Offer, key_of
 from harness.qualify.outcome import (
@@ -28,7 +28,7 @@ from harness.qualify.outcome import (
 from harness.qualify.page import page_lines
 from harness.qualify.qualification import Qualification
 from harness.qualify.run import carry_out
-from harness.qualify.signature import PrivateKey, sign, write_signature
+from harness.qualify.signature import PrivateKey, algorithm_of, fingerprint, sign, write_signature
 from harness.qualify.silicon import observed, read_silicon
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import Unit
@@ -127,7 +127,7 @@ def perform(
 
 
 def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:
-    """When every board is closed: writes the statement, the manifest, its signature, and what is made of them.
+    """When every board is closed: writes the statement, the evidence's manifest, what is made of it, seal and signature.
 
     Returns:
         The record with the evidence's digest.
@@ -137,12 +137,10 @@ def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:
     (folder / STATEMENT).write_text(
         json.dumps(done.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )
-    manifest = write_manifest(folder)
+    manifest = write_evidence(folder)
     signature = None
     if key is not None:
-        signed = sign(manifest.text().encode(), key)
-        write_signature(folder, signed)
-        signature = {"algorithm": signed.algorithm, "key_sha256": signed.key_sha256}
+        signature = {"algorithm": algorithm_of(key.public_key()), "key_sha256": fingerprint(key.public_key())}
     done = done.model_copy(
         update={
             "evidence_sha256": manifest.digest,
@@ -153,4 +151,8 @@ def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:
     run = run.model_copy(update={"qualification": done.model_dump(mode="json")})
     write_run(run, folder)
     (folder / PAGE).write_text("\n".join(page_lines(done)) + "\n", encoding="utf-8")
+    # Last of all: what a person signs is sealed as it is, and the signature is over that.
+    sealed = write_seal(folder)
+    if key is not None:
+        write_signature(folder, sign(sealed.text().encode(), key))
     return run

@@ -24,6 +24,8 @@ SERVED_BACK = "back-served"
 CONFIRMED_BACK = "back-confirmed"
 SURVIVES_BACK = "back-survives-reset"
 END = "end-state"
+MAY_SHIP = "may-ship"
+CARRIED_OUT = "carried-out"
 ROLLBACK = "rollback"
 
 CLAIMS: Mapping[str, str] = {
@@ -50,6 +52,8 @@ CLAIMS: Mapping[str, str] = {
     "survives-cut-at-end": "a cut when the download is complete leaves a version that runs",
     ROLLBACK: "a version that is reset before it has confirmed itself gives way to the one before",
     END: "the unit is left as was stated",
+    MAY_SHIP: "nothing known here speaks against shipping the unit",
+    CARRIED_OUT: "the qualification was carried out to its end",
 }
 """Every claim by its key, as ``requirements`` in qualify.yaml names it."""
 
@@ -365,6 +369,17 @@ def judge_confirmed(key: str, boot: BootRecord | None, readings: Readings, *, de
         Standing.NOT_PROVEN,
         "no witness of it, and the log is silent: name witness.confirmed, or say 'end: {otadata: undefined}'",
     )
+
+
+def judge_confirmed_later(
+    said: Judged, image: ImageFacts, boot: BootRecord | None, readings: Readings | None = None
+) -> Judged:
+    """The claim `said`, that `image` is confirmed, after a reset: one that gave way to another was not."""
+    match = matches(image, boot, readings)
+    if said.standing is not Standing.PROVEN or match.same is not False:
+        return said
+    seen = f"{said.claim.evidence}, but after a reset another app runs: {'; '.join(match.seen)}"
+    return Judged.of(said.key, Standing.FAILED, seen, said.line)
 
 
 _SPOKEN: Mapping[str, tuple[str, ...]] = {

@@ -324,6 +324,8 @@ class QualifyFile(_Model):
     @model_validator(mode="after")
     def _known_claims(self) -> QualifyFile:
         for identifier, claims in self.requirements.items():
+            if not claims:
+                raise ValueError(f"requirements: {identifier}: no claim is named that would meet it")
             for claim in [claims] if isinstance(claims, str) else claims:
                 if claim not in CLAIMS:
                     raise ValueError(

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import NotProvenError, RefusedError, UsageError
+import click
+
+from harness.errors import HarnessError, NotProvenError, RefusedError, UsageError
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.lab import Lab
 from harness.provision.profile import Profile
@@ -27,7 +29,7 @@ from harness.qualify.outcome import (
 )
 from harness.qualify.page import page_lines
 from harness.qualify.qualification import Qualification
-from harness.qualify.run import carry_out
+from harness.qualify.run import carry_out, planned
 from harness.qualify.signature import PrivateKey, algorithm_of, fingerprint, sign, write_signature
 from harness.qualify.silicon import observed, read_silicon
 from harness.qualify.trigger import Hands
@@ -44,6 +46,8 @@ class Performed:
     verdict: Verdict
     run: RunRecord
     """Without the evidence's digest: that comes when every file is closed."""
+    error: BaseException | None = None
+    """What broke it off; the record says so, and whoever asked for it raises it when all is written."""
 
 
 def require_allowed(plan: QualifyPlan, entry: AnyEntry, name: str, *, observe: bool) -> None:
@@ -94,7 +98,7 @@ def perform(
     `head` is what is known of the run when it begins, see `harness.report.recorder.head_of`.
 
     Raises:
-        LabError, BoardError: the bench failed.
+        LabError, BoardError: the unit cannot be opened. What fails later is in what is returned.
     """
     entry = lab.inventory.named(name)
     board = lab.open(name)
@@ -116,14 +120,20 @@ def perform(
     hands = Hands(unit, plan, observe, ask)
     offer = Offer(plan, board, entry, hands, board.folder)
     bench = Bench(plan, artefacts, board, hands, offer, silicon, say, observe)
-    carry_out(bench)
+    broken: BaseException | None = None
+    try:
+        carry_out(bench)
+    except (HarnessError, OSError, KeyboardInterrupt, click.Abort) as error:
+        # Ctrl-C, too: what was seen until then is on record. click has a name of its own for it.
+        broken = error
+        bench.break_off(error, planned(plan.file))
     subject = (
         f"{name} ({silicon.chip} {silicon.mac or 'MAC unknown'}), {plan.file.unit} unit, {plan.file.profile}"
     )
     verdict = verdict_of(bench, subject)
-    qualification = qualification_of(bench, verdict, reason_of(verdict))
+    qualification = qualification_of(bench, verdict, reason_of(verdict, bench.broken))
     run = run_record(bench, verdict, qualification, head)
-    return Performed(verdict, run)
+    return Performed(verdict, run, broken)
 
 
 def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:

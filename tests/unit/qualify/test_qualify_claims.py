@@ -197,6 +197,16 @@ def test_what_means_confirmed_is_what_the_owner_of_the_app_stated(
     assert c.judge_confirmed(c.CONFIRMED, SILENT, readings, demanded="valid").standing is standing
 
 
+@pytest.mark.parametrize(
+    ("seen", "standing"), [(RUNS_NEW, PROVEN), (SILENT, PROVEN), (None, PROVEN), (RUNS_OLD, FAILED)]
+)
+def test_a_confirmation_that_the_next_boot_disproves_has_failed(
+    seen: BootRecord | None, standing: Standing
+) -> None:
+    said = c.Judged.of(c.CONFIRMED, PROVEN, "the witness says 'valid'")
+    assert c.judge_confirmed_later(said, NEW, seen).standing is standing
+
+
 def test_confirmation_is_also_what_the_app_prints_of_its_state_and_not_asked_of_one_without_rollback() -> (
     None
 ):

@@ -74,6 +74,7 @@ def test_the_file_that_init_writes_is_valid_and_so_is_all_that_it_shows_in_comme
         ),
         ({"witness": {"confirmed": {"pattern": "(.*)", "is": []}}}, "must have at least one"),
         ({"image": "file"}, "'served' belongs to 'image: file'"),
+        ({"requirements": {"R1": []}}, "no claim is named that would meet it"),
         ({"requirements": {"R1": "good-luck"}}, "there is no claim 'good-luck'"),
         ({"server": {"certificate": "a.pem"}}, "'by' is missing"),
         ({"server": {"by": "harness", "certificate": "a.pem"}}, "both 'certificate' and 'key'"),

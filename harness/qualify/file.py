@@ -58,10 +58,48 @@ def _path(value: str) -> str:
     return value
 
 
+_HIDDEN = "{secret:"
+_CREDENTIAL_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token"}
+)
+
+
+def _shown(value: str) -> str:
+    # Everybody on a machine sees the words of a command, and every server on the way keeps URLs.
+    if _HIDDEN in value:
+        raise ValueError(
+            "a secret must not stand in a command line or a URL, which others see: give it to a command by 'input' "
+            "or 'environment', to a server by 'headers' or 'body'"
+        )
+    return value
+
+
+def _url(value: str) -> str:
+    if "@" in _shown(value).partition("://")[2].partition("/")[0]:
+        raise ValueError(
+            "a URL with a password in it is in every log and report: use 'headers' with a secret"
+        )
+    return value
+
+
+def _headers(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if name.lower() in _CREDENTIAL_HEADERS and _HIDDEN not in text:
+            raise ValueError(
+                f"'{name}' is a secret, and this file is part of the evidence: write {{secret:NAME}}, and name its "
+                "file in 'secrets'"
+            )
+    return value
+
+
+Url = Annotated[str, Field(min_length=1), AfterValidator(_url)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Reading = Annotated[str, AfterValidator(_reading)]
 """A regular expression whose first group is the value."""
 Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+CommandWords = Annotated[
+    list[Annotated[str, Field(min_length=1), AfterValidator(_shown)]], Field(min_length=1)
+]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -99,9 +137,9 @@ class HttpAction(_Model):
     """Calls the unit, or what it listens to, over HTTP."""
 
     by: Literal["http"]
-    url: Annotated[str, Field(min_length=1)]
+    url: Url
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
     body: str | None = None
     certificate: str | None = None
     """PEM file of the authority that its certificate is checked against; default: the system's."""
@@ -112,10 +150,14 @@ class CommandAction(_Model):
     """Runs a command on this machine; exit status 0 is success."""
 
     by: Literal["command"]
-    run: Words
+    run: CommandWords
     timeout_s: Seconds = 60.0
     variables: list[str] = []
     """Environment variables that it may see, by name."""
+    environment: dict[str, str] = {}
+    """More of them, with their values, which may be secrets."""
+    input: str | None = None
+    """What it reads from its standard input; may hold secrets."""
 
 
 class PromptAction(_Model):
@@ -172,8 +214,8 @@ class ExternalServer(_Model):
     """Somebody else serves the update; nobody here sees what was asked for."""
 
     by: Literal["external"]
-    url: Annotated[str, Field(min_length=1)]
-    publish: Words | None = None
+    url: Url
+    publish: CommandWords | None = None
     """Command that puts ``{file}`` there."""
     timeout_s: Seconds = 120.0
 
@@ -185,7 +227,7 @@ class WitnessEntry(_Model):
     """How something is read: a line of the log, or what a command, or a line sent to the unit, brings."""
 
     pattern: Reading
-    run: Words | None = None
+    run: CommandWords | None = None
     """Command of this machine whose output is searched instead of the log."""
     send: str | None = None
     """Line that the unit is asked with; the answer is in its log."""

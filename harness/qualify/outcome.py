@@ -273,7 +273,9 @@ def _not_covered(bench: Bench) -> list[NotCovered]:
 def _server(bench: Bench) -> str:
     server = bench.plan.file.server
     if isinstance(server, ExternalServer):
-        return f"external: {server.url}"
+        # What follows a question mark is often a token, and the page goes to many hands.
+        place, mark, _ = server.url.partition("?")
+        return f"external: {place}{'?…' if mark else ''}"
     how = "HTTPS with the given certificate" if server.certificate else "HTTP"
     return f"the harness's own, {how}" + (f", path {server.path}" if server.path else "")
 

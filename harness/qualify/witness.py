@@ -11,6 +11,9 @@ from harness.qualify.file import ConfirmedEntry, WitnessEntry
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import POLL_S, Unit
 
+LONGEST_NOTE = 400
+"""Characters of what a witness's command printed, in the log."""
+
 WITNESSES = ("version", "slot", "confirmed", "image")
 
 
@@ -69,8 +72,14 @@ def read_witness(
         except LabError as error:
             unit.console.note(f"a witness failed: {error.message}")
             return None, None
+        # What a claim rests on must be among the evidence.
+        line = unit.mark()
         match = re.search(entry.pattern, said)
-        return (_value_of(match) if match else None), None
+        if match is None:
+            unit.console.note(f"a witness found no /{entry.pattern}/ in what that printed")
+            return None, None
+        unit.console.note(f"a witness read: {unit.console.redacted(match[0])[:LONGEST_NOTE]}")
+        return _value_of(match), line
     start = since
     if entry.send is not None:
         start = unit.mark()

@@ -79,6 +79,26 @@ def test_the_file_that_init_writes_is_valid_and_so_is_all_that_it_shows_in_comme
         ({"server": {"certificate": "a.pem"}}, "'by' is missing"),
         ({"server": {"by": "harness", "certificate": "a.pem"}}, "both 'certificate' and 'key'"),
         ({"server": {"by": "harness", "path": "a b"}}, "is no path to serve under"),
+        (
+            {"prepare": [{"by": "command", "run": ["join", "{secret:wifi}"]}]},
+            "must not stand in a command line",
+        ),
+        (
+            {"prepare": [{"by": "http", "url": "http://unit/?t={secret:wifi}"}]},
+            "must not stand in a command line or a URL",
+        ),
+        (
+            {"witness": {"version": {"pattern": "(x)", "run": ["ask", "{secret:x}"]}}},
+            "must not stand in a command line",
+        ),
+        (
+            {"server": {"by": "external", "url": "https://me:pass@updates.example/a"}},
+            "a URL with a password in it",
+        ),
+        (
+            {"prepare": [{"by": "http", "url": "http://unit/", "headers": {"Authorization": "Bearer x"}}]},
+            "'Authorization' is a secret",
+        ),
         ({"colour": "red"}, "colour: there is no such field"),
         ({"version": 2}, "newer than this harness knows"),
     ],

@@ -241,8 +241,10 @@ def test_an_app_that_says_its_version_and_panics_does_not_run(observe: Observe) 
 def test_somebody_elses_server_gets_the_update_by_a_command(observe: Observe) -> None:
     unit = observe(UPDATED)
     copy = [sys.executable, "-c", "import shutil, sys; shutil.copy(sys.argv[1], 'published')", "{file}"]
-    server = {"by": "external", "url": "https://updates.example/app.bin", "publish": copy}
+    server = {"by": "external", "url": "https://updates.example/app.bin?token=abc", "publish": copy}
     run = unit.qualify(server=server, end={"otadata": "undefined"})
     assert run.verdict == "passed"
     assert (unit.folder / "published").read_bytes() == (unit.folder / "app-1.1.0.bin").read_bytes()
     assert unit.asked == ["start the update to 1.1.0"]
+    assert run.qualification is not None
+    assert run.qualification["server"] == "external: https://updates.example/app.bin?…"

@@ -12,14 +12,13 @@ from harness.console.boot_record import BootRecord
 from harness.console.log_line import parse_esp_line
 from harness.errors import LabError, NotProvenError
 from harness.formats.partition import Partition
-from harness.ota.journal import RequestEnd
 from harness.provision.device_record import DeviceRecord
 from harness.qualify import claims as c
 from harness.qualify.artefacts import App, Artefacts
 from harness.qualify.cases import slots_of
 from harness.qualify.claims import Judged, Readings
 from harness.qualify.file import QualifyFile, QualifyPlan
-from harness.qualify.offer import Offer, Served, enciphered, key_of, served
+from harness.qualify.offer import Offer, Served, enciphered, fetched_whole, key_of, served
 from harness.qualify.silicon import Silicon, record_of
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import POLL_S, Unit
@@ -147,6 +146,7 @@ class Bench:
         self._claims, self.hands.done = [], []
         try:
             yield
+            self._leave_unproven(keys, "nothing was seen of it")
         except (NotProvenError, LabError) as error:
             self._leave_unproven(keys, error.message)
             if self.board.console.is_over:
@@ -280,9 +280,9 @@ class Bench:
         """An app has started since."""
         return any(boot.first_line >= mark and self.unit.is_up(boot) for boot in self.unit.look())
 
-    def fetched(self, since: int) -> bool:
-        """An answer has gone out to its end since."""
-        return any(each.end is RequestEnd.COMPLETE for each in self.offer.requests(since))
+    def fetched(self, since: int, size_bytes: int) -> bool:
+        """All of a body has gone out since, to its end: a part of it, or a question for its size, is not all."""
+        return fetched_whole(self.offer.requests(since), size_bytes)
 
     def complaint(self, mark: int) -> tuple[str, int] | None:
         """What the unit printed of an update that it did not take: the line that was named, or its last error."""

@@ -57,6 +57,9 @@ CLAIMS: Mapping[str, str] = {
 }
 """Every claim by its key, as ``requirements`` in qualify.yaml names it."""
 
+DEMANDABLE = tuple(key for key in CLAIMS if key != CARRIED_OUT)
+"""What a requirement may name; that it came to its end is claimed only of one that did not."""
+
 SACRIFICIAL = (*(key for key in CLAIMS if key.startswith(("refuses-", "survives-cut"))), ROLLBACK)
 """Claims whose cases write, or interrupt, something else than a good update."""
 

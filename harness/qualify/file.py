@@ -22,7 +22,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from harness.errors import UsageError
 from harness.inventory.entry import Host, PortRange, Ports
-from harness.qualify.claims import CLAIMS
+from harness.qualify.claims import DEMANDABLE
 
 FORMAT_VERSION = 1
 DEFAULT_FILE = "qualify.yaml"
@@ -364,14 +364,23 @@ class QualifyFile(_Model):
         return self
 
     @model_validator(mode="after")
+    def _what_a_ship_unit_gets(self) -> QualifyFile:
+        if self.unit == "ship" and self.rollback:
+            raise ValueError(
+                "'rollback' is for 'unit: sacrificial': a ship unit gets nothing but a good update"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _known_claims(self) -> QualifyFile:
         for identifier, claims in self.requirements.items():
             if not claims:
                 raise ValueError(f"requirements: {identifier}: no claim is named that would meet it")
             for claim in [claims] if isinstance(claims, str) else claims:
-                if claim not in CLAIMS:
+                if claim not in DEMANDABLE:
                     raise ValueError(
-                        f"requirements: {identifier}: there is no claim '{claim}'; there are: {', '.join(CLAIMS)}"
+                        f"requirements: {identifier}: there is no claim '{claim}'; there are: "
+                        f"{', '.join(DEMANDABLE)}"
                     )
         return self
 

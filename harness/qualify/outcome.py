@@ -183,7 +183,7 @@ def _demanded(bench: Bench) -> tuple[str, ...]:
         *(("the way back",) if file.there_and_back else ()),
         *(("rollback of an unconfirmed version",) if file.rollback else ()),
         left
-        if file.unit == "ship" or file.end.image
+        if file.unit == "ship" or file.end.image or file.end.slot
         else "a sacrificial unit: its end state is not demanded",
     )
 

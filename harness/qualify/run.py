@@ -223,7 +223,7 @@ def _end(bench: Bench) -> None:
     bench.lost = None
     with bench.case("end", "the unit as it is left", (c.END,)):
         _judge_shipping(bench)
-        if bench.file.unit == "sacrificial" and end.image is None:
+        if bench.file.unit == "sacrificial" and end.image is None and end.slot is None:
             why = "a sacrificial unit is left as the last case left it"
             bench.judge(Judged.of(c.END, Standing.NOT_APPLICABLE, why))
             return

@@ -41,9 +41,7 @@ def text_of(**more: Any) -> str:
 def test_the_file_that_init_writes_is_valid_and_so_is_all_that_it_shows_in_comments() -> None:
     parse_qualify_text(EXAMPLE, PATH)
     # What is commented out in a line of its own, and can stand beside the rest.
-    fields = (
-        "there_and_back|rollback|secrets|  wifi|image|slot|version|failed|times|requirements|  OTA-1|  SEC-1"
-    )
+    fields = "there_and_back|secrets|  wifi|image|slot|version|failed|times|requirements|  OTA-1|  SEC-1"
     shown = re.sub(rf"(?m)^( *)# ((?:{fields}):)", r"\1\2", EXAMPLE)
     assert shown.count("#") < EXAMPLE.count("#") - 10
     parsed = parse_qualify_text(shown, PATH)
@@ -74,6 +72,8 @@ def test_the_file_that_init_writes_is_valid_and_so_is_all_that_it_shows_in_comme
         ),
         ({"witness": {"confirmed": {"pattern": "(.*)", "is": []}}}, "must have at least one"),
         ({"image": "file"}, "'served' belongs to 'image: file'"),
+        ({"rollback": True}, "'rollback' is for 'unit: sacrificial'"),
+        ({"requirements": {"R1": "carried-out"}}, "there is no claim 'carried-out'"),
         ({"requirements": {"R1": []}}, "no claim is named that would meet it"),
         ({"requirements": {"R1": "good-luck"}}, "there is no claim 'good-luck'"),
         ({"server": {"certificate": "a.pem"}}, "'by' is missing"),

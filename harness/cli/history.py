@@ -21,6 +21,7 @@ from harness.history.amounts import age_s, age_text
 from harness.history.export import export_lines
 from harness.history.flakiness import RULE, Flaky
 from harness.history.history import History
+from harness.history.killed import take_in_killed
 from harness.history.page import SIGNS, history_page
 from harness.history.queries import (
     BoardRate,
@@ -71,6 +72,7 @@ def history(
 ) -> None:
     """Say what all runs under HARNESS_HOME came to: per board, per test, flaky tests, how long phases took."""
     scope = Scope(board, test, None if since is None else time.time() - age_s(since))
+    take_in_killed(Home.of_user())
     with History.of(Home.of_user()).reading() as database:
         if export is not None:
             _export(database, scope, export)

@@ -28,14 +28,17 @@ def check_names_apart(boards: Mapping[str, AnyEntry]) -> list[Finding]:
     found = []
     for field in SAME_PLACE:
         names = defaultdict(list)
+        # Windows tells no 'COM5' from a 'com5'; a person finds it as it is written.
+        written: dict[str, str] = {}
         for name, entry in boards.items():
             value = getattr(entry, field, None)
             if value is not None and isinstance(entry, PhysicalEntry):
                 names[str(value).lower()].append(name)
+                written.setdefault(str(value).lower(), str(value))
         found += [
             wrong(
                 "boards",
-                f"{' and '.join(same)} have the same '{field}': {value}",
+                f"{' and '.join(same)} have the same '{field}': {written[value]}",
                 "take one of them out, or correct it",
             )
             for value, same in names.items()

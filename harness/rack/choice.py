@@ -101,7 +101,7 @@ def _place_fields(place: Place) -> dict[str, Any]:
         "chip": place.chip,
         "profiles": [None if profile is None else profile.value for profile in place.profiles],
         "offers": sorted(place.offers),
-        "refusal": None if refusal is None else [refusal.demand, refusal.text],
+        "refusal": None if refusal is None else [refusal.demand, refusal.text, refusal.is_wrong],
     }
 
 

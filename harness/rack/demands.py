@@ -33,6 +33,8 @@ class Misfit:
     """Which demand fails, in a word or two: ``chip``, ``profile``, ``capability power``."""
     text: str
     """A sentence that names the board."""
+    is_wrong: bool = False
+    """The board is not what its entry says; else it only was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +163,13 @@ def _pinned(name: str, entry: AnyEntry, now: Profile | None, wishes: Wishes, pin
             "pinned profile",
             f"board {name} is in {here.value}, its entry pins {pin.value}: somebody moved it; nothing is changed "
             "until its entry says what it is to be",
+            is_wrong=True,
         )
     if not _may_burn(name, entry, wishes, pin):
         return (), Misfit(
             "pinned profile",
             f"board {name} is blank, its entry pins {pin.value}: {_missing_consent(name)}",
+            is_wrong=True,
         )
     return (pin,), None
 

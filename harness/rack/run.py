@@ -221,7 +221,22 @@ class BoardRun:
             return []
         if self.choice is None:
             return []
-        return tallies.problems_of(self.tally, allow_busy=bool(self.config.getoption("--allow-busy")))
+        wrong = [
+            (place.chip, place.refusal.text)
+            for place in self.choice.places
+            if place.refusal is not None and place.refusal.is_wrong
+        ]
+        return tallies.problems_of(
+            self.tally, allow_busy=bool(self.config.getoption("--allow-busy")), wrong=wrong
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What the run's record must say of boards and tests that did not come together; the terminal has a table."""
+        if self.choice is None or self.is_worker:
+            return []
+        idle = [said for name, _, said in self._chosen() if name not in self.tally.rows]
+        return [*idle, *tallies.unfit_lines(self.tally)]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -168,8 +168,11 @@ def unfit_lines(tally: Tally) -> list[str]:
     return lines
 
 
-def problems_of(tally: Tally, *, allow_busy: bool) -> list[str]:
-    """Why a run on which no test failed is no success all the same, a sentence each; none: it is one."""
+def problems_of(tally: Tally, *, allow_busy: bool, wrong: Iterable[tuple[str, str]] = ()) -> list[str]:
+    """Why a run on which no test failed is no success all the same, a sentence each; none: it is one.
+
+    `wrong`: boards that are not what their entries say, and so took no part: chip, and the sentence.
+    """
     problems = []
     if not tally.tests:
         total = sum(tally.unfit.values())
@@ -184,6 +187,8 @@ def problems_of(tally: Tally, *, allow_busy: bool) -> list[str]:
     for chip, count in tally.not_covered.items():
         boards = [row.name for row in tally.rows.values() if row.chip == chip and row.not_run]
         problems.append(f"{_tests(count)} ran on no {chip}: {_boards(boards)} did not run them")
+    tested = {row.chip for row in tally.rows.values()}
+    problems += [f"no test ran on any {chip}: {text}" for chip, text in wrong if chip not in tested]
     return problems
 
 

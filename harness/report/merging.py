@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,7 @@ class _Sum:
     boots: dict[str, dict[tuple[str, int, int], dict[str, Any]]] = field(default_factory=dict)
     tests: list[TestRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    planned: int = 0
     end: Entry | None = None
     qualification: dict[str, Any] | None = None
     processes: dict[str, _Process] = field(default_factory=dict)
@@ -52,7 +54,7 @@ def merged(entries: Iterable[tuple[str, Entry]]) -> RunRecord:
     ]
     tests = tuple(sorted((*total.tests, *killed), key=lambda test: test.began_s))
     boards = tuple(_board(name, total) for name in total.boards)
-    verdict, reason = _verdict(tests, total.end)
+    verdict, reason = _verdict(tests, total.end, total.planned)
     head = dict(total.head)
     subject = str(head.pop("subject", ""))
     versions = dict(head.pop("versions", {}))
@@ -104,6 +106,9 @@ def _take(total: _Sum, process: str, entry: Entry) -> None:
     elif what == "test":
         state.began = None
         total.tests.append(TestRecord.model_validate(entry["test"]))
+    elif what == "planned":
+        # Every worker collects all of them.
+        total.planned = max(total.planned, int(entry["tests"]))
     elif what == "note":
         total.notes.append(str(entry["text"]))
     elif what == "qualification":
@@ -140,12 +145,12 @@ def _idf_versions(boards: Iterable[BoardRecord]) -> list[str]:
 
 def _subject(subject: str, boards: tuple[BoardRecord, ...]) -> str:
     """``tests/ota on 3 boards``; a subject that names its board is left as it is."""
-    if not boards or any(board.name in subject for board in boards):
+    if not boards or any(re.search(rf"\b{re.escape(board.name)}\b", subject) for board in boards):
         return subject
     return f"{subject} on {boards[0].name if len(boards) == 1 else f'{len(boards)} boards'}"
 
 
-def _verdict(tests: tuple[TestRecord, ...], end: Entry | None) -> tuple[str, str]:
+def _verdict(tests: tuple[TestRecord, ...], end: Entry | None, planned: int) -> tuple[str, str]:
     """One sentence, and the word for it."""
     counts = {word: sum(test.outcome == word for test in tests) for word in _WORDS}
     told = ", ".join(f"{count} {_WORDS[word]}" for word, count in counts.items() if count) or "nothing ran"
@@ -155,7 +160,9 @@ def _verdict(tests: tuple[TestRecord, ...], end: Entry | None) -> tuple[str, str
             test.name for test in tests if test.cause and test.cause.startswith("the process that ran")
         ]
         during = f" during {', '.join(running)}" if running else ""
-        return "failed" if bad else "not proven", f"{KILLED}{during}; by then: {told}"
+        never = planned - len({test.id for test in tests if test.id != "collection"})
+        left = f"; {never} of {planned} tests never began" if never > 0 else ""
+        return "failed" if bad else "not proven", f"{KILLED}{during}; by then: {told}{left}"
     if end.get("verdict"):
         return str(end["verdict"]), str(end.get("reason") or told)
     reason = f"{end['reason']}; {told}" if end.get("reason") else told

@@ -31,7 +31,7 @@ def plain_name(item: pytest.Item) -> str:
 
 
 def target_of(item: pytest.Item) -> Any:
-    """Board and profile that it is parametrised with (`harness.plugin.Target`); None without."""
+    """Board and profile that it is parametrised with (`harness.rack.target.Target`); None without."""
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("_target") if callspec is not None else None
 

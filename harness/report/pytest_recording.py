@@ -17,13 +17,23 @@ from harness.board import Board
 from harness.errors import HarnessError
 from harness.home import Home
 from harness.interruption import Interrupted, name_of
+from harness.rack.layout import LayoutItem
+from harness.rack.target import Target
 from harness.rack.turn import PASSED_OVER
+from harness.report.board_facts import entry_facts
 from harness.report.board_watch import BoardWatch, Moment, Seen
 from harness.report.failure import cause_of, is_of_the_board
 from harness.report.junit import properties_of, run_properties
 from harness.report.merging import merged
 from harness.report.parts import FOLDER, read_parts
-from harness.report.pytest_items import board_name, node_id, plain_name, profile_of_item, repeat_line
+from harness.report.pytest_items import (
+    board_name,
+    node_id,
+    plain_name,
+    profile_of_item,
+    repeat_line,
+    target_of,
+)
 from harness.report.recorder import ARTEFACTS, MAIN, Recorder, finish, head_of, new_id
 from harness.report.run_record import Outcome, RunRecord, TestRecord
 from harness.report.writing import REPORT_FILE
@@ -131,6 +141,11 @@ class RunRecording:
             )
             self.recorder.note_board(watch, problem=problem, prepared=record)
 
+    def not_opened(self, target: Target, problem: str | None) -> None:
+        """A board whose tests cannot have it: what its entry says of it, and why."""
+        with self._guarded(f"board {target.name}"):
+            self.recorder.not_opened(entry_facts(target, problem))
+
     def closing(self, board: Board) -> None:
         """The board is about to be closed, with or after the last test that had it."""
         with self._guarded(f"board {board.name}"):
@@ -177,6 +192,8 @@ class RunRecording:
             "_target" in getattr(item, "fixturenames", ()) for item in session.items
         ):
             self.recorder.open()
+            # Behind them there may be an item of the rack's scheduler.
+            self.recorder.planned(sum(not isinstance(item, LayoutItem) for item in session.items))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -195,6 +212,13 @@ class RunRecording:
                 if test.watch is not None and test.watch in self._watches.values():
                     self.recorder.note_board(test.watch)
             self._test = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        """The user's own JUnit file names the board that a test would have had, too."""
+        target = target_of(item)
+        if target is not None and self._test is not None and self._test.watch is None:
+            item.user_properties += list(properties_of(entry_facts(target, None)).items())
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
@@ -215,6 +239,9 @@ class RunRecording:
         given = [(str(key), str(value)) for key, value in item.user_properties]
         facts = test.watch.facts if test.watch is not None else None
         known = properties_of(facts) if facts is not None else {}
+        target = target_of(item)
+        if facts is None and target is not None:
+            known = properties_of(entry_facts(target, None))
         fields: dict[str, Any] = seen.fields() if seen is not None else {}
         return TestRecord(
             id=node_id(item),

@@ -22,7 +22,7 @@ from harness.history.keeping import begin_run, keep_run
 from harness.report.board_watch import BoardWatch
 from harness.report.merging import merged
 from harness.report.parts import PartWriter, fields_of, read_parts
-from harness.report.run_record import RunRecord, TestRecord
+from harness.report.run_record import BoardRecord, RunRecord, TestRecord
 from harness.report.writing import write_run
 
 ARTEFACTS = "artefacts"
@@ -139,6 +139,14 @@ class Recorder:
     def _note_boots(self, watch: BoardWatch, boots: list[dict[str, Any]]) -> None:
         if boots:
             self._part.write("boots", board=watch.name, opening=id(watch), boots=boots)
+
+    def not_opened(self, facts: BoardRecord) -> None:
+        """A board that tests wanted and did not get, and why."""
+        self._part.write("board", board=fields_of(facts))
+
+    def planned(self, tests: int) -> None:
+        """How many tests there are to run: should all be killed, it is known how many never began."""
+        self._part.write("planned", tests=tests)
 
     def closing(self, watch: BoardWatch) -> None:
         """The board is about to be closed."""

@@ -81,7 +81,7 @@ def test_a_board_that_is_well_is_mended_and_one_that_is_not_stays_broken(book: H
     for name in ("a", "gone"):
         book.latch(name, "did not answer")
     shown = call("mend", "a", "gone")
-    assert shown.return_value == 3
+    assert shown.return_value == 3, shown.output
     assert "its ROM answers: ESP32-C3" in shown.stdout
     assert "it is well, and not latched broken any more" in shown.stdout
     assert "port /dev/ttyNOWHERE does not exist" in shown.stdout

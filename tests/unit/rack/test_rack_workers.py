@@ -50,7 +50,7 @@ def test_a_replaced_worker_knows_when_the_run_began(folder: pytest.Pytester) -> 
         """
         import os
         import time
-        from harness.plugin import DEADLINE
+        from harness.pytest_options import DEADLINE
 
         def test_it(request):
             assert request.config.stash[DEADLINE].at_s == float(open("deadline.txt").read())
@@ -59,7 +59,7 @@ def test_a_replaced_worker_knows_when_the_run_began(folder: pytest.Pytester) -> 
     folder.makeconftest(
         """
         import pytest
-        from harness.plugin import DEADLINE
+        from harness.pytest_options import DEADLINE
 
         @pytest.hookimpl(trylast=True)
         def pytest_sessionstart(session):

@@ -58,6 +58,13 @@ def test_a_run_is_a_success_when_each_test_ran_on_each_chip(
     assert all(said.startswith(problem) for said, problem in zip(found, problems, strict=True))
 
 
+def test_a_chip_whose_only_board_is_not_what_its_entry_says_is_missed() -> None:
+    wrong = [("esp32s3", "board s is in release, its entry pins development"), ("esp32", "board d is blank")]
+    assert problems_of(tally_of(), allow_busy=False, wrong=wrong) == [
+        "no test ran on any esp32s3: board s is in release, its entry pins development"
+    ]
+
+
 def test_a_run_in_which_no_test_fits_is_none() -> None:
     tally = Tally(
         unfit={"profile": 3, "chip": 1}, examples={"profile": "board a is for open", "chip": "none"}

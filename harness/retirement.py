@@ -18,9 +18,6 @@ from harness.provision.profile import Lock, Profile
 from harness.vault.key_record import KeyRecord
 from harness.vault.key_ref import KeyState
 
-RETIRED = "retired"
-"""How the reason begins with which a board is latched."""
-
 
 @dataclass(frozen=True, slots=True)
 class KeyPlace:

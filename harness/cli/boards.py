@@ -21,7 +21,7 @@ from harness.lab import state_folder
 from harness.lock_note import clock
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.rack.coordinators import Coordinators
-from harness.rack.health import Health, HealthBook, mend_command
+from harness.rack.health import Health, HealthBook, mend_command, take_back_command
 from harness.rack.lease import Lease, holder_of
 from harness.rack.mending import check_health
 from harness.say import Say
@@ -100,13 +100,15 @@ def mend(
 ) -> int:
     """Look whether each board answers, is the one that its entry means, and boots. THIS RESETS IT; nothing is written.
 
-    What is latched broken is cleared only if nothing is wrong. Exit code 0: all are well; 3: one is not.
+    What is latched broken is cleared only if nothing is wrong. A retired board stays retired; a tag does not mean it.
+    Exit code 0: all are well; 3: one is not.
     """
     outer = context.parent.params if context.parent is not None else {}
     boards_file, as_json = boards_file or outer.get("boards_file"), as_json or bool(outer.get("as_json"))
     inventory = read_inventory(boards_file)
     chosen = inventory.select([*names, *tags])
     book = HealthBook(Home.of_user())
+    chosen = {name: entry for name, entry in chosen.items() if name in names or book.of(name).retired is None}
     if not chosen:
         broken = [name for name in inventory.boards if book.of(name).broken is not None]
         raise UsageError(
@@ -151,6 +153,8 @@ def _tell_mended(name: str, before: Health, report: Report) -> None:
     else:
         said = "it stays latched broken" if before.broken is not None else "it is not well"
         click.secho(f"  {said}", fg="red")
+    if before.retired is not None:
+        click.echo(f"  {before.retired_text()}, and stays so; to undo that: {take_back_command(name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,8 @@ class BoardState:
         lines = [f"{self.name}: held by {self.lease.text()}"] if self.lease is not None else []
         if self.unknown is not None:
             lines.append(f"{self.name}: {self.unknown}")
+        if self.health.retired is not None:
+            lines.append(f"{self.health.retired_text()}; to undo that: {take_back_command(self.name)}")
         if self.health.broken is not None:
             lines.append(f"{self.health.text()}; to clear that: {mend_command(self.name)}")
         return lines
@@ -191,7 +197,9 @@ class BoardState:
 
     @property
     def condition(self) -> str:
-        """Healthy, as far as is known, or broken since when."""
+        """Healthy, as far as is known, or broken since when, or retired."""
+        if self.health.retired is not None:
+            return "retired"
         if self.health.broken is None:
             return "ok" if self.health.last_used_s is not None else ""
         return "BROKEN" + (f" since {clock(self.health.since_s)}" if self.health.since_s is not None else "")

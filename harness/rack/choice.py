@@ -54,7 +54,8 @@ def choose(
 ) -> Choice:
     """The boards called `names` (names or tags; none: all) of these `chips` (none: all).
 
-    Healthy ones come first, then those that were not used for longest.
+    Retired ones are none of the rack, unless somebody names them themselves, not a tag. Healthy ones come first, then
+    those that were not used for longest.
 
     Raises:
         UsageError: there is no such board.
@@ -62,6 +63,7 @@ def choose(
     chosen = inventory.select(names) if names else dict(inventory.boards)
     chosen = {name: entry for name, entry in chosen.items() if not chips or entry.chip in chips}
     book = HealthBook(home)
+    chosen = {name: entry for name, entry in chosen.items() if name in names or book.of(name).retired is None}
     places, broken = [], {}
     for name in order(chosen, book):
         entry = chosen[name]

@@ -46,8 +46,10 @@ class BoardWatch:
         return f"{health.text()}; to clear that: {mend_command(self._name)}"
 
     def warn(self) -> None:
-        """Tells a person who named a board that is latched: it is tried all the same."""
+        """Tells a person who named a board that is latched, or retired: it is tried all the same."""
         health = self._book.of(self._name)
+        if health.retired is not None:
+            self._say.line(f"{health.retired_text()}; it was named, and is used all the same")
         if health.broken is not None:
             self._say.line(f"{health.text()}; it is tried all the same, and mended if it works")
 

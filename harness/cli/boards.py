@@ -21,7 +21,7 @@ from harness.lab import state_folder
 from harness.lock_note import clock
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.rack.coordinators import Coordinators
-from harness.rack.health import Health, HealthBook, mend_command
+from harness.rack.health import Health, HealthBook, mend_command, take_back_command
 from harness.rack.lease import Lease, holder_of
 from harness.rack.mending import check_health
 from harness.say import Say
@@ -81,7 +81,6 @@ def boards(context: click.Context, boards_file: Path | None, as_json: bool) -> N
 @click.option(
     "--tag", "tags", multiple=True, metavar="TAG", help="All boards with this tag, too; may be repeated."
 )
-@click.option("--bring-back", is_flag=True, help="Boards that were retired, too: they are in service again.")
 @click.option("--yes", is_flag=True, help="Ask nothing: physical boards are reset by the check.")
 @boards_option
 @secret_options
@@ -92,7 +91,6 @@ def mend(
     context: click.Context,
     names: tuple[str, ...],
     tags: tuple[str, ...],
-    bring_back: bool,
     yes: bool,
     boards_file: Path | None,
     vault_key_file: str | None,
@@ -102,26 +100,17 @@ def mend(
 ) -> int:
     """Look whether each board answers, is the one that its entry means, and boots. THIS RESETS IT; nothing is written.
 
-    What is latched broken is cleared only if nothing is wrong. Exit code 0: all are well; 3: one is not.
+    What is latched broken is cleared only if nothing is wrong. A retired board stays retired; a tag does not mean it.
+    Exit code 0: all are well; 3: one is not.
     """
     outer = context.parent.params if context.parent is not None else {}
     boards_file, as_json = boards_file or outer.get("boards_file"), as_json or bool(outer.get("as_json"))
     inventory = read_inventory(boards_file)
     chosen = inventory.select([*names, *tags])
     book = HealthBook(Home.of_user())
-    retired = [name for name in chosen if book.of(name).retired and not bring_back]
-    if retired and set(retired) & set(names):
-        raise UsageError(
-            f"retired: {', '.join(retired)}", todo="to take a board back into service: --bring-back"
-        )
-    # A tag means those that are in service.
-    chosen = {name: entry for name, entry in chosen.items() if name not in retired}
+    chosen = {name: entry for name, entry in chosen.items() if name in names or book.of(name).retired is None}
     if not chosen:
-        broken = [
-            name
-            for name in inventory.boards
-            if book.of(name).broken is not None and not book.of(name).retired
-        ]
+        broken = [name for name in inventory.boards if book.of(name).broken is not None]
         raise UsageError(
             "which board? "
             + (f"latched broken: {', '.join(broken)}" if broken else "none is latched broken"),
@@ -164,6 +153,8 @@ def _tell_mended(name: str, before: Health, report: Report) -> None:
     else:
         said = "it stays latched broken" if before.broken is not None else "it is not well"
         click.secho(f"  {said}", fg="red")
+    if before.retired is not None:
+        click.echo(f"  {before.retired_text()}, and stays so; to undo that: {take_back_command(name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +173,10 @@ class BoardState:
         lines = [f"{self.name}: held by {self.lease.text()}"] if self.lease is not None else []
         if self.unknown is not None:
             lines.append(f"{self.name}: {self.unknown}")
+        if self.health.retired is not None:
+            lines.append(f"{self.health.retired_text()}; to undo that: {take_back_command(self.name)}")
         if self.health.broken is not None:
-            clear = mend_command(self.name, retired=self.health.retired)
-            lines.append(f"{self.health.text()}; to clear that: {clear}")
+            lines.append(f"{self.health.text()}; to clear that: {mend_command(self.name)}")
         return lines
 
     def to_fields(self) -> dict[str, Any]:
@@ -205,11 +197,12 @@ class BoardState:
 
     @property
     def condition(self) -> str:
-        """Healthy, as far as is known, or broken since when."""
+        """Healthy, as far as is known, or broken since when, or retired."""
+        if self.health.retired is not None:
+            return "retired"
         if self.health.broken is None:
             return "ok" if self.health.last_used_s is not None else ""
-        word = "RETIRED" if self.health.retired else "BROKEN"
-        return word + (f" since {clock(self.health.since_s)}" if self.health.since_s is not None else "")
+        return "BROKEN" + (f" since {clock(self.health.since_s)}" if self.health.since_s is not None else "")
 
 
 def _row(state: BoardState, home: Home, path: Path | None) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 
 from harness.cli.options import boards_option, json_option, open_lab, out_option, secret_options
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.history.keeping import begin_run, keep_run
 from harness.qualify.artefacts import load_artefacts
 from harness.qualify.example import EXAMPLE
 from harness.qualify.file import DEFAULT_FILE, read_qualify_file
+from harness.qualify.outcome import unopened_run
 from harness.qualify.page import page_lines
 from harness.qualify.perform import perform, require_allowed, seal
 from harness.qualify.qualification import Qualification
@@ -22,7 +23,7 @@ from harness.qualify.trigger import ask_at_terminal
 from harness.qualify.verification import verify_folder
 from harness.report.recorder import head_of
 from harness.report.run_record import RunRecord
-from harness.report.writing import REPORT_FILE
+from harness.report.writing import REPORT_FILE, write_run
 from harness.say import Say
 from harness.vault.secret import Passphrase
 
@@ -129,10 +130,18 @@ def qualify(
         folder = lab.out
         head = head_of(KIND, f"{name}, {plan.file.unit} unit", ["harness", *sys.argv[1:]])
         begin_run(head, folder, tell=say.line)
-        done = perform(lab, name, plan, artefacts, observe=observe, ask=ask_at_terminal(name), head=head)
+        try:
+            done = perform(lab, name, plan, artefacts, observe=observe, ask=ask_at_terminal(name), head=head)
+        except HarnessError as error:
+            unopened = unopened_run(head, error)
+            write_run(unopened, folder)
+            keep_run(unopened, folder, tell=say.line)
+            raise
     run = seal(folder, done.run, key)
     keep_run(run, folder, tell=say.line)
     _tell(run, folder, as_json=as_json)
+    if done.error is not None:
+        raise done.error
     return done.verdict.exit_code
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from harness.qualify.evidence import require_sealed_record
 from harness.report.html import write_report
 from harness.report.run_folder import read_run
 
@@ -22,9 +23,10 @@ def report(folder: Path, open_it: bool) -> None:
     """Make report.html in FOLDER from its run.json and logs.
 
     Also of a run that was killed, of one that an older harness made, and of a folder that was moved here from another
-    machine.
+    machine. The record of a qualification must be the one that was sealed.
     """
     run, folder = read_run(folder)
+    require_sealed_record(folder)
     path = write_report(run, folder)
     click.echo(path)
     if open_it:

@@ -13,6 +13,7 @@ from harness.cli.options import boards_option, json_option, open_lab, out_option
 from harness.errors import HarnessError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry
+from harness.inventory.inventory import read_inventory
 from harness.lab import Lab, own_vault, state_folder
 from harness.links.link import BootMode
 from harness.preparation import ask_rom
@@ -21,7 +22,7 @@ from harness.provision.consumables import added, stocks_of
 from harness.provision.consumption_ledger import ConsumptionLedger
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.provision.recognition import profile_of
-from harness.rack.health import RETIRED, HealthBook, mend_command
+from harness.rack.health import HealthBook, take_back_command
 from harness.retirement import KeyPlace, Look, Retirement, retirement_of
 from harness.say import Say
 from harness.vault.vault import Vault
@@ -35,13 +36,14 @@ BOOT_TIMEOUT_S = 20.0
 Examples:
   harness retire desk-c3                     asks its ROM (nothing is written), and marks it as retired
   harness retire desk-c3 --no-look           by its records alone; its port is not opened
-  harness boards mend desk-c3                takes it back
+  harness retire desk-c3 --undo              takes it back
 """,
 )
 @click.argument("board")
 @click.option("--reason", default="", metavar="TEXT", help="Why: others are told when they want it.")
 @click.option("--no-look", is_flag=True, help="Do not open its port: say what its records say.")
 @click.option("--dry-run", is_flag=True, help="Say it all, and do not mark it as retired.")
+@click.option("--undo", is_flag=True, help="Take it back: it is a board of the rack again.")
 @boards_option
 @secret_options
 @out_option
@@ -51,6 +53,7 @@ def retire(
     reason: str,
     no_look: bool,
     dry_run: bool,
+    undo: bool,
     boards_file: Path | None,
     vault_key_file: str | None,
     vault_passphrase_fd: int | None,
@@ -61,6 +64,9 @@ def retire(
 
     Its ROM is asked for its eFuses and the app is started once; nothing is written, burned or destroyed.
     """
+    if undo:
+        _take_back(board, boards_file, as_json=as_json)
+        return
     say = Say(quiet=as_json)
     with open_lab(
         boards_file=boards_file,
@@ -76,8 +82,7 @@ def retire(
         key_file, descriptor = vault_key_file, vault_passphrase_fd
         done = _gather(lab, board, entry, records, look, mac, (key_file, descriptor))
     if not dry_run:
-        said = f"{RETIRED}: {reason}" if reason else RETIRED
-        HealthBook(Home.of_user()).latch(board, said, "harness retire")
+        HealthBook(Home.of_user()).retire(board, reason, "harness retire")
     if as_json:
         click.echo(json.dumps(done.to_json() | {"retired": not dry_run}, indent=1))
         return
@@ -86,9 +91,18 @@ def retire(
     if done.not_read:
         click.echo(f"Not read: {done.not_read}")
     if not dry_run:
-        click.echo(
-            f"{board} is retired: no run chooses it ({mend_command(board, retired=True)} takes it back)"
-        )
+        click.echo(f"{board} is retired: no run chooses it ({take_back_command(board)} takes it back)")
+
+
+def _take_back(name: str, boards_file: Path | None, *, as_json: bool) -> None:
+    read_inventory(boards_file).named(name)
+    book = HealthBook(Home.of_user())
+    was = book.of(name).retired
+    book.take_back(name)
+    if as_json:
+        click.echo(json.dumps({"format": 1, "board": name, "was_retired": was is not None, "retired": False}))
+    else:
+        click.echo(f"{name} is a board of the rack again" if was is not None else f"{name} was not retired")
 
 
 def _records(lab: Lab, name: str, entry: AnyEntry) -> DeviceRecords:

@@ -11,7 +11,7 @@ from harness.connection import labgrid_wish
 from harness.doctor.board_facts import BoardFacts, area_of, check_board
 from harness.doctor.finding import Finding, good, note, wrong
 from harness.doctor.network import check_network, probe_network
-from harness.doctor.rack import check_board_unopened, is_held
+from harness.doctor.rack import check_board_unopened, is_held, is_retired
 from harness.doctor.serial_ports import Access, complaint_on
 from harness.errors import BoardError, HarnessError, InUseError, LabError
 from harness.inventory.discover import Attached
@@ -51,8 +51,10 @@ class Surroundings:
 def examine(lab: Lab, name: str, around: Surroundings) -> list[Finding]:
     """Everything that can be said of the board `name`; whatever fails is a finding."""
     entry = lab.inventory.named(name)
-    network = check_network(probe_network(name, entry, base_folder(lab.inventory.path)))
     known = check_board_unopened(name, entry, lab.inventory, lab.home)
+    if is_retired(known):
+        return known
+    network = check_network(probe_network(name, entry, base_folder(lab.inventory.path)))
     # Somebody is at work on it: neither its port nor its twin is ours to look at.
     seen = [] if is_held(known) else _examine(lab, name, entry, around)
     return [*known, *seen, *network]

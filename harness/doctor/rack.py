@@ -14,7 +14,7 @@ from harness.home import Home
 from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry
 from harness.inventory.inventory import Inventory
 from harness.provision.device_record import DeviceRecord, DeviceRecords
-from harness.rack.health import Health, HealthBook, mend_command
+from harness.rack.health import Health, HealthBook, mend_command, take_back_command
 from harness.rack.lease import Lease, holder_of
 
 CONNECT_TIMEOUT_S = 2.0
@@ -49,12 +49,16 @@ def check_names_apart(boards: Mapping[str, AnyEntry]) -> list[Finding]:
 
 def check_board_unopened(name: str, entry: AnyEntry, inventory: Inventory, home: Home) -> list[Finding]:
     """What the state folder and the locks say of the board; nothing is opened, nothing taken."""
+    health = HealthBook(home).of(name)
+    if health.retired is not None:
+        text = health.retired_text().removeprefix(f"board {name} is ")
+        return [note(area_of(name), f"{text}; not looked at", f"to undo that: {take_back_command(name)}")]
     lease: Lease | None = None
     # A port that cannot be found is told by who looks at the port.
     with suppress(HarnessError):
         lease = holder_of(name, entry, inventory, home)
     return [
-        *check_health(HealthBook(home).of(name)),
+        *check_health(health),
         *check_lease(name, lease),
         *check_record(name, entry, _record_of(entry, home)),
     ]
@@ -65,7 +69,13 @@ def is_held(found: Iterable[Finding]) -> bool:
     return any(finding.text.startswith(HELD) for finding in found)
 
 
+def is_retired(found: Iterable[Finding]) -> bool:
+    """Whether a finding of `check_board_unopened` says that the board is none of the rack: nothing of it is looked at."""
+    return any(finding.text.startswith(RETIRED) for finding in found)
+
+
 HELD = "held by"
+RETIRED = "retired"
 
 
 def check_health(health: Health) -> list[Finding]:
@@ -73,10 +83,6 @@ def check_health(health: Health) -> list[Finding]:
     if health.broken is None:
         return []
     text = health.text().removeprefix(f"board {health.board} is ")
-    if health.retired:
-        return [
-            note(area_of(health.board), text, f"{mend_command(health.board, retired=True)} takes it back")
-        ]
     return [wrong(area_of(health.board), text, f"mend what the line says, then {mend_command(health.board)}")]
 
 

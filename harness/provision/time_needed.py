@@ -48,8 +48,6 @@ PACES = {
     "espemu": Pace(burn_s=10, boot_s=30, encrypt_s_per_mib=60),
     "serial": Pace(burn_s=15, boot_s=45, encrypt_s_per_mib=60),
     "rfc2217": Pace(burn_s=60, boot_s=60, encrypt_s_per_mib=60),
-    # A place's port is RFC2217, or a raw one over the same network.
-    "labgrid": Pace(burn_s=60, boot_s=60, encrypt_s_per_mib=60),
     "labgrid": Pace(burn_s=60, boot_s=60, encrypt_s_per_mib=60),
 }
 """By `Link.kind`."""

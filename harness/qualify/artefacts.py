@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import FormatError, RefusedError, UsageError
@@ -66,6 +66,7 @@ def load_artefacts(plan: QualifyPlan) -> Artefacts:
             f"{plan.path}: running and update are the same app ({update.facts.text()}): no log could tell them apart",
             todo="give two versions",
         )
+    running, update = _rivals(running, update)
     table = None
     if file.partition_table is not None:
         loaded = load("partition_table", file.partition_table)
@@ -76,6 +77,14 @@ def load_artefacts(plan: QualifyPlan) -> Artefacts:
     served = {slot: load(f"served.{slot}", entry) for slot, entry in file.served.items()}
     back = {slot: load(f"served_back.{slot}", entry) for slot, entry in file.served_back.items()}
     return Artefacts(running, update, served, back, table, tuple(seen))
+
+
+def _rivals(one: App, other: App) -> tuple[App, App]:
+    """Both, each with what the other would print: a version that both have proves neither."""
+    return (
+        replace(one, facts=replace(one.facts, rival=other.facts)),
+        replace(other, facts=replace(other.facts, rival=one.facts)),
+    )
 
 
 def _load(path: Path, demanded: str, what: str) -> Loaded:

@@ -10,19 +10,20 @@ from dataclasses import dataclass, field
 from harness.board import Board
 from harness.console.boot_record import BootRecord
 from harness.console.log_line import parse_esp_line
-from harness.errors import HarnessError, LabError, NotProvenError
+from harness.errors import LabError, NotProvenError
 from harness.formats.partition import Partition
-from harness.ota.journal import RequestEnd
+from harness.provision.device_record import DeviceRecord
 from harness.qualify import claims as c
 from harness.qualify.artefacts import App, Artefacts
 from harness.qualify.cases import slots_of
 from harness.qualify.claims import Judged, Readings
 from harness.qualify.file import QualifyFile, QualifyPlan
-from harness.qualify.offer import Offer, Served, enciphered, key_of, served
-from harness.qualify.silicon import Silicon
+from harness.qualify.offer import Offer, Served, enciphered, fetched_whole, key_of, served
+from harness.qualify.silicon import Silicon, record_of
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import POLL_S, Unit
 from harness.qualify.witness import read_witnesses
+from harness.report.failure import cause_of
 from harness.report.verdict import Standing
 from harness.say import Say
 
@@ -94,6 +95,8 @@ class Bench:
     """Why what it started does not count as running."""
     lost: str | None = None
     """Why no further case is tried."""
+    broken: str | None = None
+    """Why it could not be carried out to its end."""
     _claims: list[Judged] = field(default_factory=list)
 
     @property
@@ -119,6 +122,11 @@ class Bench:
         """The other one, which an update would bring."""
         return self.artefacts.update if self.old is self.artefacts.running else self.artefacts.running
 
+    @property
+    def device_record(self) -> DeviceRecord | None:
+        """What this harness knows of the unit from the day it was provisioned; None: nothing, or it is damaged."""
+        return record_of(self.board)
+
     # --- cases --------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -129,7 +137,7 @@ class Bench:
             vital: when it cannot be carried out, no other is tried.
 
         Raises:
-            LabError: the unit's port has gone. UsageError: qualify.yaml is wrong.
+            LabError: the unit's port has gone. UsageError: qualify.yaml is wrong. The case is on record all the same.
         """
         self.say.step(title)
         self.board.run_note.doing(f"in the case '{name}' of a qualification")
@@ -138,12 +146,20 @@ class Bench:
         self._claims, self.hands.done = [], []
         try:
             yield
+            self._leave_unproven(keys, "nothing was seen of it")
         except (NotProvenError, LabError) as error:
+            self._leave_unproven(keys, error.message)
             if self.board.console.is_over:
                 raise
-            self._leave_unproven(keys, error)
             if vital and self.lost is None:
                 self.lost = error.message
+        except BaseException as error:
+            self._leave_unproven(keys, f"broken off: {cause_of(error)}")
+            raise
+        finally:
+            self._close_case(name, title, began_s, first, since)
+
+    def _close_case(self, name: str, title: str, began_s: float, first: int, since: int) -> None:
         events = tuple(
             CaseEvent(
                 each.at_ms / 1000,
@@ -175,17 +191,41 @@ class Bench:
         if self.lost is not None:
             raise NotProvenError(f"not tried: {self.lost}")
 
+    def break_off(self, error: BaseException, planned: Sequence[str]) -> None:
+        """It cannot go on: what was `planned` and not reached is not proven, and neither is the whole."""
+        self.broken = cause_of(error)
+        self._claims, self.hands.done = [], []
+        now_s, line = time.time(), self.unit.mark()
+        made = {judged.key for judged in self.claims}
+        for key in planned:
+            if key not in made:
+                self.judge(
+                    Judged.of(key, Standing.NOT_PROVEN, "not reached: the qualification was broken off")
+                )
+        self.judge(Judged.of(c.CARRIED_OUT, Standing.NOT_PROVEN, f"it was broken off: {self.broken}"))
+        self._close_case(
+            "broken-off", "the qualification was broken off", now_s, line, self.offer.journal_length()
+        )
+
     def judge(self, judged: Judged) -> Judged:
-        """Notes a claim of the case under way."""
+        """Notes a claim of the case under way; the last word on it counts.
+
+        What a requirement demands is shown or not: for it nothing is not applicable.
+        """
+        demanded = self.file.requirements_of(judged.key)
+        if judged.standing is Standing.NOT_APPLICABLE and demanded is not None:
+            why = f"{demanded} demands it, and nothing can show it here: {judged.claim.evidence}"
+            judged = Judged.of(judged.key, Standing.NOT_PROVEN, why, judged.line)
+        self._claims = [each for each in self._claims if each.key != judged.key]
         self._claims.append(judged)
         self.say.detail(f"{SIGNS[judged.standing]} {judged.claim.text}: {judged.claim.evidence}")
         return judged
 
-    def _leave_unproven(self, keys: Sequence[str], error: HarnessError) -> None:
+    def _leave_unproven(self, keys: Sequence[str], why: str) -> None:
         made = {judged.key for judged in self._claims}
         for key in keys:
             if key not in made:
-                self.judge(Judged.of(key, Standing.NOT_PROVEN, error.message))
+                self.judge(Judged.of(key, Standing.NOT_PROVEN, why))
 
     # --- what runs ----------------------------------------------------------------------------------------------
 
@@ -240,9 +280,9 @@ class Bench:
         """An app has started since."""
         return any(boot.first_line >= mark and self.unit.is_up(boot) for boot in self.unit.look())
 
-    def fetched(self, since: int) -> bool:
-        """An answer has gone out to its end since."""
-        return any(each.end is RequestEnd.COMPLETE for each in self.offer.requests(since))
+    def fetched(self, since: int, size_bytes: int) -> bool:
+        """All of a body has gone out since, to its end: a part of it, or a question for its size, is not all."""
+        return fetched_whole(self.offer.requests(since), size_bytes)
 
     def complaint(self, mark: int) -> tuple[str, int] | None:
         """What the unit printed of an update that it did not take: the line that was named, or its last error."""

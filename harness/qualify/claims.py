@@ -6,7 +6,7 @@ app says neither version nor ELF digest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.console.boot_record import BootRecord
@@ -24,6 +24,8 @@ SERVED_BACK = "back-served"
 CONFIRMED_BACK = "back-confirmed"
 SURVIVES_BACK = "back-survives-reset"
 END = "end-state"
+MAY_SHIP = "may-ship"
+CARRIED_OUT = "carried-out"
 ROLLBACK = "rollback"
 
 CLAIMS: Mapping[str, str] = {
@@ -50,14 +52,28 @@ CLAIMS: Mapping[str, str] = {
     "survives-cut-at-end": "a cut when the download is complete leaves a version that runs",
     ROLLBACK: "a version that is reset before it has confirmed itself gives way to the one before",
     END: "the unit is left as was stated",
+    MAY_SHIP: "nothing known here speaks against shipping the unit",
+    CARRIED_OUT: "the qualification was carried out to its end",
 }
 """Every claim by its key, as ``requirements`` in qualify.yaml names it."""
+
+DEMANDABLE = tuple(key for key in CLAIMS if key != CARRIED_OUT)
+"""What a requirement may name; that it came to its end is claimed only of one that did not."""
 
 SACRIFICIAL = (*(key for key in CLAIMS if key.startswith(("refuses-", "survives-cut"))), ROLLBACK)
 """Claims whose cases write, or interrupt, something else than a good update."""
 
-NOT_CONFIRMED = frozenset({"", "no", "0", "false", "pending", "pending_verify", "new", "invalid", "aborted"})
-"""What a witness of confirmation says of a version that is not confirmed, in lower case."""
+CONFIRMED_WORDS = frozenset({"valid", "confirmed", "true", "yes"})
+"""What a witness of confirmation says, unless qualify.yaml states something else; in lower case, without ESP-IDF's
+``ESP_OTA_IMG_``. No number: 1 is ``ESP_OTA_IMG_PENDING_VERIFY`` for some, true for others."""
+
+NOT_CONFIRMED_WORDS = frozenset(
+    {"no", "0", "false", "pending", "pending_verify", "new", "invalid", "aborted", "undefined"}
+    | {"unconfirmed", "not confirmed", "not_confirmed"}
+)
+"""What names a state that is not confirmed. What is in neither set says nothing."""
+
+_IDF_STATE = "esp_ota_img_"
 
 SHOWN_DIGITS = 16
 
@@ -78,6 +94,8 @@ class ImageFacts:
     size_bytes: int
     secure_version: int = 0
     idf_version: str = ""
+    rival: ImageFacts | None = None
+    """The other app of this qualification: what both have in common tells neither."""
 
     def text(self) -> str:
         """A few words."""
@@ -91,6 +109,8 @@ class Readings:
     version: str | None = None
     slot: str | None = None
     confirmed: str | None = None
+    confirmed_words: frozenset[str] = CONFIRMED_WORDS
+    """What of that means so, in lower case."""
     image: str | None = None
     lines: Mapping[str, int] = field(default_factory=dict)
     """In which line of the log each stands."""
@@ -139,29 +159,57 @@ def unsteady(boot: BootRecord | None, later: Sequence[BootRecord] = ()) -> str |
     return None
 
 
+MIN_DIGITS = 8
+"""Of a digest, for it to tell anything: ESP-IDF prints no fewer."""
+
+Fact = tuple[str, Callable[[ImageFacts], bool]]
+"""What was seen, in words, and whether an image fits it."""
+
+
 def matches(image: ImageFacts, boot: BootRecord | None, readings: Readings | None = None) -> Match:
-    """Whether what `boot` runs is `image`, by everything that was printed or read."""
-    said = readings or Readings()
-    facts: list[tuple[bool, str]] = []
-    if boot is not None and boot.version is not None:
-        facts.append((boot.version == image.version, f"the log says version {boot.version}"))
+    """Whether what `boot` runs is `image`, by everything that was printed or read.
+
+    What contradicts always counts; what agrees counts only if it does not agree with the rival as well.
+    """
+    facts = list(_facts(boot, readings or Readings()))
+    wrong = tuple(text for text, fits in facts if not fits(image))
+    # Of one project, and of a few digits, there are many apps: they tell something only where they do not fit.
     if boot is not None and boot.project is not None and boot.project != image.project:
-        facts.append((False, f"the log says project {boot.project}"))
-    if boot is not None and boot.elf_sha256:
-        digits = boot.elf_sha256.rstrip(".").lower()
-        facts.append((image.elf_sha256.startswith(digits), f"ELF SHA-256 {digits}…"))
+        wrong = (*wrong, f"the log says project {boot.project}")
+    elf = _elf_digits(boot)
+    if len(elf) < MIN_DIGITS and not image.elf_sha256.startswith(elf):
+        wrong = (*wrong, f"ELF SHA-256 {elf}…")
+    if wrong:
+        # What contradicts is what a reader must see.
+        return Match(False, wrong)
+    rival = image.rival
+    telling = tuple(text for text, _ in facts)
+    if not any(rival is None or not fits(rival) for _, fits in facts):
+        return Match(None, tuple(f"{text}, as both apps would" for text in telling))
+    return Match(True, telling)
+
+
+def _elf_digits(boot: BootRecord | None) -> str:
+    return (boot.elf_sha256 or "").rstrip(".").lower() if boot is not None else ""
+
+
+def _facts(boot: BootRecord | None, said: Readings) -> Iterator[Fact]:
+    if boot is not None and boot.version is not None:
+        yield f"the log says version {boot.version}", lambda image: image.version == boot.version
+    elf = _elf_digits(boot)
+    if len(elf) >= MIN_DIGITS:
+        yield f"ELF SHA-256 {elf}…", lambda image: image.elf_sha256.startswith(elf)
     if said.version is not None:
-        facts.append((said.version == image.version, f"the witness says version {said.version}"))
+        yield f"the witness says version {said.version}", lambda image: image.version == said.version
     if said.image is not None:
         digest = said.image.lower()
-        known = {image.image_sha256, image.file_sha256}
-        same = len(digest) >= 8 and any(each.startswith(digest) for each in known)
-        facts.append((same, f"the witness says image SHA-256 {digest[:SHOWN_DIGITS]}…"))
-    if not facts:
-        return Match(None, ())
-    # What contradicts comes first: it is what a reader must see.
-    wrong = tuple(text for same, text in facts if not same)
-    return Match(not wrong, wrong or tuple(text for _, text in facts))
+        yield (
+            f"the witness says image SHA-256 {digest[:SHOWN_DIGITS]}…",
+            lambda image: (
+                len(digest) >= MIN_DIGITS
+                and any(each.startswith(digest) for each in (image.image_sha256, image.file_sha256))
+            ),
+        )
 
 
 def place_of(boot: BootRecord | None, readings: Readings | None = None) -> str | None:
@@ -193,14 +241,16 @@ def judge_running(
     match = matches(image, boot, readings)
     line = boot.first_line if boot is not None else None
     if match.same is None and boot is None:
-        return Judged.of(key, Standing.NOT_PROVEN, "the log shows no boot of an app")
+        seen = "; ".join(("the log shows no boot of an app", *match.seen))
+        return Judged.of(key, Standing.NOT_PROVEN, seen)
     if match.same is None and boot is not None:
         if not boot.app_started:
             why = boot.summary()
             return Judged.of(
                 key, Standing.FAILED if boot.boot_errors else Standing.NOT_PROVEN, f"no app: {why}", line
             )
-        return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {boot.summary()}", line)
+        seen = "; ".join(match.seen) or boot.summary()
+        return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {seen}", line)
     number = f"boot {boot.number}" if boot is not None else "no boot in the log,"
     seen = f"{number} {_where(boot, readings)}: {'; '.join(match.seen)}"
     if not match.same:
@@ -233,14 +283,33 @@ def judge_switch(
             judged.line,
         )
     was = place_of(before, readings_before)
-    if was == place:
+    same = same_place((before, readings_before), (after, readings))
+    if same:
         return Judged.of(
             key, Standing.FAILED, f"{judged.claim.evidence}; that is the slot of before", judged.line
         )
     moved = f"; before: {was}" if was else "; where it ran before is not known"
-    return Judged.of(
-        key, Standing.PROVEN if was else Standing.NOT_PROVEN, judged.claim.evidence + moved, judged.line
-    )
+    if same is None and was is not None:
+        moved += ", and nothing tells whether that is another slot"
+    standing = Standing.PROVEN if same is False else Standing.NOT_PROVEN
+    return Judged.of(key, standing, judged.claim.evidence + moved, judged.line)
+
+
+Seen = tuple[BootRecord | None, Readings | None]
+"""A boot, and what the witnesses said in it."""
+
+
+def same_place(one: Seen, other: Seen) -> bool | None:
+    """Whether both started their app from the same slot; None: nothing tells, as of a label beside an offset."""
+    offsets = {boot.offset for boot, _ in (one, other) if boot is not None and boot.offset is not None}
+    if len(offsets) == 2:
+        return False
+    if offsets and all(boot is not None and boot.offset is not None for boot, _ in (one, other)):
+        return True
+    places = place_of(*one), place_of(*other)
+    if None in places or len({str(place).startswith("0x") for place in places}) == 2:
+        return None
+    return places[0] == places[1]
 
 
 def judge_same_place(
@@ -249,15 +318,20 @@ def judge_same_place(
     before: BootRecord | None,
     after: BootRecord | None,
     readings: Readings | None = None,
+    readings_before: Readings | None = None,
     *,
     falls: str | None = None,
 ) -> Judged:
     """The claim `key`: that after a reset `image` runs, where it ran before."""
     judged = judge_running(key, image, after, readings, falls=falls)
-    if judged.standing is not Standing.PROVEN or after is None or before is None:
+    if judged.standing is not Standing.PROVEN:
         return judged
-    was, now = place_of(before), place_of(after)
-    if was is not None and now is not None and was != now:
+    if after is None:
+        # It may never have been reset: whoever answers has perhaps run all the time.
+        why = "no boot is in the log, so nothing shows that the reset reached it"
+        return Judged.of(key, Standing.NOT_PROVEN, f"{judged.claim.evidence}, but {why}")
+    if same_place((before, readings_before), (after, readings)) is False:
+        was = place_of(before, readings_before)
         return Judged.of(key, Standing.FAILED, f"{judged.claim.evidence}; it was in {was}", judged.line)
     return judged
 
@@ -273,10 +347,21 @@ def judge_confirmed(key: str, boot: BootRecord | None, readings: Readings, *, de
             key, Standing.NOT_APPLICABLE, "qualify.yaml says that the app has no rollback: nothing to confirm"
         )
     if readings.confirmed is not None:
-        holds = readings.confirmed.strip().lower() not in NOT_CONFIRMED
-        standing = Standing.PROVEN if holds else Standing.FAILED
+        said, line = f"the witness says '{readings.confirmed}'", readings.lines.get("confirmed")
+        word = readings.confirmed.strip().lower()
+        if word in readings.confirmed_words:
+            return Judged.of(key, Standing.PROVEN, said, line)
+        plain = word.removeprefix(_IDF_STATE)
+        if plain in readings.confirmed_words:
+            return Judged.of(key, Standing.PROVEN, said, line)
+        if plain in NOT_CONFIRMED_WORDS:
+            return Judged.of(key, Standing.FAILED, said, line)
+        known = ", ".join(sorted(readings.confirmed_words))
         return Judged.of(
-            key, standing, f"the witness says '{readings.confirmed}'", readings.lines.get("confirmed")
+            key,
+            Standing.NOT_PROVEN,
+            f"{said}, which is none of: {known}; state in qualify.yaml what means so: witness.confirmed.is",
+            line,
         )
     if boot is not None and (boot.confirmed or boot.ota_state == "valid"):
         return Judged.of(
@@ -287,6 +372,17 @@ def judge_confirmed(key: str, boot: BootRecord | None, readings: Readings, *, de
         Standing.NOT_PROVEN,
         "no witness of it, and the log is silent: name witness.confirmed, or say 'end: {otadata: undefined}'",
     )
+
+
+def judge_confirmed_later(
+    said: Judged, image: ImageFacts, boot: BootRecord | None, readings: Readings | None = None
+) -> Judged:
+    """The claim `said`, that `image` is confirmed, after a reset: one that gave way to another was not."""
+    match = matches(image, boot, readings)
+    if said.standing is not Standing.PROVEN or match.same is not False:
+        return said
+    seen = f"{said.claim.evidence}, but after a reset another app runs: {'; '.join(match.seen)}"
+    return Judged.of(said.key, Standing.FAILED, seen, said.line)
 
 
 _SPOKEN: Mapping[str, tuple[str, ...]] = {
@@ -387,10 +483,9 @@ def judge_survival(
         )
     is_old, is_new = matches(old, boot, readings), matches(new, boot, readings)
     good = is_old.same or (new_may_run and is_new.same)
-    if is_old.same is None and is_new.same is None:
-        return Judged.of(
-            key, Standing.NOT_PROVEN, f"nothing tells which app runs: {boot.summary()}", boot.first_line
-        )
+    if is_old.same is None:
+        seen = "; ".join(is_old.seen) or boot.summary()
+        return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {seen}", boot.first_line)
     match = is_old if is_old.same or not is_new.same else is_new
     seen = f"boot {boot.number} {_where(boot, readings)}: {'; '.join(match.seen)}"
     if not good:

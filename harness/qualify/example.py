@@ -64,7 +64,9 @@ trigger:
 # What your app says of itself. ESP-IDF's start-up prints version and ELF digest anyway; nothing is needed where that
 # is left on. The first group of each pattern is the value. 'run' reads a command's output instead of the log.
 witness:
-  confirmed: "Diagnostics completed (successfully)"
+  # Without a group: a line like this means that it is confirmed.
+  confirmed: "Diagnostics completed successfully"
+  # confirmed: {pattern: "image state (\\w+)", is: valid}
   # version: "firmware ([0-9.]+) ready"
   # slot: {pattern: '"slot":"(ota_\\d)"', run: [curl, -s, "http://lock.local/status"]}
   # image: "SHA-256 for current firmware:\\\\s+:?\\\\s*([0-9a-f]{64})"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -21,7 +22,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from harness.errors import UsageError
 from harness.inventory.entry import Host, PortRange, Ports
-from harness.qualify.claims import CLAIMS
+from harness.qualify.claims import DEMANDABLE
 
 FORMAT_VERSION = 1
 DEFAULT_FILE = "qualify.yaml"
@@ -57,10 +58,48 @@ def _path(value: str) -> str:
     return value
 
 
+_HIDDEN = "{secret:"
+_CREDENTIAL_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token"}
+)
+
+
+def _shown(value: str) -> str:
+    # Everybody on a machine sees the words of a command, and every server on the way keeps URLs.
+    if _HIDDEN in value:
+        raise ValueError(
+            "a secret must not stand in a command line or a URL, which others see: give it to a command by 'input' "
+            "or 'environment', to a server by 'headers' or 'body'"
+        )
+    return value
+
+
+def _url(value: str) -> str:
+    if "@" in _shown(value).partition("://")[2].partition("/")[0]:
+        raise ValueError(
+            "a URL with a password in it is in every log and report: use 'headers' with a secret"
+        )
+    return value
+
+
+def _headers(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if name.lower() in _CREDENTIAL_HEADERS and _HIDDEN not in text:
+            raise ValueError(
+                f"'{name}' is a secret, and this file is part of the evidence: write {{secret:NAME}}, and name its "
+                "file in 'secrets'"
+            )
+    return value
+
+
+Url = Annotated[str, Field(min_length=1), AfterValidator(_url)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Reading = Annotated[str, AfterValidator(_reading)]
 """A regular expression whose first group is the value."""
 Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+CommandWords = Annotated[
+    list[Annotated[str, Field(min_length=1), AfterValidator(_shown)]], Field(min_length=1)
+]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -98,9 +137,9 @@ class HttpAction(_Model):
     """Calls the unit, or what it listens to, over HTTP."""
 
     by: Literal["http"]
-    url: Annotated[str, Field(min_length=1)]
+    url: Url
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
     body: str | None = None
     certificate: str | None = None
     """PEM file of the authority that its certificate is checked against; default: the system's."""
@@ -111,10 +150,14 @@ class CommandAction(_Model):
     """Runs a command on this machine; exit status 0 is success."""
 
     by: Literal["command"]
-    run: Words
+    run: CommandWords
     timeout_s: Seconds = 60.0
     variables: list[str] = []
     """Environment variables that it may see, by name."""
+    environment: dict[str, str] = {}
+    """More of them, with their values, which may be secrets."""
+    input: str | None = None
+    """What it reads from its standard input; may hold secrets."""
 
 
 class PromptAction(_Model):
@@ -171,8 +214,8 @@ class ExternalServer(_Model):
     """Somebody else serves the update; nobody here sees what was asked for."""
 
     by: Literal["external"]
-    url: Annotated[str, Field(min_length=1)]
-    publish: Words | None = None
+    url: Url
+    publish: CommandWords | None = None
     """Command that puts ``{file}`` there."""
     timeout_s: Seconds = 120.0
 
@@ -184,7 +227,7 @@ class WitnessEntry(_Model):
     """How something is read: a line of the log, or what a command, or a line sent to the unit, brings."""
 
     pattern: Reading
-    run: Words | None = None
+    run: CommandWords | None = None
     """Command of this machine whose output is searched instead of the log."""
     send: str | None = None
     """Line that the unit is asked with; the answer is in its log."""
@@ -202,6 +245,31 @@ class WitnessEntry(_Model):
         return self
 
 
+def _as_words(value: Any) -> Any:
+    """One word is a list of one; what YAML takes for a truth value or a number is the word that was written."""
+    words = value if isinstance(value, list) else [value]
+    return [
+        str(each).lower() if isinstance(each, bool) else str(each) if isinstance(each, int) else each
+        for each in words
+    ]
+
+
+class ConfirmedEntry(WitnessEntry):
+    """How confirmation is read: a pattern whose group is a state, or one that matches only what means so."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    pattern: Pattern
+    stated: Annotated[Words | None, BeforeValidator(_as_words), Field(alias="is")] = None
+    """What its group is when the version is confirmed; default: `harness.qualify.claims.CONFIRMED_WORDS`."""
+
+    @model_validator(mode="after")
+    def _what_is_compared(self) -> ConfirmedEntry:
+        if self.stated is not None and not re.compile(self.pattern).groups:
+            raise ValueError(f"'{self.pattern}' has no group that 'is' could be compared with")
+        return self
+
+
 class Witness(_Model):
     """What the app says of itself, beyond what ESP-IDF's start-up prints anyway."""
 
@@ -212,8 +280,9 @@ class Witness(_Model):
     version: WitnessEntry | None = None
     slot: WitnessEntry | None = None
     """A partition's label, or its offset."""
-    confirmed: WitnessEntry | None = None
-    """A group that is anything but no, 0, false, pending: the running version is confirmed."""
+    confirmed: ConfirmedEntry | None = None
+    """A group that says ``valid`` (or what ``is`` states), or a pattern without a group that was printed: the running
+    version is confirmed."""
     image: WitnessEntry | None = None
     """SHA-256 of the running image: of the file, or the one that ESP-IDF appends to it."""
 
@@ -295,12 +364,23 @@ class QualifyFile(_Model):
         return self
 
     @model_validator(mode="after")
+    def _what_a_ship_unit_gets(self) -> QualifyFile:
+        if self.unit == "ship" and self.rollback:
+            raise ValueError(
+                "'rollback' is for 'unit: sacrificial': a ship unit gets nothing but a good update"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _known_claims(self) -> QualifyFile:
         for identifier, claims in self.requirements.items():
+            if not claims:
+                raise ValueError(f"requirements: {identifier}: no claim is named that would meet it")
             for claim in [claims] if isinstance(claims, str) else claims:
-                if claim not in CLAIMS:
+                if claim not in DEMANDABLE:
                     raise ValueError(
-                        f"requirements: {identifier}: there is no claim '{claim}'; there are: {', '.join(CLAIMS)}"
+                        f"requirements: {identifier}: there is no claim '{claim}'; there are: "
+                        f"{', '.join(DEMANDABLE)}"
                     )
         return self
 

@@ -159,7 +159,7 @@ def _cut_in_download(bench: Bench, what: Served, mark: int) -> tuple[Attempt, Bo
 def _cut_at_end(bench: Bench, what: Served, mark: int, since: int) -> tuple[Attempt, BootRecord | None]:
     """Resets the unit (or cuts its supply) as soon as every byte has gone out."""
     deadline_s = time.monotonic() + bench.file.times.update_s
-    while not bench.fetched(since):
+    while not bench.fetched(since, len(what.body)):
         if time.monotonic() > deadline_s or bench.gave_up(mark):
             shown = bench.shown(mark) or "it printed nothing"
             raise NotProvenError(f"the download was not completed, there was nothing to cut: {shown}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +26,7 @@ from harness.qualify.qualification import (
     UncoveredRow,
 )
 from harness.qualify.run import stated_end
+from harness.report.failure import cause_of
 from harness.report.run_record import (
     AppFacts,
     BoardRecord,
@@ -64,8 +66,10 @@ def unmet(bench: Bench) -> tuple[Judged, ...]:
     )
 
 
-def reason_of(verdict: Verdict) -> str:
-    """Of the verdict, in one sentence."""
+def reason_of(verdict: Verdict, broken: str | None = None) -> str:
+    """Of the verdict, in one sentence; `broken`: why the qualification did not come to its end."""
+    if broken is not None:
+        return f"{verdict.word.lower()}: it was broken off: {broken}"
     bad = [claim for claim in verdict.claims if claim.standing is verdict.standing]
     if verdict.standing is Standing.PROVEN:
         return f"all {len(bad)} claims are proven"
@@ -79,8 +83,7 @@ def marks_of(bench: Bench) -> tuple[str, ...]:
     marks = []
     if bench.plan.file.unit == "sacrificial":
         marks.append("this unit was sacrificed: do not ship it")
-    board = bench.board
-    record = board.records.read(board.mac) if board.mac else None
+    board, record = bench.board, bench.device_record
     if record is not None and not record.shippable:
         marks.append(f"its flash key is {record.key_state} by its device record: do not ship it")
     if not board.link.physical:
@@ -108,11 +111,12 @@ def qualification_of(bench: Bench, verdict: Verdict, reason: str) -> Qualificati
             chip=silicon.chip,
             mac=silicon.mac,
             identity=silicon.identity,
-            revision=silicon.revision,
+            revision=revision_of(bench),
             lock=silicon.lock,
             fuses=silicon.fuses,
             fuses_by=silicon.fuses_by,
             security_info=silicon.security_info,
+            rom_answered=silicon.rom_answered,
             not_read=silicon.not_read,
         ),
         images=_images(artefacts),
@@ -123,6 +127,18 @@ def qualification_of(bench: Bench, verdict: Verdict, reason: str) -> Qualificati
         server=_server(bench),
         qualify_file=f"{bench.board.name}/{QUALIFY_COPY}",
     )
+
+
+_PRINTED_REVISION = re.compile(r"boot: chip revision: (v\d+\.\d+)")
+
+
+def revision_of(bench: Bench) -> str | None:
+    """As the ROM told it, else as the unit's bootloader printed it."""
+    if bench.silicon.revision is not None:
+        return bench.silicon.revision
+    line = bench.unit.find(_PRINTED_REVISION, 0)
+    match = _PRINTED_REVISION.search(line.text) if line is not None else None
+    return f"{match[1]} (as its bootloader printed)" if match is not None else None
 
 
 QUALIFY_COPY = "qualify.yaml"
@@ -167,7 +183,7 @@ def _demanded(bench: Bench) -> tuple[str, ...]:
         *(("the way back",) if file.there_and_back else ()),
         *(("rollback of an unconfirmed version",) if file.rollback else ()),
         left
-        if file.unit == "ship" or file.end.image
+        if file.unit == "ship" or file.end.image or file.end.slot
         else "a sacrificial unit: its end state is not demanded",
     )
 
@@ -257,9 +273,19 @@ def _not_covered(bench: Bench) -> list[NotCovered]:
 def _server(bench: Bench) -> str:
     server = bench.plan.file.server
     if isinstance(server, ExternalServer):
-        return f"external: {server.url}"
+        # What follows a question mark is often a token, and the page goes to many hands.
+        place, mark, _ = server.url.partition("?")
+        return f"external: {place}{'?…' if mark else ''}"
     how = "HTTPS with the given certificate" if server.certificate else "HTTP"
     return f"the harness's own, {how}" + (f", path {server.path}" if server.path else "")
+
+
+def unopened_run(head: Mapping[str, Any], error: BaseException) -> RunRecord:
+    """The record of a qualification whose unit could not be opened: nothing was looked at, and it says why."""
+    reason = f"not proven: the unit was not looked at: {cause_of(error)}"
+    return RunRecord.model_validate(
+        {**head, "ended_s": time.time(), "verdict": "not proven", "reason": reason, "versions": versions()}
+    )
 
 
 # --- the run's record ------------------------------------------------------------------------------------------------
@@ -304,7 +330,7 @@ def board_record(bench: Bench, board: Board) -> BoardRecord:
         chip=silicon.chip,
         virtual=not board.link.physical,
         mac=silicon.mac,
-        revision=silicon.revision,
+        revision=revision_of(bench),
         profile=silicon.profile,
         lock=silicon.lock,
         fuses={name: f"{value:#x}" for name, value in silicon.fuses.items()},

@@ -17,10 +17,7 @@ def page_lines(done: Qualification) -> Iterator[str]:
     yield f"Verdict: {done.verdict.upper()}"
     yield f"         {done.reason}"
     yield from (f"       ! {mark}" for mark in done.marks)
-    how = (
-        "observed: eFuses and flash were not touched over the UART" if done.observed else "with its ROM asked"
-    )
-    yield f"Unit:    {done.unit}, {how}"
+    yield f"Unit:    {done.unit}, {done.how()}"
     yield from _section("What was demanded", done.demanded)
     if done.requirements:
         rows = [f"{_SIGNS[each.standing]} {each.id}: {', '.join(each.claims)}" for each in done.requirements]

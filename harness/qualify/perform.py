@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import NotProvenError, RefusedError, UsageError
+import click
+
+from harness.errors import HarnessError, NotProvenError, RefusedError, UsageError
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.lab import Lab
 from harness.provision.profile import Profile
 from harness.qualify.artefacts import Artefacts
 from harness.qualify.bench import Bench
-from harness.qualify.evidence import PAGE, STATEMENT, write_manifest
+from harness.qualify.evidence import PAGE, STATEMENT, write_evidence, write_seal
 from harness.qualify.file import QualifyPlan, UartAction
 from harness.qualify.offer import Offer, key_of
 from harness.qualify.outcome import (
@@ -27,8 +29,8 @@ from harness.qualify.outcome import (
 )
 from harness.qualify.page import page_lines
 from harness.qualify.qualification import Qualification
-from harness.qualify.run import carry_out
-from harness.qualify.signature import PrivateKey, sign, write_signature
+from harness.qualify.run import carry_out, planned
+from harness.qualify.signature import PrivateKey, algorithm_of, fingerprint, sign, write_signature
 from harness.qualify.silicon import observed, read_silicon
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import Unit
@@ -44,6 +46,8 @@ class Performed:
     verdict: Verdict
     run: RunRecord
     """Without the evidence's digest: that comes when every file is closed."""
+    error: BaseException | None = None
+    """What broke it off; the record says so, and whoever asked for it raises it when all is written."""
 
 
 def require_allowed(plan: QualifyPlan, entry: AnyEntry, name: str, *, observe: bool) -> None:
@@ -94,7 +98,7 @@ def perform(
     `head` is what is known of the run when it begins, see `harness.report.recorder.head_of`.
 
     Raises:
-        LabError, BoardError: the bench failed.
+        LabError, BoardError: the unit cannot be opened. What fails later is in what is returned.
     """
     entry = lab.inventory.named(name)
     board = lab.open(name)
@@ -116,18 +120,24 @@ def perform(
     hands = Hands(unit, plan, observe, ask)
     offer = Offer(plan, board, entry, hands, board.folder)
     bench = Bench(plan, artefacts, board, hands, offer, silicon, say, observe)
-    carry_out(bench)
+    broken: BaseException | None = None
+    try:
+        carry_out(bench)
+    except (HarnessError, OSError, KeyboardInterrupt, click.Abort) as error:
+        # Ctrl-C, too: what was seen until then is on record. click has a name of its own for it.
+        broken = error
+        bench.break_off(error, planned(plan.file))
     subject = (
         f"{name} ({silicon.chip} {silicon.mac or 'MAC unknown'}), {plan.file.unit} unit, {plan.file.profile}"
     )
     verdict = verdict_of(bench, subject)
-    qualification = qualification_of(bench, verdict, reason_of(verdict))
+    qualification = qualification_of(bench, verdict, reason_of(verdict, bench.broken))
     run = run_record(bench, verdict, qualification, head)
-    return Performed(verdict, run)
+    return Performed(verdict, run, broken)
 
 
 def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:
-    """When every board is closed: writes the statement, the manifest, its signature, and what is made of them.
+    """When every board is closed: writes the statement, the evidence's manifest, what is made of it, seal and signature.
 
     Returns:
         The record with the evidence's digest.
@@ -137,12 +147,10 @@ def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:
     (folder / STATEMENT).write_text(
         json.dumps(done.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )
-    manifest = write_manifest(folder)
+    manifest = write_evidence(folder)
     signature = None
     if key is not None:
-        signed = sign(manifest.text().encode(), key)
-        write_signature(folder, signed)
-        signature = {"algorithm": signed.algorithm, "key_sha256": signed.key_sha256}
+        signature = {"algorithm": algorithm_of(key.public_key()), "key_sha256": fingerprint(key.public_key())}
     done = done.model_copy(
         update={
             "evidence_sha256": manifest.digest,
@@ -153,4 +161,8 @@ def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:
     run = run.model_copy(update={"qualification": done.model_dump(mode="json")})
     write_run(run, folder)
     (folder / PAGE).write_text("\n".join(page_lines(done)) + "\n", encoding="utf-8")
+    # Last of all: what a person signs is sealed as it is, and the signature is over that.
+    sealed = write_seal(folder)
+    if key is not None:
+        write_signature(folder, sign(sealed.text().encode(), key))
     return run

@@ -72,6 +72,7 @@ class SiliconRow(_Record):
     """Where it is from; None: there is none."""
     security_info: dict[str, Any] | None = None
     """What the ROM told after the lock: flags, crypt_count, key_purposes, secure_boot, secure_download."""
+    rom_answered: bool = False
     not_read: str | None = None
     """Why the ROM was not asked, or what it does not tell."""
 
@@ -114,6 +115,16 @@ class Qualification(_Record):
     evidence_files: int = 0
     signature: dict[str, str] | None = None
     """``algorithm``, ``key_sha256`` (of the public key)."""
+
+    def how(self) -> str:
+        """How the unit was looked at, in words."""
+        if self.observed:
+            return "observed: eFuses and flash were not touched over the UART"
+        return (
+            "its ROM was asked"
+            if self.silicon.rom_answered
+            else f"its ROM told nothing: {self.silicon.not_read}"
+        )
 
     def uncovered_by_reason(self) -> dict[str, list[str]]:
         """What was not covered, by why."""

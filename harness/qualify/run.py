@@ -11,11 +11,13 @@ from harness.qualify import claims as c
 from harness.qualify.artefacts import App
 from harness.qualify.bench import Bench, NotCovered
 from harness.qualify.claims import Attempt, Judged, Readings
+from harness.qualify.file import QualifyFile
 from harness.qualify.harm import try_harm
 from harness.qualify.offer import Served, fetched_whole
 from harness.qualify.unit import POLL_S
 from harness.qualify.witness import read_witnesses
 from harness.report.verdict import Standing
+from harness.vault.key_ref import DO_NOT_SHIP, KeyState
 
 CONFIRM_GRACE_S = 0.3
 """From what has the unit confirm its version to what asks whether it has."""
@@ -51,11 +53,25 @@ def carry_out(bench: Bench) -> None:
     _end(bench)
 
 
+def planned(file: QualifyFile) -> tuple[str, ...]:
+    """The claims of every qualification by `file`, in order; those of sacrificial units come on top."""
+    return (
+        *arrival_claims(file),
+        *THERE,
+        *(BACK if file.there_and_back else ()),
+        c.END,
+    )
+
+
+def arrival_claims(file: QualifyFile) -> tuple[str, ...]:
+    """What is claimed of the unit as it came."""
+    return (c.PROFILE, *((c.SECURE_BOOT,) if "+" in file.profile else ()), c.RUNS_BEFORE)
+
+
 def _arrive(bench: Bench) -> None:
     file, unit = bench.file, bench.unit
     profile, _, secure_boot = file.profile.partition("+")
-    keys = (c.PROFILE, *((c.SECURE_BOOT,) if secure_boot else ()), c.RUNS_BEFORE)
-    with bench.case("arrival", "the unit as it came", keys, vital=True):
+    with bench.case("arrival", "the unit as it came", arrival_claims(file), vital=True):
         boot = unit.current() if file.reset == "none" else unit.restart()
         if file.prepare:
             bench.say.detail("preparing it")
@@ -104,12 +120,21 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
             )
         )
         demanded = bench.file.end.otadata
-        bench.judge(c.judge_confirmed(confirmed, bench.boot, bench.readings, demanded=demanded))
-        before = bench.boot
+        said = bench.judge(c.judge_confirmed(confirmed, bench.boot, bench.readings, demanded=demanded))
+        before, readings_before = bench.boot, bench.readings
         bench.settle(bench.unit.restart())
         bench.judge(
-            c.judge_same_place(survives, new.facts, before, bench.boot, bench.readings, falls=bench.falls)
+            c.judge_same_place(
+                survives,
+                new.facts,
+                before,
+                bench.boot,
+                bench.readings,
+                readings_before,
+                falls=bench.falls,
+            )
         )
+        bench.judge(c.judge_confirmed_later(said, new.facts, bench.boot, bench.readings))
 
 
 def _judge_fetched(bench: Bench, key: str, what: Served, since: int) -> Judged:
@@ -172,9 +197,13 @@ def _judge_rollback(
     confirmed = c.judge_confirmed(c.CONFIRMED, bench.unit.latest(began), early, demanded="valid")
     bench.settle(boot)
     if c.matches(new.facts, bench.boot, bench.readings).same:
-        early_bird = confirmed.standing is Standing.PROVEN
-        why = "it had confirmed itself before the reset" if early_bird else "it runs again after the reset"
-        standing = Standing.NOT_PROVEN if early_bird else Standing.FAILED
+        if confirmed.standing is Standing.PROVEN:
+            standing, why = Standing.NOT_PROVEN, "it had confirmed itself before the reset"
+        elif confirmed.standing is Standing.FAILED or bench.file.confirm:
+            standing, why = Standing.FAILED, "it runs again after the reset, without having been confirmed"
+        else:
+            standing = Standing.NOT_PROVEN
+            why = "it runs again after the reset, and nothing tells whether it had confirmed itself"
         bench.judge(Judged.of(c.ROLLBACK, standing, f"{new.facts.version}: {why}"))
         return
     attempt = Attempt(None, f"{began.summary()}, then reset", began.first_line)
@@ -193,7 +222,8 @@ def _end(bench: Bench) -> None:
     # What is lost is still left somehow, and that is what is judged here.
     bench.lost = None
     with bench.case("end", "the unit as it is left", (c.END,)):
-        if bench.file.unit == "sacrificial" and end.image is None:
+        _judge_shipping(bench)
+        if bench.file.unit == "sacrificial" and end.image is None and end.slot is None:
             why = "a sacrificial unit is left as the last case left it"
             bench.judge(Judged.of(c.END, Standing.NOT_APPLICABLE, why))
             return
@@ -201,6 +231,28 @@ def _end(bench: Bench) -> None:
             c.END, stated_end(bench).facts, bench.boot, bench.readings, falls=bench.falls
         )
         bench.judge(judged if judged.standing is not Standing.PROVEN else _with_otadata(bench, judged))
+
+
+def _judge_shipping(bench: Bench) -> None:
+    """A ship unit whose key is only here could never be updated by whoever gets it."""
+    if bench.file.unit != "ship":
+        return
+    record = bench.device_record
+    if record is None:
+        why = "this harness has no device record of the unit"
+        bench.not_covered.append(NotCovered(c.CLAIMS[c.MAY_SHIP], why, c.MAY_SHIP))
+    elif record.shippable:
+        key = f"its flash key is {record.key_state}" if record.key_state else "it has no flash key"
+        bench.judge(Judged.of(c.MAY_SHIP, Standing.PROVEN, f"{key}, by its device record"))
+    else:
+        where = "" if bench.board.link.physical else f" --board {bench.board.name}"
+        settle = (
+            f"import it again with the board at hand: harness keys import FILE --board {bench.board.name}"
+            if record.key_state == KeyState.UNPROVEN.value
+            else f"hand it to the owner: harness keys hand-over {record.mac}{where} --out PARCEL --receiver WHO"
+        )
+        why = f"{DO_NOT_SHIP}: its flash key is {record.key_state} by its device record; {settle}, and qualify again"
+        bench.judge(Judged.of(c.MAY_SHIP, Standing.NOT_PROVEN, why))
 
 
 def stated_end(bench: Bench) -> App:
@@ -221,13 +273,15 @@ def _with_otadata(bench: Bench, judged: Judged) -> Judged:
     if boot is not None and (boot.otadata_unreadable or boot.not_bootable):
         return Judged.of(c.END, Standing.FAILED, f"{evidence}; {boot.summary()}", line)
     if end.otadata == "undefined":
-        standing = Standing.PROVEN if boot is not None else Standing.NOT_PROVEN
+        if boot is None or place is None:
+            why = "nothing tells from which slot, so nothing tells what otadata says"
+            return Judged.of(c.END, Standing.NOT_PROVEN, f"{evidence}; {why}", line)
         said = "the bootloader followed otadata to it, and complained of nothing"
-        return Judged.of(c.END, standing, f"{evidence}; {said}", line)
+        return Judged.of(c.END, Standing.PROVEN, f"{evidence}; {said}", line)
     confirmed = c.judge_confirmed(c.CONFIRMED, boot, bench.readings, demanded="valid")
     standings = [each for each in bench.claims if each.key in (c.CONFIRMED, c.CONFIRMED_BACK)]
-    if confirmed.standing is not Standing.PROVEN and standings:
-        # It was confirmed in the boot before the last reset, and confirmation is for good.
+    if confirmed.standing is Standing.NOT_PROVEN and standings and bench.file.unit == "ship":
+        # It was confirmed in the boot before the last reset, nothing was written since, and confirmation is for good.
         confirmed = standings[-1]
     return Judged.of(
         c.END, confirmed.standing, f"{evidence}; otadata valid: {confirmed.claim.evidence}", line

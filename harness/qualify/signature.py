@@ -1,4 +1,4 @@
-"""Signs the manifest of the evidence with a key that somebody gives, and checks such a signature.
+"""Signs the seal of a qualification with a key that somebody gives, and checks such a signature.
 
 The passphrase of a key comes from a file or a descriptor, never from an argument or the environment.
 """
@@ -29,12 +29,16 @@ MIN_RSA_BITS = 2048
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A signature over a manifest."""
+    """A signature over a seal."""
 
-    algorithm: str
     public_key: str
     """PEM."""
     signature: bytes
+
+    @property
+    def algorithm(self) -> str:
+        """As follows from the key: what a file says of it is nobody's word."""
+        return algorithm_of(_public(self.public_key.encode(), "the signature's public key"))
 
     @property
     def key_sha256(self) -> str:
@@ -79,15 +83,22 @@ def load_signing_key(path: Path, passphrase: bytes | None) -> PrivateKey:
 def sign(text: bytes, key: PrivateKey) -> Signed:
     """Signs `text`."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        algorithm, signature = f"ECDSA {key.curve.name} SHA-256", key.sign(text, ec.ECDSA(hashes.SHA256()))
+        signature = key.sign(text, ec.ECDSA(hashes.SHA256()))
     elif isinstance(key, rsa.RSAPrivateKey):
-        algorithm, signature = "RSA-PSS SHA-256", key.sign(text, _PSS, hashes.SHA256())
+        signature = key.sign(text, _PSS, hashes.SHA256())
     else:
-        algorithm, signature = "Ed25519", key.sign(text)
+        signature = key.sign(text)
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return Signed(algorithm, public.decode(), signature)
+    return Signed(public.decode(), signature)
+
+
+def algorithm_of(key: PublicKey) -> str:
+    """What a signature by `key` is, in words."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"ECDSA {key.curve.name} SHA-256"
+    return "RSA-PSS SHA-256" if isinstance(key, rsa.RSAPublicKey) else "Ed25519"
 
 
 _PSS = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256().digest_size)
@@ -109,7 +120,7 @@ def is_good(signed: Signed, text: bytes) -> bool:
 
 
 def write_signature(folder: Path, signed: Signed) -> None:
-    """Puts it beside the manifest."""
+    """Puts it beside the seal."""
     fields = {
         "format": FORMAT,
         "algorithm": signed.algorithm,
@@ -131,7 +142,6 @@ def read_signature(folder: Path) -> Signed | None:
     try:
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return Signed(
-            str(fields["algorithm"]),
             str(fields["public_key"]),
             base64.b64decode(fields["signature"], validate=True),
         )

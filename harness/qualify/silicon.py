@@ -33,6 +33,7 @@ class Silicon:
     fuses_by: str | None = None
     """Where the snapshot of the eFuses is from: read now, or the device record of the day it was locked."""
     security_info: dict[str, Any] | None = None
+    rom_answered: bool = False
     not_read: str | None = None
     """Why the ROM was not asked, or what it does not tell any more."""
 
@@ -48,7 +49,7 @@ def observed(board: Board, entry: AnyEntry) -> Silicon:
         else "unknown"
     )
     board.mac = str(mac).lower() if mac else None
-    record = _record(board)
+    record = record_of(board)
     return Silicon(
         board.chip.name,
         board.mac,
@@ -95,7 +96,7 @@ def _of_state(board: Board, entry: AnyEntry, state: ChipState) -> Silicon:
             else "unknown: a locked ROM does not tell it"
         )
     board.mac = mac = mac.lower() if mac else None
-    record = _record(board)
+    record = record_of(board)
     info = state.security_info
     is_open = state.download is Download.OPEN
     found = profile_of(state, record)
@@ -135,11 +136,13 @@ def _of_state(board: Board, entry: AnyEntry, state: ChipState) -> Silicon:
             "secure_boot": info.secure_boot,
             "secure_download": info.secure_download,
         },
+        rom_answered=True,
         not_read=None if is_open else "the ROM is locked: eFuses cannot be read any more",
     )
 
 
-def _record(board: Board) -> DeviceRecord | None:
+def record_of(board: Board) -> DeviceRecord | None:
+    """The device record of `board`; None: there is none, or it cannot be read, which its log then says."""
     try:
         return board.records.read(board.mac) if board.mac else None
     except HarnessError as error:

@@ -72,7 +72,13 @@ class Hands:
         elif isinstance(action, HttpAction):
             self._call(action)
         elif isinstance(action, CommandAction):
-            self.run(action.run, action.timeout_s, action.variables)
+            self.run(
+                action.run,
+                action.timeout_s,
+                action.variables,
+                environment=action.environment,
+                text=action.input,
+            )
         elif isinstance(action, ResetAction):
             self.unit.reset()
             self._note("reset")
@@ -136,25 +142,34 @@ class Hands:
             raise LabError(f"{action.method} {shown}: {why}", board=self.unit.name) from None
         self._note(f"{action.method} {shown}: status {status}")
 
-    def run(self, words: Iterable[str], timeout_s: float, variables: Iterable[str] = ()) -> str:
-        """Runs a command, and gives what it printed.
+    def run(
+        self,
+        words: Iterable[str],
+        timeout_s: float,
+        variables: Iterable[str] = (),
+        *,
+        environment: Mapping[str, str] | None = None,
+        text: str | None = None,
+    ) -> str:
+        """Runs a command that reads `text`, and gives what it printed. A secret is in none of its words.
 
         Raises:
             LabError: it cannot be started, takes too long, or fails.
         """
         filled = [self.fill(word) for word in words]
-        shown = " ".join(text for _, text in filled)
+        shown = " ".join(seen for _, seen in filled)
+        more = {name: self.fill(value)[0] for name, value in (environment or {}).items()}
         try:
             done = subprocess.run(
-                [text for text, _ in filled],
+                [word for word, _ in filled],
                 capture_output=True,
                 text=True,
                 errors="replace",
                 timeout=timeout_s,
                 check=False,
                 cwd=self.plan.folder,
-                env=child_environment(variables),
-                stdin=subprocess.DEVNULL,
+                env={**child_environment(variables), **more},
+                input=self.fill(text)[0] if text is not None else "",
             )
         except subprocess.TimeoutExpired:
             raise LabError(f"'{shown}' took more than {timeout_s:g} s", board=self.unit.name) from None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 
 from harness.errors import LabError
+from harness.qualify import claims as c
 from harness.qualify.claims import Readings
-from harness.qualify.file import WitnessEntry
+from harness.qualify.file import ConfirmedEntry, WitnessEntry
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import POLL_S, Unit
+
+LONGEST_NOTE = 400
+"""Characters of what a witness's command printed, in the log."""
 
 WITNESSES = ("version", "slot", "confirmed", "image")
 
@@ -19,6 +23,7 @@ def read_witnesses(unit: Unit, hands: Hands, since: int, *, wait: bool = True) -
     A witness that fails says nothing; the log's note tells why.
     """
     values: dict[str, str | None] = {}
+    words = c.CONFIRMED_WORDS
     lines: dict[str, int] = {}
     for name in WITNESSES:
         entry: WitnessEntry | None = getattr(unit.file.witness, name)
@@ -27,10 +32,34 @@ def read_witnesses(unit: Unit, hands: Hands, since: int, *, wait: bool = True) -
         # Confirmation may come much later, or never: whoever waits for it asks again.
         waits = wait and name != "confirmed"
         value, line = read_witness(entry, unit, hands, since, timeout_s=None if waits else 0.0)
+        if isinstance(entry, ConfirmedEntry) and value is not None:
+            words = words_of(entry, value)
         values[name] = _as_label(value, unit) if name == "slot" else value
         if line is not None:
             lines[name] = line
-    return Readings(**values, lines=lines)
+    return Readings(
+        version=values.get("version"),
+        slot=values.get("slot"),
+        confirmed=values.get("confirmed"),
+        confirmed_words=words,
+        image=values.get("image"),
+        lines=lines,
+    )
+
+
+def words_of(entry: ConfirmedEntry, value: str) -> frozenset[str]:
+    """What of a witness's `value` means that the version is confirmed, in lower case."""
+    if entry.stated is not None:
+        return frozenset(word.strip().lower() for word in entry.stated)
+    if not re.compile(entry.pattern).groups:
+        # The app's owner wrote a pattern that only a confirmation matches.
+        return frozenset({value.strip().lower()})
+    return c.CONFIRMED_WORDS
+
+
+def _value_of(match: re.Match[str]) -> str:
+    """The first group, or all of it where there is none; an optional group that is absent says nothing."""
+    return match[1] if match.re.groups else match[0]
 
 
 def read_witness(
@@ -43,8 +72,14 @@ def read_witness(
         except LabError as error:
             unit.console.note(f"a witness failed: {error.message}")
             return None, None
+        # What a claim rests on must be among the evidence.
+        line = unit.mark()
         match = re.search(entry.pattern, said)
-        return (match[1] if match else None), None
+        if match is None:
+            unit.console.note(f"a witness found no /{entry.pattern}/ in what that printed")
+            return None, None
+        unit.console.note(f"a witness read: {unit.console.redacted(match[0])[:LONGEST_NOTE]}")
+        return _value_of(match), line
     start = since
     if entry.send is not None:
         start = unit.mark()
@@ -56,7 +91,7 @@ def read_witness(
     if newest is None:
         return None, None
     match = re.search(entry.pattern, newest.text)
-    return (match[1] if match else None), newest.n
+    return (_value_of(match) if match else None), newest.n
 
 
 def _as_label(value: str | None, unit: Unit) -> str | None:

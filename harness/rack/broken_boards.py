@@ -30,11 +30,6 @@ class BoardFate:
         self.skips: str | None = watch.refusal if watch is not None else None
         """Why its tests are skipped from now on; None: they are not."""
 
-    @property
-    def is_retired(self) -> bool:
-        """Somebody has taken it out of service, and that is why."""
-        return self.watch is not None and self.skips is not None and self.watch.is_retired
-
     def failed(self, error: BaseException, *, answers: bool = True) -> None:
         """The board was not prepared, or did not come back; this test fails with `error`, and those after it skip."""
         if self.watch is not None and self.watch.failed(error, answers=answers):
@@ -57,7 +52,6 @@ class BrokenBoards:
     def __init__(self) -> None:
         self._skipped: Counter[str] = Counter()
         self._ran: Counter[str] = Counter()
-        self._retired: set[str] = set()
 
     @property
     def untested(self) -> list[str]:
@@ -69,10 +63,7 @@ class BrokenBoards:
         """What a run without ``--rack`` did not do although every board of it was named; none: nothing is missing."""
         if not self._ran:
             return []
-        return [f"no test ran on board {name}: it is {self._word(name)}" for name in self.untested]
-
-    def _word(self, name: str) -> str:
-        return "retired" if name in self._retired else "latched broken"
+        return [f"no test ran on board {name}: it is latched broken" for name in self.untested]
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -83,7 +74,6 @@ class BrokenBoards:
             report = outcome.get_result()
             report.harness_board = fate.name
             report.harness_latched = report.skipped and fate.skips is not None
-            report.harness_retired = fate.is_retired
             if call.excinfo is not None and isinstance(call.excinfo.value, LinkError):
                 fate.failed(call.excinfo.value)
 
@@ -92,8 +82,6 @@ class BrokenBoards:
         name = getattr(report, "harness_board", None)
         if name is not None and getattr(report, "harness_latched", False):
             self._skipped[name] += 1
-            if getattr(report, "harness_retired", False):
-                self._retired.add(name)
         elif name is not None and (report.failed or report.when == "call"):
             self._ran[name] += 1
 
@@ -108,8 +96,7 @@ class BrokenBoards:
         for name, count in sorted(self._skipped.items()):
             tests = "1 test was" if count == 1 else f"{count} tests were"
             terminalreporter.write_line(
-                f"board {name} is {self._word(name)}: {tests} skipped; to clear that: "
-                f"{mend_command(name, retired=name in self._retired)}"
+                f"board {name} is latched broken: {tests} skipped; to clear that: {mend_command(name)}"
             )
         # A run over the rack counts what ran nowhere, with an exit code of its own.
         if terminalreporter.config.getoption("--rack"):

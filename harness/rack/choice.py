@@ -7,7 +7,7 @@ collect the same tests.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import HarnessError
@@ -54,7 +54,8 @@ def choose(
 ) -> Choice:
     """The boards called `names` (names or tags; none: all) of these `chips` (none: all).
 
-    Healthy ones come first, then those that were not used for longest.
+    Retired ones are none of the rack, unless somebody names them themselves, not a tag. Healthy ones come first, then
+    those that were not used for longest.
 
     Raises:
         UsageError: there is no such board.
@@ -62,6 +63,7 @@ def choose(
     chosen = inventory.select(names) if names else dict(inventory.boards)
     chosen = {name: entry for name, entry in chosen.items() if not chips or entry.chip in chips}
     book = HealthBook(home)
+    chosen = {name: entry for name, entry in chosen.items() if name in names or book.of(name).retired is None}
     places, broken = [], {}
     for name in order(chosen, book):
         entry = chosen[name]
@@ -70,12 +72,9 @@ def choose(
         if record is not None and record.lock is Lock.DOWNLOAD_OFF:
             offered -= {"uart-download"}
         now = record.profile if record is not None else None
-        place = place_of(name, entry, now, offered, wishes, pin=pin_of(entry))
+        places.append(place_of(name, entry, now, offered, wishes, pin=pin_of(entry)))
         health = book.of(name)
-        if health.retired:
-            place = replace(place, profiles=(), refusal=Misfit("service", health.text()))
-        places.append(place)
-        if health.broken is not None and not health.retired:
+        if health.broken is not None:
             broken[name] = health.text()
     return Choice(tuple(places), broken)
 

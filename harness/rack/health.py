@@ -1,10 +1,11 @@
 """Which boards are broken, since when and why, and when each was last used; in the state folder, for all processes.
 
 A board that failed to be prepared or stopped answering is latched broken: whoever wants it next is told so instead of
-failing again. `harness boards mend` looks at it and clears that.
+failing again. `harness boards mend` looks at it and clears that. A board that somebody retired (`harness retire`) is
+not broken: it is no board of the rack any more, until that is undone.
 
 Each fact is a file of its own, so that no two processes ever write halves of one: ``health/NAME.broken`` exists while the
-board is broken, and the time of ``health/NAME.used`` is when it was last used.
+board is broken, ``health/NAME.retired`` while it is retired; the time of ``health/NAME.used`` is that of its last use.
 """
 
 from __future__ import annotations
@@ -25,9 +26,8 @@ from harness.vault.record_file import TEMPORARY_SUFFIX
 FORMAT = 1
 
 FOLDER = "health"
-RETIRED = "retired"
-"""The reason of a board that was taken out of service begins with it; a colon and more may follow."""
 _BROKEN = ".broken"
+_RETIRED = ".retired"
 _USED = ".used"
 _LONGEST = 2000
 """Characters of a reason."""
@@ -47,18 +47,24 @@ class Health:
     """The run that found it broken: ``pytest tests/ota (process 4711)``."""
     last_used_s: float | None
     """When a run last opened it or let go of it; None: never."""
+    retired: str | None = None
+    """Why somebody took it off the bench (perhaps no words); None: nobody did."""
+    retired_s: float | None = None
+    """Since when, in seconds since 1970."""
 
-    @property
-    def retired(self) -> bool:
-        """It is not broken: somebody has taken it out of service (``harness retire``)."""
-        return self.broken is not None and self.broken.partition(":")[0] == RETIRED
+    def retired_text(self) -> str:
+        """Of a retired board, one sentence for a person."""
+        since = (
+            f" since {time.strftime(_TIME, time.localtime(self.retired_s))}"
+            if self.retired_s is not None
+            else ""
+        )
+        why = f": {self.retired}" if self.retired else ""
+        return f"board {self.board} is retired{since}{why}"
 
     def text(self) -> str:
-        """Of a board that is broken or retired, one sentence for a person."""
+        """Of a broken board, one sentence for a person."""
         since = "" if self.since_s is None else f" since {time.strftime(_TIME, time.localtime(self.since_s))}"
-        if self.retired:
-            assert self.broken is not None
-            return f"board {self.board} is retired{since}{self.broken.removeprefix(RETIRED)}"
         by = "" if self.run is None else f" (found by {self.run})"
         return f"board {self.board} is latched broken{since}{by}: {self.broken}"
 
@@ -68,10 +74,10 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What the file of a broken board says."""
+    """What the file of a broken, or of a retired, board says."""
 
     reason: str
-    since_s: float
+    since_s: float | None
     run: str | None
 
     @classmethod
@@ -96,9 +102,14 @@ class _Record:
         return json.dumps(fields, indent=1).encode() + b"\n"
 
 
-def mend_command(name: str, *, retired: bool = False) -> str:
+def mend_command(name: str) -> str:
     """What clears it."""
-    return f"harness boards mend {name}{' --bring-back' if retired else ''}"
+    return f"harness boards mend {name}"
+
+
+def take_back_command(name: str) -> str:
+    """What makes a retired board one of the rack again."""
+    return f"harness retire {name} --undo"
 
 
 class HealthBook:
@@ -109,18 +120,28 @@ class HealthBook:
         self._folder = home.root / FOLDER
 
     def of(self, name: str) -> Health:
-        """What is known of the board `name`. A damaged record is a broken board: what it was is not known any more."""
-        last_used_s = _time_of(self._folder / f"{name}{_USED}")
-        path = self._folder / f"{name}{_BROKEN}"
+        """What is known of the board `name`. One whose record is damaged is broken (or retired): why is lost."""
+        broken, retired = self._read(name, _BROKEN), self._read(name, _RETIRED)
+        return Health(
+            name,
+            broken.reason if broken is not None else None,
+            broken.since_s if broken is not None else None,
+            broken.run if broken is not None else None,
+            _time_of(self._folder / f"{name}{_USED}"),
+            retired.reason if retired is not None else None,
+            retired.since_s if retired is not None else None,
+        )
+
+    def _read(self, name: str, ending: str) -> _Record | None:
+        path = self._folder / f"{name}{ending}"
         try:
             with path.open("rb") as file:
-                record = _Record.parsed(file.read(_LARGEST_BYTES))
+                return _Record.parsed(file.read(_LARGEST_BYTES))
         except (FileNotFoundError, NotADirectoryError):
-            return Health(name, None, None, None, last_used_s)
+            return None
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            return Health(name, f"its health record {path} cannot be read: {why}", None, None, last_used_s)
-        return Health(name, record.reason, record.since_s, record.run, last_used_s)
+            return _Record(f"its health record {path} cannot be read: {why}", None, None)
 
     def all(self) -> dict[str, Health]:
         """Every board of which anything is known, by name."""
@@ -128,7 +149,8 @@ class HealthBook:
             files = sorted(path.name for path in self._folder.iterdir())
         except OSError:
             return {}
-        names = {name.removesuffix(end) for name in files for end in (_BROKEN, _USED) if name.endswith(end)}
+        endings = (_BROKEN, _RETIRED, _USED)
+        names = {name.removesuffix(end) for name in files for end in endings if name.endswith(end)}
         return {name: self.of(name) for name in sorted(names)}
 
     def latch(self, name: str, reason: str, run: str | None = None) -> None:
@@ -139,11 +161,23 @@ class HealthBook:
         """
         before = self.of(name)
         since_s = before.since_s if before.broken is not None and before.since_s is not None else time.time()
-        path = self._home.folder(FOLDER) / f"{name}{_BROKEN}"
+        self._write(name, _BROKEN, _Record(reason[:_LONGEST], since_s, run))
+
+    def retire(self, name: str, reason: str, run: str | None = None) -> None:
+        """From now on the board is none of the rack, for `reason` (which may be empty). Errors as `latch`."""
+        before = self.of(name).retired_s
+        self._write(name, _RETIRED, _Record(reason[:_LONGEST], before or time.time(), run))
+
+    def take_back(self, name: str) -> None:
+        """From now on the board is not retired; nothing if it was not. Errors as `mend`."""
+        self._remove(name, _RETIRED)
+
+    def _write(self, name: str, ending: str, record: _Record) -> None:
+        path = self._home.folder(FOLDER) / f"{name}{ending}"
         new = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
         try:
             with new.open("xb") as file:
-                file.write(_Record(reason[:_LONGEST], since_s, run).bytes)
+                file.write(record.bytes)
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(path)
@@ -151,7 +185,7 @@ class HealthBook:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
             raise LabError(
-                f"that it is broken cannot be written to {path}: {error.strerror}",
+                f"that it is {ending[1:]} cannot be written to {path}: {error.strerror}",
                 board=name,
                 todo="check space and permissions of HARNESS_HOME",
             ) from error
@@ -162,7 +196,10 @@ class HealthBook:
         Raises:
             LabError: the record cannot be removed.
         """
-        path = self._folder / f"{name}{_BROKEN}"
+        self._remove(name, _BROKEN)
+
+    def _remove(self, name: str, ending: str) -> None:
+        path = self._folder / f"{name}{ending}"
         try:
             path.unlink(missing_ok=True)
         except OSError as error:

@@ -43,19 +43,15 @@ class BoardWatch:
         health = self._book.of(self._name)
         if health.broken is None:
             return None
-        return f"{health.text()}; to clear that: {mend_command(self._name, retired=health.retired)}"
-
-    @property
-    def is_retired(self) -> bool:
-        """Somebody has taken it out of service."""
-        return self._book.of(self._name).retired
+        return f"{health.text()}; to clear that: {mend_command(self._name)}"
 
     def warn(self) -> None:
-        """Tells a person who named a board that is latched: it is tried all the same."""
+        """Tells a person who named a board that is latched, or retired: it is tried all the same."""
         health = self._book.of(self._name)
+        if health.retired is not None:
+            self._say.line(f"{health.retired_text()}; it was named, and is used all the same")
         if health.broken is not None:
-            after = "and stays retired" if health.retired else "and mended if it works"
-            self._say.line(f"{health.text()}; it is tried all the same, {after}")
+            self._say.line(f"{health.text()}; it is tried all the same, and mended if it works")
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -69,8 +65,7 @@ class BoardWatch:
     def ready(self) -> None:
         """The board is prepared and its firmware is up: it is not broken, whatever was known of it."""
         self._ready = True
-        health = self._book.of(self._name)
-        if health.broken is not None and not health.retired:
+        if self._book.of(self._name).broken is not None:
             try:
                 self._book.mend(self._name)
             except LabError as error:

@@ -75,7 +75,7 @@ class BoardView:
     @property
     def mend(self) -> str:
         """The command that clears a broken board."""
-        return mend_command(self.name, retired=self.health.retired)
+        return mend_command(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,10 @@ class RackView:
     def counts(self) -> dict[str, int]:
         """How many are free, in use, broken; a broken one that somebody holds counts as both."""
         return {
-            "free": sum(not board.busy and board.health.broken is None for board in self.boards),
+            "free": sum(
+                not board.busy and board.health.broken is None and board.health.retired is None
+                for board in self.boards
+            ),
             "in use": sum(board.busy for board in self.boards),
             "broken": sum(board.health.broken is not None for board in self.boards),
         }

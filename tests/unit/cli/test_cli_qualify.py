@@ -118,8 +118,13 @@ def test_retiring_a_board_says_what_is_for_good_and_marks_it_for_all() -> None:
     ):
         assert words in done.output
     assert "DIS_TWAI" not in done.output, "it is not burned"
-    broken = HealthBook(Home.of_user()).of("desk").broken
-    assert broken == "retired: its socket is worn"
+    health = HealthBook(Home.of_user()).of("desk")
+    assert health.retired == "its socket is worn"
+    assert health.broken is None, "nothing is wrong with it"
+    assert "board desk is retired" in run("boards").output
+    assert isinstance(run("boards", "mend").exception, UsageError), "a retired board is not one to mend"
+    assert "is a board of the rack again" in run("retire", "desk", "--undo").output
+    assert HealthBook(Home.of_user()).of("desk").retired is None
 
 
 def test_a_dry_run_marks_nothing_and_json_says_the_same() -> None:
@@ -129,7 +134,7 @@ def test_a_dry_run_marks_nothing_and_json_says_the_same() -> None:
     assert told["retired"] is False
     assert told["lock"] == "download-off"
     assert any("nothing else ever changes its flash" in each for each in told["possible"])
-    assert HealthBook(Home.of_user()).of("desk").broken is None
+    assert HealthBook(Home.of_user()).of("desk").retired is None
 
 
 def test_the_key_is_told_from_the_vault_where_that_opens(tmp_path: Path) -> None:
@@ -145,7 +150,7 @@ def test_the_key_is_told_from_the_vault_where_that_opens(tmp_path: Path) -> None
 def test_a_board_of_which_nothing_is_known_is_retired_too_and_that_is_said() -> None:
     done = run("retire", "desk", "--no-look")
     assert "nothing tells: neither eFuses nor a device record" in done.output
-    assert HealthBook(Home.of_user()).of("desk").broken == "retired"
+    assert HealthBook(Home.of_user()).of("desk").retired == ""
 
 
 def test_a_board_that_is_not_there_is_retired_by_its_record() -> None:

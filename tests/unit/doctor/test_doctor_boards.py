@@ -34,6 +34,7 @@ from harness.links.serial_port import SerialLink
 from harness.links.twin import TwinLink
 from harness.provision.chip_state import Download, SecurityInfo
 from harness.provision.profile import Lock, Profile
+from harness.rack.health import HealthBook
 
 ENTRY = SerialEntry(chip="esp32c3", link="serial", port="/dev/ttyUSB0", mac=MAC)
 FACTS = BoardFacts("desk", ENTRY, "/dev/ttyUSB0", chip_state(), MAC, None)
@@ -186,6 +187,14 @@ def test_a_board_whose_emulator_is_missing_is_wrong(tmp_path: Path, entry: Any, 
         (finding,) = examine(bench, "b", around())
     assert (finding.level, said in finding.text) == (Level.WRONG, True)
     assert "install" in (finding.todo or "")
+
+
+def test_a_retired_board_is_a_note_and_nothing_of_it_is_looked_at(tmp_path: Path) -> None:
+    with lab(tmp_path, QemuEntry(chip="esp32c3", link="qemu", qemu="/no/qemu")) as bench:
+        HealthBook(bench.home).retire("b", "worn")
+        (finding,) = examine(bench, "b", around())
+    assert (finding.level, finding.text.startswith("retired")) == (Level.NOTE, True)
+    assert finding.todo == "to undo that: harness retire b --undo"
 
 
 @pytest.mark.parametrize("chip", ["esp32", "esp32c3"])

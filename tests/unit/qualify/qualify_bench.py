@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from harness.inventory.entry import TwinEntry
 from harness.inventory.inventory import Inventory
 from harness.lab import Lab, own_vault, secret_from
 from harness.preparation import Consent, Demand, prepare
+from harness.provision.device_record import DeviceRecords
 from harness.provision.profile import Profile
 from harness.qualify.artefacts import load_artefacts
 from harness.qualify.file import read_qualify_file
@@ -60,6 +62,11 @@ def make_unit(folder: Path, home: Home) -> None:
         prepare(board, Demand(Profile.RELEASE), Consent(entry), home, say=Say(quiet=True))
         for version in ("1.0.0", "1.1.0"):
             (folder / f"app-{version}.bin").write_bytes(board.release(version).image)
+        assert board.mac is not None
+        made = board.records.read(board.mac)
+        assert made is not None
+        # As if its key were with its owner: a unit whose key is only here is not to be shipped.
+        board.records.write(replace(made, key_state="handed-over"))
 
 
 class Bench:
@@ -100,6 +107,12 @@ class Bench:
         path = self.folder / f"{name}.{label}"
         path.write_bytes(body)
         return {"path": path.name, "sha256": sha256_of(path)}
+
+    def set_key_state(self, state: str) -> None:
+        """The unit's device record says so from now on."""
+        records = DeviceRecords(self.folder / "state" / "devices")
+        for record in records.all():
+            records.write(replace(record, key_state=state))
 
     def qualify(self, *, observe: bool = False, **more: Any) -> RunRecord:
         """Carries out a qualification, and gives its record; the folder is ``out``."""

@@ -9,6 +9,8 @@ import pytest
 from harness.console.boot_record import BootError, BootRecord, Panic
 from harness.qualify import claims as c
 from harness.qualify.claims import Attempt, ImageFacts, Readings
+from harness.qualify.file import ConfirmedEntry
+from harness.qualify.witness import words_of
 from harness.report.verdict import Standing
 
 PROVEN, FAILED, NOT_PROVEN, NONE = (
@@ -79,10 +81,59 @@ def test_what_runs_is_claimed_by_what_was_seen_of_it(
     assert c.judge_running(c.UPDATE, NEW, seen, readings).standing is standing
 
 
+TWIN_OF_OLD = replace(OLD, name="update", elf_sha256="aa11aa11" + "cc" * 28, image_sha256="34" * 32)
+"""Another app of the same version, whose ELF digest begins with the same digits."""
+
+
+@pytest.mark.parametrize(
+    ("seen", "readings", "standing"),
+    [
+        (boot(version="1.0.0", project="lock"), Readings(), NOT_PROVEN),
+        (SILENT, Readings(version="1.0.0"), NOT_PROVEN),
+        (None, Readings(version="1.0.0"), NOT_PROVEN),
+        (boot(version="1.0.0", elf_sha256="aa11aa11"), Readings(), NOT_PROVEN),
+        (boot(version="1.0.0", elf_sha256="aa11aa11cc"), Readings(), PROVEN),
+        (boot(version="1.0.0"), Readings(image="34" * 8), PROVEN),
+        (boot(version="1.0.0", elf_sha256="aa11aa11aa"), Readings(), FAILED),
+        (boot(version="1.0.0", project="lock"), Readings(image="ab" * 32), FAILED),
+    ],
+)
+def test_two_apps_of_one_version_are_told_apart_by_what_differs_or_not_at_all(
+    seen: BootRecord | None, readings: Readings, standing: Standing
+) -> None:
+    new = replace(TWIN_OF_OLD, rival=OLD)
+    assert c.judge_running(c.UPDATE, new, seen, readings).standing is standing
+    survived = c.judge_survival("refuses-noise", Attempt(4096), replace(OLD, rival=new), new, seen, readings)
+    assert (survived.standing is PROVEN) is (standing is FAILED), "one of them runs, or nothing tells"
+
+
+def test_no_digits_of_a_digest_and_the_project_alone_tell_nothing() -> None:
+    for seen in (boot(elf_sha256="..."), boot(elf_sha256="bb22"), boot(project="lock")):
+        assert c.judge_running(c.UPDATE, replace(NEW, rival=OLD), seen).standing is NOT_PROVEN
+
+
+@pytest.mark.parametrize(
+    ("after", "readings", "standing"),
+    [
+        (RUNS_NEW, Readings(), PROVEN),
+        (None, Readings(version="1.1.0"), NOT_PROVEN),
+        (boot(version="1.1.0", slot="ota_0"), Readings(), FAILED),
+        (boot(version="1.1.0"), Readings(slot="ota_0"), FAILED),
+        (RUNS_OLD, Readings(), FAILED),
+    ],
+)
+def test_a_reset_is_survived_by_a_boot_that_the_log_shows_from_the_same_slot(
+    after: BootRecord | None, readings: Readings, standing: Standing
+) -> None:
+    assert c.judge_same_place(c.SURVIVES, NEW, RUNS_NEW, after, readings).standing is standing
+
+
 @pytest.mark.parametrize(
     ("before", "after", "readings", "standing"),
     [
         (RUNS_OLD, RUNS_NEW, Readings(), PROVEN),
+        (RUNS_OLD, replace(RUNS_NEW, offset=RUNS_OLD.offset), Readings(), FAILED),
+        (boot(version="1.0.0", offset=0x20000), boot(version="1.1.0"), Readings(slot="ota_0"), NOT_PROVEN),
         (RUNS_OLD, boot(version="1.1.0", slot="ota_0"), Readings(), FAILED),
         (None, RUNS_NEW, Readings(), NOT_PROVEN),
         (RUNS_OLD, boot(version="1.1.0"), Readings(), NOT_PROVEN),
@@ -100,8 +151,19 @@ def test_a_switch_needs_the_new_version_and_both_places(
     ("said", "standing"),
     [
         ("valid", PROVEN),
-        ("successfully", PROVEN),
-        ("1", PROVEN),
+        ("ESP_OTA_IMG_VALID", PROVEN),
+        ("Confirmed", PROVEN),
+        ("true", PROVEN),
+        ("successfully", NOT_PROVEN),
+        ("1", NOT_PROVEN),
+        ("error", NOT_PROVEN),
+        ("NOT_VALID", NOT_PROVEN),
+        ("img_new", NOT_PROVEN),
+        ("", NOT_PROVEN),
+        ("ESP_OTA_IMG_PENDING_VERIFY", FAILED),
+        ("undefined", FAILED),
+        ("unconfirmed", FAILED),
+        ("not confirmed", FAILED),
         ("pending", FAILED),
         ("NEW", FAILED),
         ("false", FAILED),
@@ -112,6 +174,37 @@ def test_a_switch_needs_the_new_version_and_both_places(
 def test_confirmation_is_what_its_witness_says(said: str | None, standing: Standing) -> None:
     judged = c.judge_confirmed(c.CONFIRMED, SILENT, Readings(confirmed=said), demanded="valid")
     assert judged.standing is standing
+
+
+@pytest.mark.parametrize(
+    ("witness", "said", "standing"),
+    [
+        ("Diagnostics completed successfully", "Diagnostics completed successfully", PROVEN),
+        ({"pattern": "Diagnostics (.*)", "is": "passed"}, "Passed", PROVEN),
+        ({"pattern": "state (.*)", "is": ["good", "fine"]}, "fine", PROVEN),
+        ({"pattern": "state (.*)", "is": 2}, "2", PROVEN),
+        ({"pattern": "ok=(.*)", "is": True}, "true", PROVEN),
+        ({"pattern": "state (.*)", "is": "good"}, "valid", NOT_PROVEN),
+        ({"pattern": "state (.*)", "is": "good"}, "pending", FAILED),
+        ("state (.*)", "good", NOT_PROVEN),
+    ],
+)
+def test_what_means_confirmed_is_what_the_owner_of_the_app_stated(
+    witness: object, said: str, standing: Standing
+) -> None:
+    entry = ConfirmedEntry.model_validate(witness)
+    readings = Readings(confirmed=said, confirmed_words=words_of(entry, said))
+    assert c.judge_confirmed(c.CONFIRMED, SILENT, readings, demanded="valid").standing is standing
+
+
+@pytest.mark.parametrize(
+    ("seen", "standing"), [(RUNS_NEW, PROVEN), (SILENT, PROVEN), (None, PROVEN), (RUNS_OLD, FAILED)]
+)
+def test_a_confirmation_that_the_next_boot_disproves_has_failed(
+    seen: BootRecord | None, standing: Standing
+) -> None:
+    said = c.Judged.of(c.CONFIRMED, PROVEN, "the witness says 'valid'")
+    assert c.judge_confirmed_later(said, NEW, seen).standing is standing
 
 
 def test_confirmation_is_also_what_the_app_prints_of_its_state_and_not_asked_of_one_without_rollback() -> (

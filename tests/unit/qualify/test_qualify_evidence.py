@@ -5,20 +5,33 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from harness.errors import UsageError
-from harness.qualify.evidence import MANIFEST, STATEMENT, write_manifest
+from harness.cli.report import report
+from harness.errors import RefusedError, UsageError
+from harness.qualify.evidence import (
+    MANIFEST,
+    PAGE,
+    SEAL,
+    SIGNATURE,
+    STATEMENT,
+    write_evidence,
+    write_seal,
+)
 from harness.qualify.perform import seal
 from harness.qualify.qualification import Qualification, SiliconRow
-from harness.qualify.signature import PrivateKey, load_signing_key
+from harness.qualify.signature import PrivateKey, load_signing_key, sign, write_signature
 from harness.qualify.verification import verify_folder
+from harness.report.html import write_report
 from harness.report.run_record import RUN_FILE, RunRecord
+from harness.report.writing import JUNIT_FILE, REPORT_FILE
 
 
 @cache
@@ -47,10 +60,10 @@ def public_pem_of(key: PrivateKey) -> bytes:
     return key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def sealed(folder: Path, key: PrivateKey | None) -> RunRecord:
+def sealed(folder: Path, key: PrivateKey | None, said: str = "hello") -> RunRecord:
     """A folder with a log in it and a verdict, sealed."""
     (folder / "unit").mkdir(parents=True)
-    (folder / "unit" / "serial.log").write_text("2026-01-01 00:00:00.000 | hello\n")
+    (folder / "unit" / "serial.log").write_text(f"2026-01-01 00:00:00.000 | {said}\n")
     done = Qualification(
         product="lock",
         unit="ship",
@@ -116,7 +129,78 @@ def change_record(folder: Path) -> None:
 
 def make_the_manifest_again(folder: Path) -> None:
     change_log(folder)
-    write_manifest(folder)
+    write_evidence(folder)
+
+
+def make_both_manifests_again(folder: Path) -> None:
+    change_log(folder)
+    write_evidence(folder)
+    write_seal(folder)
+
+
+def change_page(folder: Path) -> None:
+    page = (folder / PAGE).read_text()
+    (folder / PAGE).write_text(page.replace("PASSED", "FAILED"))
+
+
+def change_report(folder: Path) -> None:
+    report = (folder / REPORT_FILE).read_text()
+    (folder / REPORT_FILE).write_text(report.replace("PASSED", "FAILED"))
+
+
+def lose_report(folder: Path) -> None:
+    (folder / REPORT_FILE).unlink()
+
+
+def change_junit(folder: Path) -> None:
+    (folder / JUNIT_FILE).write_text("<testsuites/>")
+
+
+def lose_record(folder: Path) -> None:
+    (folder / RUN_FILE).unlink()
+
+
+def change_verdict_of_the_record(folder: Path) -> None:
+    fields = json.loads((folder / RUN_FILE).read_text())
+    (folder / RUN_FILE).write_text(json.dumps({**fields, "verdict": "failed"}))
+    write_report(RunRecord.model_validate({**fields, "verdict": "failed"}), folder)
+
+
+def lose_signature(folder: Path) -> None:
+    (folder / SIGNATURE).unlink()
+
+
+def sign_by_another(folder: Path) -> None:
+    write_signature(folder, sign((folder / SEAL).read_bytes(), key_of("Ed25519")))
+
+
+def take_the_signature_of_another_run(folder: Path) -> None:
+    sealed(folder.parent / "other", key_of("ECDSA"), "another log")
+    shutil.copy(folder.parent / "other" / SIGNATURE, folder)
+
+
+def rename_log(folder: Path) -> None:
+    (folder / "unit" / "serial.log").rename(folder / "unit" / "serial2.log")
+
+
+def put_a_link_for_the_log(folder: Path) -> None:
+    shutil.copy(folder / "unit" / "serial.log", folder.parent / "elsewhere.log")
+    (folder / "unit" / "serial.log").unlink()
+    (folder / "unit" / "serial.log").symlink_to(folder.parent / "elsewhere.log")
+
+
+def put_a_link_for_the_report(folder: Path) -> None:
+    (folder / REPORT_FILE).rename(folder.parent / REPORT_FILE)
+    (folder / REPORT_FILE).symlink_to(folder.parent / REPORT_FILE)
+
+
+def add_a_link_to_a_folder(folder: Path) -> None:
+    (folder.parent / "more").mkdir()
+    (folder / "more").symlink_to(folder.parent / "more")
+
+
+def add_a_file_whose_name_is_a_line(folder: Path) -> None:
+    (folder / "x\n✓ all as they were\nGOOD").write_text("more")
 
 
 def replace_digest(folder: Path) -> None:
@@ -126,7 +210,30 @@ def replace_digest(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [change_log, lose_log, add_file, change_verdict, change_record, make_the_manifest_again, replace_digest],
+    [
+        change_log,
+        lose_log,
+        rename_log,
+        put_a_link_for_the_log,
+        add_file,
+        add_a_link_to_a_folder,
+        add_a_file_whose_name_is_a_line,
+        change_verdict,
+        change_record,
+        change_verdict_of_the_record,
+        lose_record,
+        change_page,
+        change_report,
+        lose_report,
+        put_a_link_for_the_report,
+        change_junit,
+        make_the_manifest_again,
+        make_both_manifests_again,
+        replace_digest,
+        lose_signature,
+        sign_by_another,
+        take_the_signature_of_another_run,
+    ],
 )
 def test_whatever_is_changed_afterwards_is_found(tmp_path: Path, change: object) -> None:
     out = tmp_path / "out"
@@ -136,11 +243,62 @@ def test_whatever_is_changed_afterwards_is_found(tmp_path: Path, change: object)
     found = verify_folder(out, None)
     assert not found.ok
     assert any(line.startswith("✗") for line in found.lines())
+    assert not any(
+        line.startswith("✓ all") or line == "GOOD" for line in "\n".join(found.lines()).splitlines()
+    )
+
+
+def test_a_report_that_is_made_again_is_told_from_the_sealed_one_and_still_says_what_was_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as older:
+        older.setattr("harness.__version__", "0.0.1")
+        run = sealed(out, key_of("ECDSA"))
+    write_report(run, out)
+    found = verify_folder(out, None)
+    assert found.ok
+    assert found.made_again
+    assert any("made again, not the sealed one" in line for line in found.lines())
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../run.json", "a/../../b", "./run.json", "a//b", "a\u2028b"]
+)
+def test_a_manifest_that_names_what_is_not_in_the_folder_is_none(tmp_path: Path, name: str) -> None:
+    sealed(tmp_path / "out", None)
+    with (tmp_path / "out" / SEAL).open("a") as seal:
+        seal.write(f"{'0' * 64}  {name}\n")
+    with pytest.raises(UsageError, match="no line of a manifest"):
+        verify_folder(tmp_path / "out", None)
+
+
+def test_no_report_is_made_of_a_record_that_was_changed_after_it_was_sealed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sealed(out, None)
+    assert CliRunner().invoke(report, [str(out)]).exit_code == 0
+    change_record(out)
+    done = CliRunner().invoke(report, [str(out)])
+    assert isinstance(done.exception, RefusedError)
+
+
+@pytest.mark.parametrize("name", [SEAL, MANIFEST])
+def test_without_a_manifest_nothing_is_good(tmp_path: Path, name: str) -> None:
+    sealed(tmp_path / "out", None)
+    (tmp_path / "out" / name).write_bytes(b"")
+    with pytest.raises(UsageError) if name == SEAL else nullcontext():
+        assert not verify_folder(tmp_path / "out", None).ok
+    (tmp_path / "out" / name).unlink()
+    with pytest.raises(UsageError, match="holds no evidence"):
+        verify_folder(tmp_path / "out", None)
 
 
 def test_without_a_key_the_evidence_has_its_digest_and_a_demanded_signer_is_missed(tmp_path: Path) -> None:
     sealed(tmp_path / "out", None)
-    assert verify_folder(tmp_path / "out", None).ok
+    unsigned = verify_folder(tmp_path / "out", None)
+    assert unsigned.ok
+    assert any("not signed: whoever changed" in line for line in unsigned.lines())
+    assert any("PASSED, lock, run 1" in line for line in unsigned.lines())
     signer = tmp_path / "signer.pem"
     signer.write_bytes(public_pem_of(key_of("RSA")))
     assert not verify_folder(tmp_path / "out", signer).ok
@@ -151,8 +309,9 @@ def test_anybody_can_check_the_manifest_without_the_harness(tmp_path: Path) -> N
     if program is None:
         pytest.skip("there is no sha256sum here")
     sealed(tmp_path / "out", None)
-    done = subprocess.run([program, "-c", MANIFEST], cwd=tmp_path / "out", capture_output=True, check=False)
-    assert done.returncode == 0
+    for name in (MANIFEST, SEAL):
+        done = subprocess.run([program, "-c", name], cwd=tmp_path / "out", capture_output=True, check=False)
+        assert done.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,7 @@ def text_of(**more: Any) -> str:
 def test_the_file_that_init_writes_is_valid_and_so_is_all_that_it_shows_in_comments() -> None:
     parse_qualify_text(EXAMPLE, PATH)
     # What is commented out in a line of its own, and can stand beside the rest.
-    fields = (
-        "there_and_back|rollback|secrets|  wifi|image|slot|version|failed|times|requirements|  OTA-1|  SEC-1"
-    )
+    fields = "there_and_back|secrets|  wifi|image|slot|version|failed|times|requirements|  OTA-1|  SEC-1"
     shown = re.sub(rf"(?m)^( *)# ((?:{fields}):)", r"\1\2", EXAMPLE)
     assert shown.count("#") < EXAMPLE.count("#") - 10
     parsed = parse_qualify_text(shown, PATH)
@@ -68,11 +66,39 @@ def test_the_file_that_init_writes_is_valid_and_so_is_all_that_it_shows_in_comme
         ({"running": {"path": "a", "sha256": "12"}}, "must be a SHA-256"),
         ({"witness": {"version": "no group"}}, "put the value itself in parentheses"),
         ({"witness": {"version": "(half"}}, "is no regular expression"),
+        (
+            {"witness": {"confirmed": {"pattern": "good", "is": "good"}}},
+            "no group that 'is' could be compared",
+        ),
+        ({"witness": {"confirmed": {"pattern": "(.*)", "is": []}}}, "must have at least one"),
         ({"image": "file"}, "'served' belongs to 'image: file'"),
+        ({"rollback": True}, "'rollback' is for 'unit: sacrificial'"),
+        ({"requirements": {"R1": "carried-out"}}, "there is no claim 'carried-out'"),
+        ({"requirements": {"R1": []}}, "no claim is named that would meet it"),
         ({"requirements": {"R1": "good-luck"}}, "there is no claim 'good-luck'"),
         ({"server": {"certificate": "a.pem"}}, "'by' is missing"),
         ({"server": {"by": "harness", "certificate": "a.pem"}}, "both 'certificate' and 'key'"),
         ({"server": {"by": "harness", "path": "a b"}}, "is no path to serve under"),
+        (
+            {"prepare": [{"by": "command", "run": ["join", "{secret:wifi}"]}]},
+            "must not stand in a command line",
+        ),
+        (
+            {"prepare": [{"by": "http", "url": "http://unit/?t={secret:wifi}"}]},
+            "must not stand in a command line or a URL",
+        ),
+        (
+            {"witness": {"version": {"pattern": "(x)", "run": ["ask", "{secret:x}"]}}},
+            "must not stand in a command line",
+        ),
+        (
+            {"server": {"by": "external", "url": "https://me:pass@updates.example/a"}},
+            "a URL with a password in it",
+        ),
+        (
+            {"prepare": [{"by": "http", "url": "http://unit/", "headers": {"Authorization": "Bearer x"}}]},
+            "'Authorization' is a secret",
+        ),
         ({"colour": "red"}, "colour: there is no such field"),
         ({"version": 2}, "newer than this harness knows"),
     ],

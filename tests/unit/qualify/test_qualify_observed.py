@@ -79,6 +79,7 @@ class Observed:
         self.home = Home(home)
         self.port = port
         self.asked: list[str] = []
+        self.leaves = False
         self.boots_of_update = recorded.boots
         for version, elf in recorded.elves.items():
             app = app_of(version, elf, project=recorded.project)
@@ -87,6 +88,8 @@ class Observed:
     def person(self, text: str) -> None:
         """Starts the update when asked to: the unit goes on, and boots as often as it did then."""
         self.asked.append(text)
+        if self.leaves:
+            raise KeyboardInterrupt
         if text.startswith("start"):
             for _ in range(1 + self.boots_of_update):
                 self.port.play()
@@ -162,6 +165,30 @@ def test_an_example_of_esp_idf_passes_by_its_log_alone(observe: Observe, recorde
     assert run.qualification is not None
     assert run.qualification["observed"] is True
     assert run.qualification["silicon"]["not_read"] == "eFuses and ROM were not touched"
+    assert run.qualification["silicon"]["revision"] == "v0.3 (as its bootloader printed)"
+    assert run.boards[0].revision == "v0.3 (as its bootloader printed)"
+
+
+@pytest.mark.parametrize("claim", ["update-served", "confirmed"])
+def test_what_is_demanded_and_cannot_be_shown_is_not_proven_and_neither_is_the_verdict(
+    observe: Observe, claim: str
+) -> None:
+    run = observe(UPDATED).qualify(end={"otadata": "undefined"}, requirements={"REQ-1": claim})
+    assert standings(run)[claim] == "not proven"
+    assert "REQ-1 demands it" in evidence_for(run, claim)
+    assert run.verdict == "not proven"
+    assert run.qualification is not None
+    assert [row["standing"] for row in run.qualification["requirements"]] == ["not proven"]
+
+
+def test_what_a_person_breaks_off_leaves_a_report_all_the_same(observe: Observe) -> None:
+    unit = observe(UPDATED)
+    unit.leaves = True
+    run = unit.qualify(end={"otadata": "undefined"})
+    assert run.verdict == "not proven"
+    assert standings(run)["carried-out"] == standings(run)["good-update"] == "not proven"
+    assert standings(run)["runs-before"] == "proven"
+    assert (unit.folder / "out" / "report.html").exists()
 
 
 def test_an_observation_sends_nothing_and_uses_dtr_and_rts_for_a_reset_into_the_app_only(
@@ -214,8 +241,10 @@ def test_an_app_that_says_its_version_and_panics_does_not_run(observe: Observe) 
 def test_somebody_elses_server_gets_the_update_by_a_command(observe: Observe) -> None:
     unit = observe(UPDATED)
     copy = [sys.executable, "-c", "import shutil, sys; shutil.copy(sys.argv[1], 'published')", "{file}"]
-    server = {"by": "external", "url": "https://updates.example/app.bin", "publish": copy}
+    server = {"by": "external", "url": "https://updates.example/app.bin?token=abc", "publish": copy}
     run = unit.qualify(server=server, end={"otadata": "undefined"})
     assert run.verdict == "passed"
     assert (unit.folder / "published").read_bytes() == (unit.folder / "app-1.1.0.bin").read_bytes()
     assert unit.asked == ["start the update to 1.1.0"]
+    assert run.qualification is not None
+    assert run.qualification["server"] == "external: https://updates.example/app.bin?…"

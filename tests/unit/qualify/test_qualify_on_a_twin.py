@@ -8,6 +8,7 @@ import pytest
 from qualify_bench import CONFIRMED, STOCK_UPDATE, Bench, evidence_for, standings
 
 from harness.console.render import read_boots
+from harness.qualify.verification import verify_folder
 from harness.report.run_record import RunRecord
 
 PROVEN, FAILED, NOT_PROVEN = "proven", "failed", "not proven"
@@ -26,6 +27,7 @@ def test_a_ship_unit_is_updated_proven_and_left_as_stated(bench: Bench) -> None:
             "confirmed",
             "survives-reset",
             "end-state",
+            "may-ship",
         ),
         PROVEN,
     )
@@ -49,6 +51,30 @@ def test_without_a_witness_confirmation_is_not_proven_and_neither_is_the_verdict
     assert run.verdict == NOT_PROVEN
     assert {key for key, standing in told.items() if standing != PROVEN} == {"confirmed", "end-state"}
     assert "name witness.confirmed" in evidence_for(run, "confirmed")
+
+
+def test_a_unit_that_must_not_be_shipped_does_not_pass_as_a_ship_unit(bench: Bench) -> None:
+    bench.set_key_state("test-only")
+    run = bench.qualify()
+    assert run.verdict == NOT_PROVEN
+    assert {key for key, standing in standings(run).items() if standing != PROVEN} == {"may-ship"}
+    assert "harness keys hand-over" in evidence_for(run, "may-ship")
+
+
+def test_a_qualification_that_breaks_off_leaves_a_report_that_says_why_and_proves_no_more(
+    bench: Bench,
+) -> None:
+    run = bench.qualify(confirm=[{"by": "uart", "send": "{secret:missing}"}])
+    told = standings(run)
+    assert run.verdict == NOT_PROVEN
+    assert "broken off" in run.reason
+    assert "there is no secret 'missing'" in run.reason
+    assert told["runs-before"] == told["update-served"] == PROVEN
+    assert {told[key] for key in ("confirmed", "survives-reset", "end-state", "carried-out")} == {NOT_PROVEN}
+    assert [test.id for test in run.tests][-1] == "qualify/broken-off"
+    report = (bench.folder / "out" / "report.html").read_text(encoding="utf-8")
+    assert "broken off: " in report
+    assert verify_folder(bench.folder / "out", None).ok
 
 
 def test_an_update_that_the_handler_refuses_fails_with_what_it_printed(bench: Bench) -> None:

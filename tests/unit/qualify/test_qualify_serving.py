@@ -12,8 +12,10 @@ import pytest
 
 from harness.errors import UsageError
 from harness.ota.faults import Fault, FaultKind
+from harness.ota.journal import Request, RequestEnd
 from harness.ota.server import OtaServer
 from harness.qualify.harm import write_other_certificate
+from harness.qualify.offer import fetched_whole
 
 MAC = "aa:bb:cc:00:00:01"
 DATA = bytes(range(256)) * 2500
@@ -38,6 +40,53 @@ def test_a_large_image_goes_out_over_https_without_a_pause(tmp_path: Path) -> No
         with urllib.request.urlopen(url, context=theirs, timeout=10) as answer:
             assert answer.read() == DATA
         assert [request.bytes_sent for request in server.journal] == [len(DATA)]
+
+
+def request(
+    first: int, sent: int, end: RequestEnd = RequestEnd.COMPLETE, fault: str | None = None
+) -> Request:
+    """One request for a body of 1000 bytes."""
+    return Request(
+        number=1,
+        at_ms=0,
+        peer="10.0.0.2:1",
+        device=MAC,
+        method="GET",
+        path="/d/****/update.bin",
+        name="update.bin",
+        range=None,
+        status=200,
+        first_byte=first,
+        body_bytes=1000 - first,
+        bytes_sent=sent,
+        fault=fault,
+        duration_ms=1,
+        end=end,
+    )
+
+
+LEFT = RequestEnd.PEER_LEFT
+
+
+@pytest.mark.parametrize(
+    ("requests", "whole"),
+    [
+        ([request(0, 1000)], True),
+        ([request(0, 500), request(500, 500)], True),
+        ([request(0, 600, LEFT), request(400, 600)], True),
+        ([request(0, 1000, LEFT)], False),
+        ([request(0, 1000, fault="flip bit")], False),
+        ([request(0, 500), request(500, 500, LEFT)], False),
+        ([request(0, 500), request(600, 400)], False),
+        ([request(0, 500, fault="flip bit"), request(500, 500)], False),
+        ([request(0, 0)], False),
+        ([], False),
+    ],
+)
+def test_an_update_was_fetched_when_all_of_it_went_out_and_its_end_was_taken(
+    requests: list[Request], whole: bool
+) -> None:
+    assert fetched_whole(tuple(requests), 1000) is whole
 
 
 def test_a_download_over_https_can_be_cut(tmp_path: Path) -> None:

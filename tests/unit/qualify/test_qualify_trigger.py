@@ -16,9 +16,10 @@ from recorded_unit import RecordedPort
 
 from harness.console.reader import Console
 from harness.errors import LabError, NotProvenError, UsageError
-from harness.qualify.file import QualifyPlan, parse_qualify_text
+from harness.qualify.file import QualifyPlan, WitnessEntry, parse_qualify_text
 from harness.qualify.trigger import Hands, ask_at_terminal
 from harness.qualify.unit import Unit
+from harness.qualify.witness import read_witness
 
 ZERO = "0" * 64
 SECRET = "correct horse battery"
@@ -111,9 +112,35 @@ def test_a_command_runs_beside_the_file_and_fails_in_one_line(desk: Desk) -> Non
 def test_a_command_that_fails_does_not_tell_a_secret(desk: Desk) -> None:
     with pytest.raises(LabError) as caught:
         desk.do(
-            by="command", run=[sys.executable, "-c", "import sys; sys.exit(sys.argv[1])", "{secret:wifi}"]
+            by="command",
+            run=[sys.executable, "-c", "import sys; sys.exit(sys.stdin.read())"],
+            input="{secret:wifi}",
         )
     assert SECRET not in str(caught.value)
+
+
+def test_a_command_gets_a_secret_by_its_input_or_its_environment_and_others_see_it_nowhere(
+    desk: Desk,
+) -> None:
+    program = (
+        "import os, sys; open('got','w').write(os.environ['TOKEN'] + sys.stdin.read() + ' '.join(sys.argv))"
+    )
+    desk.do(
+        by="command",
+        run=[sys.executable, "-c", program],
+        environment={"TOKEN": "<{secret:wifi}>"},
+        input="[{secret:wifi}]",
+    )
+    assert (desk.folder / "got").read_text() == f"<{SECRET}>[{SECRET}]-c"
+    assert SECRET not in desk.log
+
+
+def test_what_the_command_of_a_witness_printed_is_among_the_evidence(desk: Desk) -> None:
+    entry = WitnessEntry(pattern="version=([0-9.]+)", run=[sys.executable, "-c", "print('version=1.2.3')"])
+    value, line = read_witness(entry, desk.hands.unit, desk.hands, 0)
+    assert value == "1.2.3"
+    assert line is not None
+    assert "a witness read: version=1.2.3" in desk.log.splitlines()[-1]
 
 
 class Called(http.server.BaseHTTPRequestHandler):

@@ -50,6 +50,23 @@ def record(home: Home, name: str, profile: Profile, lock: Lock = Lock.NONE) -> N
     )
 
 
+def test_a_retired_board_is_none_of_the_rack_unless_it_is_named_itself(home: Home) -> None:
+    book = HealthBook(home)
+    book.retire("b", "worn", None)
+
+    def chosen(*names: str) -> set[str]:
+        return {place.name for place in choose(home, RACK, names, Wishes()).places}
+
+    assert chosen() == {"a", "c", "d"}
+    assert chosen("nightly") == {"c"}
+    assert chosen("b") == {"b"}
+    assert not choose(home, RACK, (), Wishes()).broken, "nothing is wrong with it"
+    book.mend("b")
+    assert chosen() == {"a", "c", "d"}, "to mend is not to take back"
+    book.take_back("b")
+    assert chosen() == {"a", "b", "c", "d"}
+
+
 def test_healthy_boards_come_first_then_the_one_that_was_not_used_for_longest(home: Home) -> None:
     book = HealthBook(home)
     for seconds, name in enumerate(["c", "a", "b"]):

@@ -24,11 +24,7 @@ from harness.errors import (
     UsageError,
 )
 from harness.home import Home
-from harness.inventory.entry import TwinEntry
-from harness.inventory.inventory import Inventory
 from harness.provision.rom import OtherChipError
-from harness.rack.choice import choose
-from harness.rack.demands import Wishes
 from harness.rack.health import FOLDER, HealthBook, latches, order
 from harness.vault.errors import DamagedError
 
@@ -169,20 +165,3 @@ LATCHING: dict[str, tuple[HarnessError, bool]] = {
 @pytest.mark.parametrize(("error", "broken"), LATCHING.values(), ids=LATCHING)
 def test_what_latches_a_board_broken(error: HarnessError, broken: bool) -> None:
     assert latches(error) is broken
-
-
-def test_a_retired_board_is_not_broken_and_no_rack_run_takes_it(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    book = HealthBook(home)
-    book.latch("a", "retired: its key was handed over", "harness retire")
-    assert book.of("a").retired
-    assert book.of("a").text().startswith("board a is retired since ")
-    assert book.of("a").text().endswith(": its key was handed over")
-    entry = TwinEntry(chip="esp32c3")
-    choice = choose(home, Inventory(None, {"a": entry, "b": entry}), [], Wishes())
-    (refusal,) = [place.refusal for place in choice.places if place.name == "a"]
-    assert refusal is not None
-    assert not refusal.is_wrong
-    assert (choice.broken, choice.workers) == ({}, 1)
-    book.latch("b", "retiring its port failed")
-    assert not book.of("b").retired

@@ -109,7 +109,7 @@ class Home:
 
     def twin(self, name: str) -> Path:
         """The folder of a named twin: flash, eFuses, and a vault of its own."""
-        return self.folder("twins") / name
+        return self.root / "twins" / name
 
 
 def _take_over(earlier: Path, folder: Path) -> None:

@@ -289,7 +289,10 @@ class Lab:
 
 def _make_state_folder(name: str, state: Path) -> None:
     try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (*reversed(state.parents), state):
+            # With its parents' own mode, mkdir(parents=True) would leave them open to all.
+            if not folder.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise LabError(
             f"the state folder {state} cannot be made: {error.strerror}",

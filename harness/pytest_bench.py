@@ -53,7 +53,7 @@ class Bench:
         if self.broken is None or self.told:
             self.fate.skip_if_broken()
         if self.broken is not None or self.board is None:
-            if self.told and on_rack:
+            if self.told and (on_rack or self.fate.watch is not None):
                 skip("refused", f"the board was not prepared: {self.broken}")
             self.told = True
             pytest.fail(f"the board was not prepared: {self.broken}", pytrace=False)

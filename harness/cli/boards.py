@@ -208,7 +208,7 @@ class BoardState:
 def _row(state: BoardState, home: Home, path: Path | None) -> dict[str, Any]:
     name, entry = state.name, state.entry
     folder = (
-        home.devices
+        home.place_with_keys("devices")
         if isinstance(entry, PhysicalEntry)
         else state_folder(home, path, name, entry) / "devices"
     )

@@ -6,6 +6,7 @@ cannot read is put aside by the next writer, with its journal, and stays where a
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -104,7 +105,15 @@ class Database:
             return _empty()
         connection = self._connected(f"{self.path.as_uri()}?mode=ro")
         try:
-            self._require_known(connection)
+            try:
+                self._require_known(connection)
+            except sqlite3.OperationalError:
+                if os.access(self.path.parent, os.W_OK):
+                    raise
+                # WAL needs files beside it even to read; where none can be made, nobody writes now.
+                connection.close()
+                connection = self._connected(f"{self.path.as_uri()}?mode=ro&immutable=1")
+                self._require_known(connection)
             if schema_of(connection) == SCHEMA:
                 connection.execute("PRAGMA query_only = ON")
                 return connection

@@ -16,7 +16,7 @@ from harness.history.amounts import size_text
 from harness.history.queries import PhasePoint, PhaseSeries
 
 WIDTH, HEIGHT = 340, 150
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 10, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 8, 10, 26
 _MOST_BOARDS = 4
 _OTHERS = "other boards"
 _WINDOW = 7

@@ -34,6 +34,7 @@ STALE_S = 24 * 3600.0
 """A run that has not ended, of whose process nothing is known, and that wrote nothing for so long is over."""
 
 ID_PATTERN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4,16}")
+_KEY_SUFFIXES = (".key", ".pem", ".p12", ".pfx", ".der")
 _HEAD_BYTES = 8192
 _TAIL_BYTES = 65536
 
@@ -128,6 +129,9 @@ def contents_of(folder: Path) -> Contents:
             size += status.st_size
         if path.name == VAULT_FILE:
             strange = f"there is a vault in {path.parent}"
+        elif path.suffix.lower() in _KEY_SUFFIXES:
+            # No run leaves one: a person has put it there.
+            strange = f"{path} may be a key"
         elif status.st_dev != device:
             strange = f"{path} is on another file system"
     return Contents(size, touched_s, strange)

@@ -52,6 +52,12 @@ class BrokenBoards:
     def __init__(self) -> None:
         self._skipped: Counter[str] = Counter()
         self._ran: Counter[str] = Counter()
+        self._seen = self._judged = self._without_board = 0
+
+    @property
+    def nothing_tested(self) -> bool:
+        """There were tests on boards, and each was skipped: for want of its board, or nothing else passed either."""
+        return self._seen > 0 and not self._judged and not (self._without_board and not self._skipped)
 
     @property
     def untested(self) -> list[str]:
@@ -80,6 +86,11 @@ class BrokenBoards:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """In the controller, or where there is no other."""
         name = getattr(report, "harness_board", None)
+        if name is not None:
+            self._seen += 1
+            self._judged += report.failed or (report.when == "call" and report.passed)
+        else:
+            self._without_board += report.when == "call" and report.passed
         if name is not None and getattr(report, "harness_latched", False):
             self._skipped[name] += 1
         elif name is not None and (report.failed or report.when == "call"):
@@ -88,7 +99,7 @@ class BrokenBoards:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """After everybody else has had a word in it."""
-        if self._skipped and not self._ran and session.exitstatus == pytest.ExitCode.OK:
+        if self.nothing_tested and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = NOTHING_TESTED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -101,9 +112,8 @@ class BrokenBoards:
         # A run over the rack counts what ran nowhere, with an exit code of its own.
         if terminalreporter.config.getoption("--rack"):
             return
-        if self._skipped and not self._ran:
-            terminalreporter.write_line(
-                f"no test got to a board: exit code {int(NOTHING_TESTED)}, not proven"
-            )
+        if self.nothing_tested:
+            why = "no test got to a board" if not self._ran else "every test on a board was skipped"
+            terminalreporter.write_line(f"{why}: exit code {int(NOTHING_TESTED)}, not proven")
         elif self.untested:
             terminalreporter.write_line(f"not run: {'; '.join(self.problems)}", red=True)

@@ -45,7 +45,7 @@ def commands(program: str) -> list[list[str]]:
 
 def test_the_page_has_the_jobs_it_promises() -> None:
     assert len(BLOCKS) == 3
-    assert len(scripts()) == 4
+    assert len(scripts()) == 5
     assert all("artifact" in block for block in BLOCKS)
     assert len(commands("pytest")) == 2
     assert len(commands("harness")) == 3

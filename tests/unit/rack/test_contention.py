@@ -33,7 +33,7 @@ RACE = textwrap.dedent(
     home, book = Home(folder), HealthBook(Home(folder))
     inventory = Inventory(None, {f"b{number}": TwinEntry(chip="esp32c3") for number in range(boards)})
     for name in inventory.boards:
-        home.twin(name).mkdir()
+        home.twin(name).mkdir(parents=True)
 
     def tell(file, text):
         descriptor = os.open(folder / file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

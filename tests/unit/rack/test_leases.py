@@ -78,7 +78,7 @@ class Rack:
 @pytest.fixture
 def rack(tmp_path: Path) -> Rack:
     made = Rack(tmp_path, c3=TWIN)
-    made.home.twin("c3").mkdir()
+    made.home.twin("c3").mkdir(parents=True)
     return made
 
 

@@ -16,7 +16,11 @@ def reports_of(*reports: tuple[str, str]) -> BrokenBoards:
         ran = what == "ran"
         seen.pytest_runtest_logreport(
             SimpleNamespace(  # type: ignore[arg-type]
-                harness_board=board, harness_latched=not ran, failed=False, when="call" if ran else "setup"
+                harness_board=board,
+                harness_latched=not ran,
+                failed=False,
+                passed=ran,
+                when="call" if ran else "setup",
             )
         )
     return seen
@@ -35,3 +39,33 @@ def reports_of(*reports: tuple[str, str]) -> BrokenBoards:
 )
 def test_a_board_of_which_no_test_ran_is_missed(reports: list[tuple[str, str]], problems: list[str]) -> None:
     assert reports_of(*reports).problems == problems
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "nothing"),
+    [
+        (["passed"], False),
+        (["failed"], False),
+        (["skipped"], True),
+        (["skipped", "passed"], False),
+        # A test that needs no board has passed.
+        (["skipped", "elsewhere"], False),
+        (["elsewhere"], False),
+    ],
+)
+def test_a_session_whose_tests_on_boards_were_all_skipped_proves_nothing(
+    outcomes: list[str], nothing: bool
+) -> None:
+    seen = BrokenBoards()
+    for outcome in outcomes:
+        board = None if outcome == "elsewhere" else "a"
+        seen.pytest_runtest_logreport(
+            SimpleNamespace(  # type: ignore[arg-type]
+                harness_board=board,
+                harness_latched=False,
+                failed=outcome == "failed",
+                passed=outcome in ("passed", "elsewhere"),
+                when="setup" if outcome == "skipped" else "call",
+            )
+        )
+    assert seen.nothing_tested is nothing

@@ -75,6 +75,7 @@ class BrokenBoards:
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         """In the worker: what the controller has to know goes with the report."""
         outcome = yield
+        outcome.get_result().harness_on_board = "_target" in getattr(item, "fixturenames", ())
         fate = getattr(getattr(item, "funcargs", {}).get("_bench"), "fate", None)
         if isinstance(fate, BoardFate):
             report = outcome.get_result()
@@ -86,7 +87,7 @@ class BrokenBoards:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """In the controller, or where there is no other."""
         name = getattr(report, "harness_board", None)
-        if name is not None:
+        if name is not None or getattr(report, "harness_on_board", False):
             self._seen += 1
             self._judged += report.failed or (report.when == "call" and report.passed)
         else:

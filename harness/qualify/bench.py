@@ -83,6 +83,8 @@ class Bench:
     silicon: Silicon
     say: Say
     observe: bool = False
+    withdrawn: str | None = None
+    """That the board is retired, or latched broken, and how that is undone."""
     results: list[CaseResult] = field(default_factory=list)
     not_covered: list[NotCovered] = field(default_factory=list)
     runs: App | None = None

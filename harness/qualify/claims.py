@@ -14,6 +14,7 @@ from harness.report.verdict import Claim, Standing
 
 PROFILE = "release-mode"
 SECURE_BOOT = "secure-boot"
+CHIP = "chip"
 RUNS_BEFORE = "runs-before"
 SERVED = "update-served"
 UPDATE = "good-update"
@@ -31,6 +32,7 @@ ROLLBACK = "rollback"
 CLAIMS: Mapping[str, str] = {
     PROFILE: "the unit is in the demanded security profile",
     SECURE_BOOT: "secure boot v2 is on",
+    CHIP: "the unit is the chip that its entry in boards.yaml says",
     RUNS_BEFORE: "the unit runs the version that is to be updated",
     SERVED: "the update was fetched, and it is the demanded one",
     UPDATE: "the new version runs, from another slot",
@@ -420,13 +422,21 @@ def judge_profile(profile: str, boot: BootRecord | None, rom: str | None, rom_by
     return Judged.of(PROFILE, Standing.PROVEN if all(holds) else Standing.FAILED, "; ".join(seen), line)
 
 
+def judge_chip(chip: str, boot: BootRecord | None) -> Judged | None:
+    """The claim that the unit is a `chip`, by its banner; None: the log does not say which chip it is."""
+    if boot is None or boot.chip is None:
+        return None
+    said = f"its log says {boot.chip}"
+    if boot.chip == chip:
+        return Judged.of(CHIP, Standing.PROVEN, said, boot.first_line)
+    return Judged.of(CHIP, Standing.FAILED, f"{said}, its entry says {chip}", boot.first_line)
+
+
 def judge_secure_boot(boot: BootRecord | None, rom: bool | None) -> Judged:
     """The claim that secure boot v2 is on: a ROM or bootloader that verified, or the security info."""
     seen = []
     if boot is not None and boot.rom_verified:
         seen.append("the ROM verified the bootloader")
-    if boot is not None and boot.app_signature_verified:
-        seen.append("the bootloader verified the app")
     if boot is not None and boot.secure_boot and not seen:
         seen.append("the log says that secure boot is on")
     if rom is not None:
@@ -434,6 +444,10 @@ def judge_secure_boot(boot: BootRecord | None, rom: bool | None) -> Judged:
     line = boot.first_line if boot is not None else None
     if rom is False:
         return Judged.of(SECURE_BOOT, Standing.FAILED, "; ".join(seen), line)
+    if boot is not None and boot.app_signature_verified and not seen:
+        # A bootloader with "signed apps without secure boot" says so, too.
+        also = "the bootloader verified the app, which it also does without secure boot"
+        return Judged.of(SECURE_BOOT, Standing.NOT_PROVEN, also, line)
     return Judged.of(SECURE_BOOT, Standing.PROVEN if seen else Standing.NOT_PROVEN, "; ".join(seen), line)
 
 
@@ -466,10 +480,12 @@ def judge_survival(
     *,
     falls: str | None = None,
     new_may_run: bool = False,
+    before: Seen = (None, None),
 ) -> Judged:
     """The claim `key`: that after a bad update, or a cut, the old version boots (or also the new, where that is right).
 
-    Without a sign that the unit tried at all it is not proven, however well the old version boots.
+    Without a sign that the unit tried at all it is not proven, however well the old version boots. `before`: the boot
+    before it; what runs from another slot than then is not what was left running.
     """
     tried = attempt.text()
     if boot is None or not boot.app_started:
@@ -492,6 +508,9 @@ def judge_survival(
         return Judged.of(key, Standing.FAILED, f"{seen}; {tried}".rstrip("; "), boot.first_line)
     if falls is not None:
         return Judged.of(key, Standing.FAILED, f"{seen}, but {falls}; {tried}".rstrip("; "), boot.first_line)
+    if not new_may_run and same_place(before, (boot, readings)) is False:
+        seen += f", but before it ran from {place_of(*before)}"
+        return Judged.of(key, Standing.FAILED, f"{seen}; {tried}".rstrip("; "), boot.first_line)
     if not tried:
         return Judged.of(
             key,

@@ -26,6 +26,7 @@ from harness.qualify.qualification import (
     UncoveredRow,
 )
 from harness.qualify.run import stated_end
+from harness.qualify.silicon import READ_FROM_CHIP
 from harness.report.failure import cause_of
 from harness.report.run_record import (
     AppFacts,
@@ -84,6 +85,8 @@ def marks_of(bench: Bench) -> tuple[str, ...]:
     if bench.plan.file.unit == "sacrificial":
         marks.append("this unit was sacrificed: do not ship it")
     board, record = bench.board, bench.device_record
+    if bench.withdrawn is not None:
+        marks.append(bench.withdrawn)
     if record is not None and not record.shippable:
         marks.append(f"its flash key is {record.key_state} by its device record: do not ship it")
     if not board.link.physical:
@@ -256,6 +259,13 @@ def _not_covered(bench: Bench) -> list[NotCovered]:
         found.append(NotCovered("eFuses, key blocks, and what lies in flash", OBSERVED_ONLY))
     elif bench.silicon.not_read is not None:
         found.append(NotCovered("eFuses as they are now", bench.silicon.not_read))
+    if bench.silicon.identity != READ_FROM_CHIP:
+        found.append(
+            NotCovered(
+                f"that the unit is the one with MAC {bench.silicon.mac or '(unknown)'}",
+                f"its MAC is {bench.silicon.identity}",
+            )
+        )
     if bench.silicon.fuses_by is None:
         found.append(
             NotCovered(

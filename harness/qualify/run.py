@@ -82,11 +82,16 @@ def _arrive(bench: Bench) -> None:
         bench.judge(c.judge_profile(profile, bench.boot, silicon.profile, silicon.profile_by))
         if secure_boot:
             bench.judge(c.judge_secure_boot(bench.boot, silicon.secure_boot))
+        chip = c.judge_chip(bench.board.chip.name, bench.boot)
+        if chip is not None:
+            bench.judge(chip)
         running = bench.artefacts.running
         judged = c.judge_running(c.RUNS_BEFORE, running.facts, bench.boot, bench.readings, falls=bench.falls)
         bench.judge(judged)
         if judged.standing is Standing.FAILED:
             bench.lost = f"the unit does not run what was demanded: {judged.claim.evidence}"
+        if chip is not None and chip.standing is Standing.FAILED:
+            bench.lost = f"this is another chip: {chip.claim.evidence}"
 
 
 def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) -> None:
@@ -179,7 +184,7 @@ def _roll_back(bench: Bench) -> None:
         return
     with bench.case(c.ROLLBACK, c.CLAIMS[c.ROLLBACK], (c.ROLLBACK,)):
         bench.require_unit()
-        old, new = bench.old, bench.new
+        old, new, before = bench.old, bench.new, (bench.boot, bench.readings)
         bench.offer.make(bench.body_for(new), new.release, bench.target_label())
         mark = bench.unit.mark()
         bench.hands.carry_out(bench.file.trigger)
@@ -188,11 +193,17 @@ def _roll_back(bench: Bench) -> None:
             raise NotProvenError(f"{new.facts.version} was not seen to start: {bench.shown(mark)}")
         early = read_witnesses(bench.unit, bench.hands, began.first_line, wait=False)
         boot = bench.unit.restart()
-        _judge_rollback(bench, old, new, early, began, boot)
+        _judge_rollback(bench, old, new, early, began, boot, before)
 
 
 def _judge_rollback(
-    bench: Bench, old: App, new: App, early: Readings, began: BootRecord, boot: BootRecord | None
+    bench: Bench,
+    old: App,
+    new: App,
+    early: Readings,
+    began: BootRecord,
+    boot: BootRecord | None,
+    before: c.Seen,
 ) -> None:
     confirmed = c.judge_confirmed(c.CONFIRMED, bench.unit.latest(began), early, demanded="valid")
     bench.settle(boot)
@@ -209,7 +220,14 @@ def _judge_rollback(
     attempt = Attempt(None, f"{began.summary()}, then reset", began.first_line)
     bench.judge(
         c.judge_survival(
-            c.ROLLBACK, attempt, old.facts, new.facts, bench.boot, bench.readings, falls=bench.falls
+            c.ROLLBACK,
+            attempt,
+            old.facts,
+            new.facts,
+            bench.boot,
+            bench.readings,
+            falls=bench.falls,
+            before=before,
         )
     )
 
@@ -238,7 +256,9 @@ def _judge_shipping(bench: Bench) -> None:
     if bench.file.unit != "ship":
         return
     record = bench.device_record
-    if record is None:
+    if bench.withdrawn is not None:
+        bench.judge(Judged.of(c.MAY_SHIP, Standing.NOT_PROVEN, bench.withdrawn))
+    elif record is None:
         why = "this harness has no device record of the unit"
         bench.not_covered.append(NotCovered(c.CLAIMS[c.MAY_SHIP], why, c.MAY_SHIP))
     elif record.shippable:

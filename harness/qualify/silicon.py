@@ -14,6 +14,8 @@ from harness.provision.device_record import DeviceRecord
 from harness.provision.recognition import profile_of
 from harness.provision.secure_boot_state import secure_boot_is_on
 
+READ_FROM_CHIP = "read from the chip"
+
 
 @dataclass(frozen=True, slots=True)
 class Silicon:
@@ -84,7 +86,7 @@ def read_silicon(board: Board, entry: AnyEntry) -> Silicon:
 
 
 def _of_state(board: Board, entry: AnyEntry, state: ChipState) -> Silicon:
-    mac, how = state.mac, "read from the chip"
+    mac, how = state.mac, READ_FROM_CHIP
     if mac is None:
         told = getattr(board.link, "mac", None)
         mac = str(told) if told else entry.mac

@@ -167,6 +167,9 @@ def test_an_example_of_esp_idf_passes_by_its_log_alone(observe: Observe, recorde
     assert run.qualification["silicon"]["not_read"] == "eFuses and ROM were not touched"
     assert run.qualification["silicon"]["revision"] == "v0.3 (as its bootloader printed)"
     assert run.boards[0].revision == "v0.3 (as its bootloader printed)"
+    assert told["chip"] == "proven"
+    left_out = [row["what"] for row in run.qualification["not_covered"]]
+    assert "that the unit is the one with MAC 7c:df:a1:ae:11:da" in left_out
 
 
 @pytest.mark.parametrize("claim", ["update-served", "confirmed"])

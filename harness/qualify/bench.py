@@ -16,9 +16,10 @@ from harness.provision.device_record import DeviceRecord
 from harness.qualify import claims as c
 from harness.qualify.artefacts import App, Artefacts
 from harness.qualify.cases import slots_of
-from harness.qualify.claims import Judged, Readings
+from harness.qualify.claims import Judged
 from harness.qualify.file import QualifyFile, QualifyPlan
 from harness.qualify.offer import Offer, Served, enciphered, fetched_whole, key_of, served
+from harness.qualify.sighting import Readings, matches, place_of, unsteady
 from harness.qualify.silicon import Silicon, record_of
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import POLL_S, Unit
@@ -238,9 +239,9 @@ class Bench:
         if wait:
             self.unit.watch(boot, self.file.times.steady_s)
         self.boot = self.unit.latest(boot)
-        self.falls = c.unsteady(self.boot, self.unit.look())
+        self.falls = unsteady(self.boot, self.unit.look())
         for app in (self.artefacts.running, self.artefacts.update):
-            if c.matches(app.facts, self.boot, self.readings).same:
+            if matches(app.facts, self.boot, self.readings).same:
                 self.runs = app
 
     def await_new(self, new: App, mark: int) -> BootRecord | None:
@@ -267,12 +268,12 @@ class Bench:
         return None
 
     def _is_new(self, new: App, boot: BootRecord) -> bool:
-        match = c.matches(new.facts, boot)
+        match = matches(new.facts, boot)
         asks = self.file.witness.version or self.file.witness.image
         if match.same is not None or asks is None:
             return bool(match.same)
         readings = read_witnesses(self.unit, self.hands, boot.first_line, wait=False)
-        return bool(c.matches(new.facts, boot, readings).same)
+        return bool(matches(new.facts, boot, readings).same)
 
     def gave_up(self, mark: int) -> bool:
         """It has printed the line that means so."""
@@ -321,7 +322,7 @@ class Bench:
         Raises:
             NotProvenError: nothing tells.
         """
-        place = c.place_of(self.boot, self.readings)
+        place = place_of(self.boot, self.readings)
         if place is not None and place.startswith("0x"):
             offset = int(place, 16)
             place = next((each.label for each in self.partitions if each.offset == offset), place)

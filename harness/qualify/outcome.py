@@ -26,6 +26,7 @@ from harness.qualify.qualification import (
     UncoveredRow,
 )
 from harness.qualify.run import stated_end
+from harness.qualify.sighting import place_of
 from harness.qualify.silicon import READ_FROM_CHIP
 from harness.report.failure import cause_of
 from harness.report.run_record import (
@@ -240,7 +241,7 @@ def _end_state(bench: Bench) -> dict[str, str]:
     found = {"boot": boot.summary()}
     if boot.version is not None:
         found["version"] = boot.version
-    place = c.place_of(boot, bench.readings)
+    place = place_of(boot, bench.readings)
     if place is not None:
         found["slot"] = place
     if running is not None:

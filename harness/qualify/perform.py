@@ -15,10 +15,11 @@ from harness.errors import HarnessError, NotProvenError, RefusedError, UsageErro
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.lab import Lab
 from harness.provision.profile import Profile
+from harness.qualify.actions import UartAction
 from harness.qualify.artefacts import Artefacts
 from harness.qualify.bench import Bench
 from harness.qualify.evidence import PAGE, STATEMENT, write_evidence, write_seal
-from harness.qualify.file import QualifyPlan, UartAction
+from harness.qualify.file import QualifyPlan
 from harness.qualify.offer import Offer, key_of
 from harness.qualify.outcome import (
     QUALIFY_COPY,

@@ -10,10 +10,11 @@ from harness.errors import NotProvenError
 from harness.qualify import claims as c
 from harness.qualify.artefacts import App
 from harness.qualify.bench import Bench, NotCovered
-from harness.qualify.claims import Attempt, Judged, Readings
+from harness.qualify.claims import Attempt, Judged
 from harness.qualify.file import QualifyFile
 from harness.qualify.harm import try_harm
 from harness.qualify.offer import Served, fetched_whole
+from harness.qualify.sighting import Readings, Seen, matches, place_of
 from harness.qualify.unit import POLL_S
 from harness.qualify.witness import read_witnesses
 from harness.report.verdict import Standing
@@ -203,11 +204,11 @@ def _judge_rollback(
     early: Readings,
     began: BootRecord,
     boot: BootRecord | None,
-    before: c.Seen,
+    before: Seen,
 ) -> None:
     confirmed = c.judge_confirmed(c.CONFIRMED, bench.unit.latest(began), early, demanded="valid")
     bench.settle(boot)
-    if c.matches(new.facts, bench.boot, bench.readings).same:
+    if matches(new.facts, bench.boot, bench.readings).same:
         if confirmed.standing is Standing.PROVEN:
             standing, why = Standing.NOT_PROVEN, "it had confirmed itself before the reset"
         elif confirmed.standing is Standing.FAILED or bench.file.confirm:
@@ -286,7 +287,7 @@ def stated_end(bench: Bench) -> App:
 def _with_otadata(bench: Bench, judged: Judged) -> Judged:
     end, boot = bench.file.end, bench.boot
     evidence, line = judged.claim.evidence, judged.line
-    place = c.place_of(boot, bench.readings)
+    place = place_of(boot, bench.readings)
     if end.slot is not None and place != end.slot:
         standing = Standing.FAILED if place is not None else Standing.NOT_PROVEN
         return Judged.of(c.END, standing, f"{evidence}; it was to be in {end.slot}", line)

@@ -8,8 +8,9 @@ import pytest
 
 from harness.console.boot_record import BootError, BootRecord, Panic
 from harness.qualify import claims as c
-from harness.qualify.claims import Attempt, ImageFacts, Readings
+from harness.qualify.claims import Attempt
 from harness.qualify.file import ConfirmedEntry
+from harness.qualify.sighting import ImageFacts, Readings, unsteady
 from harness.qualify.witness import words_of
 from harness.report.verdict import Standing
 
@@ -334,7 +335,7 @@ def test_after_a_cut_at_the_end_either_version_is_right_but_no_third_one() -> No
 def test_an_app_runs_when_it_neither_dies_nor_starts_again_by_itself(
     seen: BootRecord | None, later: tuple[BootRecord, ...], steady: bool
 ) -> None:
-    assert (c.unsteady(seen, later) is None) is steady
+    assert (unsteady(seen, later) is None) is steady
 
 
 def test_a_claim_without_evidence_is_not_proven_whoever_makes_it() -> None:

@@ -30,7 +30,7 @@ from harness.pytest_bench import Bench, opened, prepare_for
 from harness.pytest_options import DEADLINE, MARKERS, add_options, check_options
 from harness.pytest_targets import targets_of
 from harness.rack import workers
-from harness.rack.broken_boards import BoardFate, BrokenBoards
+from harness.rack.broken_boards import BOARDS_NOT_RUN, BoardFate, BrokenBoards
 from harness.rack.reason import reason_of_session
 from harness.rack.registration import (
     choice_of,
@@ -38,7 +38,7 @@ from harness.rack.registration import (
     inventory_of,
     register_run,
 )
-from harness.rack.run import BOARDS_NOT_RUN, BoardRun
+from harness.rack.run import BoardRun
 from harness.rack.target import Target
 from harness.report.annotations import annotate_in_ci
 from harness.report.pytest_recording import RunRecording
@@ -50,6 +50,7 @@ SUBSET = pytest.StashKey[Subset]()
 CONSUMPTION = pytest.StashKey[Consumption]()
 ENDING = pytest.StashKey[SessionEnding]()
 RUN = pytest.StashKey[BoardRun]()
+BROKEN = pytest.StashKey[BrokenBoards]()
 RECORDING = pytest.StashKey[RunRecording]()
 EARLIER_RUNS = pytest.StashKey[list[str]]()
 """What runs before this one left on the boards of this one, a sentence each."""
@@ -78,7 +79,8 @@ def pytest_configure(config: pytest.Config) -> None:
     check_options(config)
     config.stash[ENDING] = SessionEnding(config)
     config.pluginmanager.register(config.stash[ENDING], "harness-session-ending")
-    config.pluginmanager.register(BrokenBoards(), "harness-broken-boards")
+    config.stash[BROKEN] = BrokenBoards()
+    config.pluginmanager.register(config.stash[BROKEN], "harness-broken-boards")
     reason_of_session(config)
     config.stash[RECORDING] = RunRecording(config)
     config.pluginmanager.register(config.stash[RECORDING], "harness-run-recording")
@@ -172,8 +174,11 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker tells its controller."""
     config = session.config
+    problems = config.stash[RUN].problems if config.getoption("--rack") else config.stash[BROKEN].problems
+    if problems and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = BOARDS_NOT_RUN
     if session.exitstatus == BOARDS_NOT_RUN:
-        config.stash[RECORDING].not_proven = "; ".join(config.stash[RUN].problems)
+        config.stash[RECORDING].not_proven = "; ".join(problems)
     if hasattr(config, "workeroutput"):
         told = {
             "subset": config.stash[SUBSET].to_fields(),

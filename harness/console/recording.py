@@ -80,6 +80,11 @@ class Recording:
         return self.first_kept + len(self.lines)
 
     @property
+    def first_n(self) -> int:
+        """The number of its first line: those before, in the same file, were an earlier console's."""
+        return self._first
+
+    @property
     def event_count(self) -> int:
         """How many events there were, also those no longer kept."""
         return self.events_gone + len(self.events)

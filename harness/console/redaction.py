@@ -24,6 +24,7 @@ _WORD = re.compile(
 _PAIR = re.compile(rf"(?P<key>(?:{'|'.join(SECRET_KEYS)})[\"']?\s*[=:]\s*)(?P<value>{_VALUE})", re.IGNORECASE)
 """``key=value``, ``"key": "value"``, whatever stands before it (``wifi_password=``, ``flash-key=``)."""
 _USERINFO = re.compile(r"(?P<key>[a-z0-9+.-]://[^\s/@:]*:)(?P<value>[^\s/@]+)(?=@)", re.IGNORECASE)
+_LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
@@ -129,5 +130,8 @@ class Redactor:
 
     def shown(self, text: str) -> str:
         """`text`, of whatever origin, without the remembered secrets: tracebacks, reports."""
-        encoded = text.encode("utf-8", errors="surrogateescape")
+        # Half a pair is what JSON makes of a board's "\\ud800"; only those that stand for a byte have a way back.
+        encoded = _LONE_SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text).encode(
+            "utf-8", errors="surrogateescape"
+        )
         return self.received(encoded).decode("utf-8", errors="surrogateescape")

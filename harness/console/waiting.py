@@ -67,7 +67,7 @@ class Waits:
         """See `harness.console.reader.Console.wait_for`."""
         is_wanted = predicate_of(wanted)
         is_failure = predicate_of(fail_on) if fail_on is not None else None
-        cursor = self._next_n() if since is None else since
+        cursor = self._next_n() if since is None else max(since, self._recording.first_n)
         while True:
             batch, preview = self._batch(cursor)
             for line in (*batch, *([preview] if preview is not None else [])):

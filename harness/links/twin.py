@@ -195,8 +195,9 @@ def _kind_of(said: str) -> type[LabError]:
     """Whether what a twin said when it did not start is a matter of the board, of another user, or of this machine."""
     if "in use by" in said:
         return InUseError
-    # Killed before it could say anything, or no room for its files.
-    return LabError if said.startswith(_SAID_NOTHING) or os.strerror(errno.ENOSPC) in said else LinkError
+    # Killed before it could say anything, no room for its files, or an entry that means another board's state.
+    elsewhere = (_SAID_NOTHING, os.strerror(errno.ENOSPC), "belongs to a board of chip")
+    return LabError if any(words in said for words in elsewhere) else LinkError
 
 
 def _await_earlier(state: Path) -> None:

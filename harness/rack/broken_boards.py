@@ -1,7 +1,7 @@
 """What becomes of tests whose board is latched broken: they are skipped with the reason, and the run says so at its end.
 
 A run in which no test got to a board because of that has proven nothing, and must not look as if it had: it ends with 5,
-pytest's own "no tests ran" and the harness's "not proven".
+pytest's own "no tests ran" and the harness's "not proven". One in which a board that somebody named got none ends with 6.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from harness.errors import LinkError
 from harness.rack.health import mend_command
 from harness.rack.watch import BoardWatch
 
+BOARDS_NOT_RUN = 6
+"""Exit status: no test failed, but not all ran that should. pytest itself has 0 to 5."""
 NOTHING_TESTED = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
@@ -49,7 +51,19 @@ class BrokenBoards:
 
     def __init__(self) -> None:
         self._skipped: Counter[str] = Counter()
-        self._ran = 0
+        self._ran: Counter[str] = Counter()
+
+    @property
+    def untested(self) -> list[str]:
+        """Boards of which no test ran for being latched."""
+        return [name for name in sorted(self._skipped) if not self._ran[name]]
+
+    @property
+    def problems(self) -> list[str]:
+        """What a run without ``--rack`` did not do although every board of it was named; none: nothing is missing."""
+        if not self._ran:
+            return []
+        return [f"no test ran on board {name}: it is latched broken" for name in self.untested]
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -69,7 +83,7 @@ class BrokenBoards:
         if name is not None and getattr(report, "harness_latched", False):
             self._skipped[name] += 1
         elif name is not None and (report.failed or report.when == "call"):
-            self._ran += 1
+            self._ran[name] += 1
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -85,7 +99,11 @@ class BrokenBoards:
                 f"board {name} is latched broken: {tests} skipped; to clear that: {mend_command(name)}"
             )
         # A run over the rack counts what ran nowhere, with an exit code of its own.
-        if self._skipped and not self._ran and not terminalreporter.config.getoption("--rack"):
+        if terminalreporter.config.getoption("--rack"):
+            return
+        if self._skipped and not self._ran:
             terminalreporter.write_line(
                 f"no test got to a board: exit code {int(NOTHING_TESTED)}, not proven"
             )
+        elif self.untested:
+            terminalreporter.write_line(f"not run: {'; '.join(self.problems)}", red=True)

@@ -12,6 +12,7 @@ import pytest
 from harness.board import Board
 from harness.inventory.inventory import Inventory
 from harness.rack import tally as tallies
+from harness.rack.broken_boards import BOARDS_NOT_RUN
 from harness.rack.choice import Choice
 from harness.rack.demands import Demands, Misfit, fits
 from harness.rack.layout import Layout, append_to, take_from
@@ -23,9 +24,6 @@ from harness.rack.turn import HeldBy, Turns, board_of, open_in_turn, target_of
 
 LEASE_WAIT_S = 600.0
 """How long ``--rack`` waits for boards that somebody else has, when nothing else is left to do."""
-
-BOARDS_NOT_RUN = 6
-"""Exit status: no test failed, but not all ran that should. pytest itself has 0 to 5."""
 
 
 # Not compared: pytest keeps plugins in sets.

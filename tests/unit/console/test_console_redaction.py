@@ -112,3 +112,19 @@ def test_what_may_begin_a_secret_comes_out_after_a_silence_when_it_is_short():
     assert redactor.take(b"esp>secr") == b"esp"
     assert redactor.settle() == b""
     assert redactor.take(b"ond") == b">secrond"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "half a pair: \ud800, and its secret hunter22",
+            "half a pair: \N{REPLACEMENT CHARACTER}, and its secret ********",
+        ),
+        ("a byte: \udcff, hunter22", "a byte: \udcff, ********"),
+    ],
+)
+def test_text_that_is_no_unicode_is_shown_without_secrets_all_the_same(text, shown):
+    redactor = Redactor()
+    redactor.sent("wifi password=hunter22")
+    assert redactor.shown(text) == shown

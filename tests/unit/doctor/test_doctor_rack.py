@@ -24,7 +24,7 @@ from harness.inventory.entry import SerialEntry
 from harness.inventory.inventory import parse_inventory
 from harness.rack.lease import Lease
 
-LEASE = Lease("b", "ada", "elsewhere", 4711, "pytest tests/ota", 100.0, time.time() + 60)
+LEASE = Lease("b", "ada", "elsewhere", 4711, "pytest tests/ota", 100.0, time.time() + 86_400)
 
 
 def one(found: list[Finding]) -> tuple[Level, str, str]:

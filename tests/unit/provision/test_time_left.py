@@ -52,13 +52,14 @@ def test_a_group_is_begun_only_with_the_time_that_it_may_take(link, steps, need_
 
 def test_every_link_of_the_project_has_its_figures():
     from harness.links.espemu import EspEmuLink
+    from harness.links.labgrid import LabgridLink
     from harness.links.qemu import QemuLink
     from harness.links.rfc2217 import Rfc2217Link
     from harness.links.serial_port import SerialLink
     from harness.links.twin import TwinLink
     from harness.links.usb_serial_jtag import UsbSerialJtagLink
 
-    links = (EspEmuLink, QemuLink, Rfc2217Link, SerialLink, TwinLink, UsbSerialJtagLink)
+    links = (EspEmuLink, LabgridLink, QemuLink, Rfc2217Link, SerialLink, TwinLink, UsbSerialJtagLink)
     assert {link.kind for link in links} == set(PACES)
 
 

@@ -27,7 +27,7 @@ from harness.qualify.qualification import (
 )
 from harness.qualify.run import stated_end
 from harness.qualify.sighting import place_of
-from harness.qualify.silicon import READ_FROM_CHIP
+from harness.qualify.silicon import READ_FROM_CHIP, TOLD_BY_LINK
 from harness.report.failure import cause_of
 from harness.report.run_record import (
     AppFacts,
@@ -260,7 +260,7 @@ def _not_covered(bench: Bench) -> list[NotCovered]:
         found.append(NotCovered("eFuses, key blocks, and what lies in flash", OBSERVED_ONLY))
     elif bench.silicon.not_read is not None:
         found.append(NotCovered("eFuses as they are now", bench.silicon.not_read))
-    if bench.silicon.identity != READ_FROM_CHIP:
+    if bench.silicon.identity not in (READ_FROM_CHIP, TOLD_BY_LINK):
         found.append(
             NotCovered(
                 f"that the unit is the one with MAC {bench.silicon.mac or '(unknown)'}",
@@ -404,6 +404,9 @@ def _test(bench: Bench, result: CaseResult, command: str) -> TestRecord:
             for judged in result.claims
         ),
         events=tuple(sorted(events, key=lambda event: event.at_s)),
+        flash_before=result.flash_before,
+        flash_after=result.flash_after,
+        flash_steps=result.flash_steps,
         first_line=result.first_line,
         last_line=result.last_line,
     )

@@ -12,6 +12,7 @@ from harness.qualify.artefacts import App
 from harness.qualify.bench import Bench, NotCovered
 from harness.qualify.claims import Attempt, Judged
 from harness.qualify.file import QualifyFile
+from harness.qualify.flash_view import FlashView, content_of
 from harness.qualify.harm import try_harm
 from harness.qualify.offer import Served, fetched_whole
 from harness.qualify.sighting import Readings, Seen, matches, place_of
@@ -80,7 +81,7 @@ def _arrive(bench: Bench) -> None:
             boot = unit.latest(unit.current())
         bench.settle(boot)
         silicon = bench.silicon
-        bench.judge(c.judge_profile(profile, bench.boot, silicon.profile, silicon.profile_by))
+        in_profile = bench.judge(c.judge_profile(profile, bench.boot, silicon.profile, silicon.profile_by))
         if secure_boot:
             bench.judge(c.judge_secure_boot(bench.boot, silicon.secure_boot))
         chip = c.judge_chip(bench.board.chip.name, bench.boot)
@@ -89,6 +90,9 @@ def _arrive(bench: Bench) -> None:
         running = bench.artefacts.running
         judged = c.judge_running(c.RUNS_BEFORE, running.facts, bench.boot, bench.readings, falls=bench.falls)
         bench.judge(judged)
+        if judged.standing is Standing.PROVEN and bench.partitions:
+            bench.flash = FlashView(bench.partitions, content_of(file.profile, in_profile.standing))
+            bench.flash.runs(running.facts, bench.boot)
         if judged.standing is Standing.FAILED:
             bench.lost = f"the unit does not run what was demanded: {judged.claim.evidence}"
         if chip is not None and chip.standing is Standing.FAILED:
@@ -114,7 +118,7 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
             bench.lost = f"the update to {new.facts.version} did not come through"
             raise NotProvenError(f"{new.facts.version} was not seen to run")
         _confirm(bench, boot)
-        bench.judge(
+        arrived = bench.judge(
             c.judge_switch(
                 switched,
                 new.facts,
@@ -125,6 +129,8 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
                 falls=bench.falls,
             )
         )
+        if arrived.standing is Standing.PROVEN:
+            bench.updated(new, bench.boot)
         demanded = bench.file.end.otadata
         said = bench.judge(c.judge_confirmed(confirmed, bench.boot, bench.readings, demanded=demanded))
         before, readings_before = bench.boot, bench.readings

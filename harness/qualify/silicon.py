@@ -15,6 +15,8 @@ from harness.provision.recognition import profile_of
 from harness.provision.secure_boot_state import secure_boot_is_on
 
 READ_FROM_CHIP = "read from the chip"
+TOLD_BY_LINK = "by its link"
+"""A virtual board's link knows whose state it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def observed(board: Board, entry: AnyEntry) -> Silicon:
     how = (
         "as declared in boards.yaml, not read from the chip"
         if entry.mac
-        else "by its link"
+        else TOLD_BY_LINK
         if mac
         else "unknown"
     )
@@ -91,7 +93,7 @@ def _of_state(board: Board, entry: AnyEntry, state: ChipState) -> Silicon:
         told = getattr(board.link, "mac", None)
         mac = str(told) if told else entry.mac
         how = (
-            "by its link"
+            TOLD_BY_LINK
             if told
             else "as declared in boards.yaml: a locked ROM does not tell it"
             if mac

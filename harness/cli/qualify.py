@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import boards_option, json_option, open_lab, out_option, secret_options
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, RefusedError, UsageError
 from harness.history.keeping import begin_run, keep_run
 from harness.qualify.artefacts import load_artefacts
 from harness.qualify.example import EXAMPLE
@@ -115,6 +115,7 @@ def qualify(
     name = board or plan.file.board
     if name is None:
         raise UsageError("which board?", todo="give --board NAME, or 'board' in the file")
+    _require_empty(out)
     key = _signing_key(key_file, sign_passphrase_file, sign_passphrase_fd)
     artefacts = load_artefacts(plan)
     say = Say(quiet=as_json)
@@ -153,6 +154,19 @@ def _write_example(path: Path) -> int:
         raise UsageError(f"{path} is there already; it was not touched", todo="name another file") from None
     click.echo(f"Wrote {path}: fill in paths and SHA-256 (sha256sum FILE), then run harness qualify {path}")
     return 0
+
+
+def _require_empty(out: Path | None) -> None:
+    """Evidence of two qualifications in one folder would be sealed as one, and the first verdict be gone.
+
+    Raises:
+        RefusedError: there is something in it.
+    """
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RefusedError(
+            f"{out} is not an empty folder: what is in it would become evidence of this qualification, or be lost",
+            todo="give --out a new folder, or leave it out",
+        )
 
 
 def _signing_key(

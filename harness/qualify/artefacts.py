@@ -10,8 +10,8 @@ from pathlib import Path
 from harness.errors import FormatError, RefusedError, UsageError
 from harness.formats.partition_table import PartitionTable
 from harness.ota.release import Release, parse_release
-from harness.qualify.claims import ImageFacts
 from harness.qualify.file import ArtefactFile, QualifyPlan
+from harness.qualify.sighting import ImageFacts
 
 
 @dataclass(frozen=True, slots=True)

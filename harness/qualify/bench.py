@@ -16,14 +16,17 @@ from harness.provision.device_record import DeviceRecord
 from harness.qualify import claims as c
 from harness.qualify.artefacts import App, Artefacts
 from harness.qualify.cases import slots_of
-from harness.qualify.claims import Judged, Readings
+from harness.qualify.claims import Judged
 from harness.qualify.file import QualifyFile, QualifyPlan
+from harness.qualify.flash_view import FlashView
 from harness.qualify.offer import Offer, Served, enciphered, fetched_whole, key_of, served
+from harness.qualify.sighting import Readings, matches, place_of, unsteady
 from harness.qualify.silicon import Silicon, record_of
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import POLL_S, Unit
 from harness.qualify.witness import read_witnesses
 from harness.report.failure import cause_of
+from harness.report.run_record import FlashMap, FlashStep
 from harness.report.verdict import Standing
 from harness.say import Say
 
@@ -59,6 +62,9 @@ class CaseResult:
     steps: tuple[str, ...] = ()
     """What was done to the unit, in order."""
     events: tuple[CaseEvent, ...] = ()
+    flash_before: FlashMap | None = None
+    flash_after: FlashMap | None = None
+    flash_steps: tuple[FlashStep, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,8 @@ class Bench:
     silicon: Silicon
     say: Say
     observe: bool = False
+    withdrawn: str | None = None
+    """That the board is retired, or latched broken, and how that is undone."""
     results: list[CaseResult] = field(default_factory=list)
     not_covered: list[NotCovered] = field(default_factory=list)
     runs: App | None = None
@@ -97,7 +105,11 @@ class Bench:
     """Why no further case is tried."""
     broken: str | None = None
     """Why it could not be carried out to its end."""
+    flash: FlashView | None = None
+    """Where the apps lie, as far as the log says; None: it does not."""
     _claims: list[Judged] = field(default_factory=list)
+    _flash_before: FlashMap | None = None
+    _flash_steps: list[FlashStep] = field(default_factory=list)
 
     @property
     def file(self) -> QualifyFile:
@@ -143,7 +155,7 @@ class Bench:
         self.board.run_note.doing(f"in the case '{name}' of a qualification")
         self.board.console.note(f"case {name}: {title}")
         began_s, first, since = time.time(), self.unit.mark(), self.offer.journal_length()
-        self._claims, self.hands.done = [], []
+        self._begin_case()
         try:
             yield
             self._leave_unproven(keys, "nothing was seen of it")
@@ -158,6 +170,16 @@ class Bench:
             raise
         finally:
             self._close_case(name, title, began_s, first, since)
+
+    def _begin_case(self) -> None:
+        self._claims, self.hands.done, self._flash_steps = [], [], []
+        self._flash_before = self.flash.map() if self.flash is not None else None
+
+    def updated(self, new: App, boot: BootRecord | None) -> None:
+        """`boot` was proven to run what the unit was updated to."""
+        step = self.flash.updated(new.facts, boot) if self.flash is not None else None
+        if step is not None:
+            self._flash_steps.append(step)
 
     def _close_case(self, name: str, title: str, began_s: float, first: int, since: int) -> None:
         events = tuple(
@@ -179,6 +201,9 @@ class Bench:
                 self.unit.mark() - 1,
                 tuple(self.hands.done),
                 events,
+                self._flash_before,
+                self.flash.map() if self.flash is not None else None,
+                tuple(self._flash_steps),
             )
         )
 
@@ -194,7 +219,7 @@ class Bench:
     def break_off(self, error: BaseException, planned: Sequence[str]) -> None:
         """It cannot go on: what was `planned` and not reached is not proven, and neither is the whole."""
         self.broken = cause_of(error)
-        self._claims, self.hands.done = [], []
+        self._begin_case()
         now_s, line = time.time(), self.unit.mark()
         made = {judged.key for judged in self.claims}
         for key in planned:
@@ -216,8 +241,11 @@ class Bench:
         if judged.standing is Standing.NOT_APPLICABLE and demanded is not None:
             why = f"{demanded} demands it, and nothing can show it here: {judged.claim.evidence}"
             judged = Judged.of(judged.key, Standing.NOT_PROVEN, why, judged.line)
-        self._claims = [each for each in self._claims if each.key != judged.key]
-        self._claims.append(judged)
+        places = [n for n, each in enumerate(self._claims) if each.key == judged.key]
+        if places:
+            self._claims[places[0]] = judged
+        else:
+            self._claims.append(judged)
         self.say.detail(f"{SIGNS[judged.standing]} {judged.claim.text}: {judged.claim.evidence}")
         return judged
 
@@ -236,9 +264,9 @@ class Bench:
         if wait:
             self.unit.watch(boot, self.file.times.steady_s)
         self.boot = self.unit.latest(boot)
-        self.falls = c.unsteady(self.boot, self.unit.look())
+        self.falls = unsteady(self.boot, self.unit.look())
         for app in (self.artefacts.running, self.artefacts.update):
-            if c.matches(app.facts, self.boot, self.readings).same:
+            if matches(app.facts, self.boot, self.readings).same:
                 self.runs = app
 
     def await_new(self, new: App, mark: int) -> BootRecord | None:
@@ -265,12 +293,12 @@ class Bench:
         return None
 
     def _is_new(self, new: App, boot: BootRecord) -> bool:
-        match = c.matches(new.facts, boot)
+        match = matches(new.facts, boot)
         asks = self.file.witness.version or self.file.witness.image
         if match.same is not None or asks is None:
             return bool(match.same)
         readings = read_witnesses(self.unit, self.hands, boot.first_line, wait=False)
-        return bool(c.matches(new.facts, boot, readings).same)
+        return bool(matches(new.facts, boot, readings).same)
 
     def gave_up(self, mark: int) -> bool:
         """It has printed the line that means so."""
@@ -319,7 +347,7 @@ class Bench:
         Raises:
             NotProvenError: nothing tells.
         """
-        place = c.place_of(self.boot, self.readings)
+        place = place_of(self.boot, self.readings)
         if place is not None and place.startswith("0x"):
             offset = int(place, 16)
             place = next((each.label for each in self.partitions if each.offset == offset), place)

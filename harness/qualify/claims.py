@@ -6,14 +6,24 @@ app says neither version nor ELF digest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from harness.console.boot_record import BootRecord
+from harness.qualify.sighting import (
+    ImageFacts,
+    Readings,
+    Seen,
+    matches,
+    place_of,
+    same_place,
+    where_of,
+)
 from harness.report.verdict import Claim, Standing
 
 PROFILE = "release-mode"
 SECURE_BOOT = "secure-boot"
+CHIP = "chip"
 RUNS_BEFORE = "runs-before"
 SERVED = "update-served"
 UPDATE = "good-update"
@@ -31,6 +41,7 @@ ROLLBACK = "rollback"
 CLAIMS: Mapping[str, str] = {
     PROFILE: "the unit is in the demanded security profile",
     SECURE_BOOT: "secure boot v2 is on",
+    CHIP: "the unit is the chip that its entry in boards.yaml says",
     RUNS_BEFORE: "the unit runs the version that is to be updated",
     SERVED: "the update was fetched, and it is the demanded one",
     UPDATE: "the new version runs, from another slot",
@@ -63,10 +74,6 @@ DEMANDABLE = tuple(key for key in CLAIMS if key != CARRIED_OUT)
 SACRIFICIAL = (*(key for key in CLAIMS if key.startswith(("refuses-", "survives-cut"))), ROLLBACK)
 """Claims whose cases write, or interrupt, something else than a good update."""
 
-CONFIRMED_WORDS = frozenset({"valid", "confirmed", "true", "yes"})
-"""What a witness of confirmation says, unless qualify.yaml states something else; in lower case, without ESP-IDF's
-``ESP_OTA_IMG_``. No number: 1 is ``ESP_OTA_IMG_PENDING_VERIFY`` for some, true for others."""
-
 NOT_CONFIRMED_WORDS = frozenset(
     {"no", "0", "false", "pending", "pending_verify", "new", "invalid", "aborted", "undefined"}
     | {"unconfirmed", "not confirmed", "not_confirmed"}
@@ -74,46 +81,6 @@ NOT_CONFIRMED_WORDS = frozenset(
 """What names a state that is not confirmed. What is in neither set says nothing."""
 
 _IDF_STATE = "esp_ota_img_"
-
-SHOWN_DIGITS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
-    """What tells one app from another."""
-
-    name: str
-    """What it is in this qualification: ``running``, ``update``."""
-    project: str
-    version: str
-    elf_sha256: str
-    """Of the ELF file, as the app prints its beginning; hexadecimal."""
-    image_sha256: str
-    """The SHA-256 that ESP-IDF appends to the image; hexadecimal."""
-    file_sha256: str
-    size_bytes: int
-    secure_version: int = 0
-    idf_version: str = ""
-    rival: ImageFacts | None = None
-    """The other app of this qualification: what both have in common tells neither."""
-
-    def text(self) -> str:
-        """A few words."""
-        return f"{self.project} {self.version} (SHA-256 {self.file_sha256[:SHOWN_DIGITS]}…)"
-
-
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """What the witnesses named in qualify.yaml brought; None: not asked, or no answer."""
-
-    version: str | None = None
-    slot: str | None = None
-    confirmed: str | None = None
-    confirmed_words: frozenset[str] = CONFIRMED_WORDS
-    """What of that means so, in lower case."""
-    image: str | None = None
-    lines: Mapping[str, int] = field(default_factory=dict)
-    """In which line of the log each stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,99 +101,6 @@ class Judged:
     @property
     def standing(self) -> Standing:
         return self.claim.standing
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """How what runs compares with an image: what of it was seen, and whether it is the same."""
-
-    same: bool | None
-    """None: nothing was seen that would tell."""
-    seen: tuple[str, ...]
-
-
-def unsteady(boot: BootRecord | None, later: Sequence[BootRecord] = ()) -> str | None:
-    """Why what `boot` started does not count as running: it died, or the unit began anew by itself; None: it runs."""
-    if boot is None:
-        return None
-    if boot.panic is not None:
-        return f"it dies: {boot.panic}"
-    again = next((each for each in later if each.number > boot.number and each.caused_by is None), None)
-    if again is not None:
-        last = next((each for each in reversed(boot.errors) if each.phase == "app"), None)
-        said = f", after it printed '{last}'" if last is not None else ""
-        return f"it started again by itself ({again.reset_reason or 'reset reason not printed'}){said}"
-    return None
-
-
-MIN_DIGITS = 8
-"""Of a digest, for it to tell anything: ESP-IDF prints no fewer."""
-
-Fact = tuple[str, Callable[[ImageFacts], bool]]
-"""What was seen, in words, and whether an image fits it."""
-
-
-def matches(image: ImageFacts, boot: BootRecord | None, readings: Readings | None = None) -> Match:
-    """Whether what `boot` runs is `image`, by everything that was printed or read.
-
-    What contradicts always counts; what agrees counts only if it does not agree with the rival as well.
-    """
-    facts = list(_facts(boot, readings or Readings()))
-    wrong = tuple(text for text, fits in facts if not fits(image))
-    # Of one project, and of a few digits, there are many apps: they tell something only where they do not fit.
-    if boot is not None and boot.project is not None and boot.project != image.project:
-        wrong = (*wrong, f"the log says project {boot.project}")
-    elf = _elf_digits(boot)
-    if len(elf) < MIN_DIGITS and not image.elf_sha256.startswith(elf):
-        wrong = (*wrong, f"ELF SHA-256 {elf}…")
-    if wrong:
-        # What contradicts is what a reader must see.
-        return Match(False, wrong)
-    rival = image.rival
-    telling = tuple(text for text, _ in facts)
-    if not any(rival is None or not fits(rival) for _, fits in facts):
-        return Match(None, tuple(f"{text}, as both apps would" for text in telling))
-    return Match(True, telling)
-
-
-def _elf_digits(boot: BootRecord | None) -> str:
-    return (boot.elf_sha256 or "").rstrip(".").lower() if boot is not None else ""
-
-
-def _facts(boot: BootRecord | None, said: Readings) -> Iterator[Fact]:
-    if boot is not None and boot.version is not None:
-        yield f"the log says version {boot.version}", lambda image: image.version == boot.version
-    elf = _elf_digits(boot)
-    if len(elf) >= MIN_DIGITS:
-        yield f"ELF SHA-256 {elf}…", lambda image: image.elf_sha256.startswith(elf)
-    if said.version is not None:
-        yield f"the witness says version {said.version}", lambda image: image.version == said.version
-    if said.image is not None:
-        digest = said.image.lower()
-        yield (
-            f"the witness says image SHA-256 {digest[:SHOWN_DIGITS]}…",
-            lambda image: (
-                len(digest) >= MIN_DIGITS
-                and any(each.startswith(digest) for each in (image.image_sha256, image.file_sha256))
-            ),
-        )
-
-
-def place_of(boot: BootRecord | None, readings: Readings | None = None) -> str | None:
-    """From where `boot` started its app: the slot's label where it is known, else its offset; None: not seen."""
-    if boot is not None and boot.slot is not None:
-        return boot.slot
-    if readings is not None and readings.slot is not None:
-        return readings.slot
-    return f"{boot.offset:#x}" if boot is not None and boot.offset is not None else None
-
-
-def _where(boot: BootRecord | None, readings: Readings | None) -> str:
-    if boot is None:
-        return f"from {readings.slot}" if readings and readings.slot else "from a slot that nothing tells"
-    place = place_of(boot, readings)
-    at = f" at {boot.offset:#x}" if boot.offset is not None and place != f"{boot.offset:#x}" else ""
-    return f"from {place}{at}" if place else "from a slot that nothing tells"
 
 
 def judge_running(
@@ -252,7 +126,7 @@ def judge_running(
         seen = "; ".join(match.seen) or boot.summary()
         return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {seen}", line)
     number = f"boot {boot.number}" if boot is not None else "no boot in the log,"
-    seen = f"{number} {_where(boot, readings)}: {'; '.join(match.seen)}"
+    seen = f"{number} {where_of(boot, readings)}: {'; '.join(match.seen)}"
     if not match.same:
         return Judged.of(key, Standing.FAILED, f"{image.version} was demanded; {seen}", line)
     if falls is not None:
@@ -293,23 +167,6 @@ def judge_switch(
         moved += ", and nothing tells whether that is another slot"
     standing = Standing.PROVEN if same is False else Standing.NOT_PROVEN
     return Judged.of(key, standing, judged.claim.evidence + moved, judged.line)
-
-
-Seen = tuple[BootRecord | None, Readings | None]
-"""A boot, and what the witnesses said in it."""
-
-
-def same_place(one: Seen, other: Seen) -> bool | None:
-    """Whether both started their app from the same slot; None: nothing tells, as of a label beside an offset."""
-    offsets = {boot.offset for boot, _ in (one, other) if boot is not None and boot.offset is not None}
-    if len(offsets) == 2:
-        return False
-    if offsets and all(boot is not None and boot.offset is not None for boot, _ in (one, other)):
-        return True
-    places = place_of(*one), place_of(*other)
-    if None in places or len({str(place).startswith("0x") for place in places}) == 2:
-        return None
-    return places[0] == places[1]
 
 
 def judge_same_place(
@@ -420,13 +277,21 @@ def judge_profile(profile: str, boot: BootRecord | None, rom: str | None, rom_by
     return Judged.of(PROFILE, Standing.PROVEN if all(holds) else Standing.FAILED, "; ".join(seen), line)
 
 
+def judge_chip(chip: str, boot: BootRecord | None) -> Judged | None:
+    """The claim that the unit is a `chip`, by its banner; None: the log does not say which chip it is."""
+    if boot is None or boot.chip is None:
+        return None
+    said = f"its log says {boot.chip}"
+    if boot.chip == chip:
+        return Judged.of(CHIP, Standing.PROVEN, said, boot.first_line)
+    return Judged.of(CHIP, Standing.FAILED, f"{said}, its entry says {chip}", boot.first_line)
+
+
 def judge_secure_boot(boot: BootRecord | None, rom: bool | None) -> Judged:
     """The claim that secure boot v2 is on: a ROM or bootloader that verified, or the security info."""
     seen = []
     if boot is not None and boot.rom_verified:
         seen.append("the ROM verified the bootloader")
-    if boot is not None and boot.app_signature_verified:
-        seen.append("the bootloader verified the app")
     if boot is not None and boot.secure_boot and not seen:
         seen.append("the log says that secure boot is on")
     if rom is not None:
@@ -434,6 +299,10 @@ def judge_secure_boot(boot: BootRecord | None, rom: bool | None) -> Judged:
     line = boot.first_line if boot is not None else None
     if rom is False:
         return Judged.of(SECURE_BOOT, Standing.FAILED, "; ".join(seen), line)
+    if boot is not None and boot.app_signature_verified and not seen:
+        # A bootloader with "signed apps without secure boot" says so, too.
+        also = "the bootloader verified the app, which it also does without secure boot"
+        return Judged.of(SECURE_BOOT, Standing.NOT_PROVEN, also, line)
     return Judged.of(SECURE_BOOT, Standing.PROVEN if seen else Standing.NOT_PROVEN, "; ".join(seen), line)
 
 
@@ -466,10 +335,12 @@ def judge_survival(
     *,
     falls: str | None = None,
     new_may_run: bool = False,
+    before: Seen = (None, None),
 ) -> Judged:
     """The claim `key`: that after a bad update, or a cut, the old version boots (or also the new, where that is right).
 
-    Without a sign that the unit tried at all it is not proven, however well the old version boots.
+    Without a sign that the unit tried at all it is not proven, however well the old version boots. `before`: the boot
+    before it; what runs from another slot than then is not what was left running.
     """
     tried = attempt.text()
     if boot is None or not boot.app_started:
@@ -487,11 +358,14 @@ def judge_survival(
         seen = "; ".join(is_old.seen) or boot.summary()
         return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {seen}", boot.first_line)
     match = is_old if is_old.same or not is_new.same else is_new
-    seen = f"boot {boot.number} {_where(boot, readings)}: {'; '.join(match.seen)}"
+    seen = f"boot {boot.number} {where_of(boot, readings)}: {'; '.join(match.seen)}"
     if not good:
         return Judged.of(key, Standing.FAILED, f"{seen}; {tried}".rstrip("; "), boot.first_line)
     if falls is not None:
         return Judged.of(key, Standing.FAILED, f"{seen}, but {falls}; {tried}".rstrip("; "), boot.first_line)
+    if not new_may_run and same_place(before, (boot, readings)) is False:
+        seen += f", but before it ran from {place_of(*before)}"
+        return Judged.of(key, Standing.FAILED, f"{seen}; {tried}".rstrip("; "), boot.first_line)
     if not tried:
         return Judged.of(
             key,

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -22,6 +21,17 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from harness.errors import UsageError
 from harness.inventory.entry import Host, PortRange, Ports
+from harness.qualify.actions import (
+    ACTIONS,
+    Action,
+    CommandWords,
+    Model,
+    Pattern,
+    Seconds,
+    Url,
+    Words,
+    compiled,
+)
 from harness.qualify.claims import DEMANDABLE
 
 FORMAT_VERSION = 1
@@ -32,16 +42,8 @@ SLOT = re.compile(r"ota_\d{1,2}|any")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def _pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"'{value}' is no regular expression: {error}") from error
-    return value
-
-
 def _reading(value: str) -> str:
-    if re.compile(_pattern(value)).groups < 1:
+    if re.compile(compiled(value)).groups < 1:
         raise ValueError(f"'{value}' has no group: put the value itself in parentheses")
     return value
 
@@ -58,137 +60,24 @@ def _path(value: str) -> str:
     return value
 
 
-_HIDDEN = "{secret:"
-_CREDENTIAL_HEADERS = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token"}
-)
-
-
-def _shown(value: str) -> str:
-    # Everybody on a machine sees the words of a command, and every server on the way keeps URLs.
-    if _HIDDEN in value:
-        raise ValueError(
-            "a secret must not stand in a command line or a URL, which others see: give it to a command by 'input' "
-            "or 'environment', to a server by 'headers' or 'body'"
-        )
-    return value
-
-
-def _url(value: str) -> str:
-    if "@" in _shown(value).partition("://")[2].partition("/")[0]:
-        raise ValueError(
-            "a URL with a password in it is in every log and report: use 'headers' with a secret"
-        )
-    return value
-
-
-def _headers(value: dict[str, str]) -> dict[str, str]:
-    for name, text in value.items():
-        if name.lower() in _CREDENTIAL_HEADERS and _HIDDEN not in text:
-            raise ValueError(
-                f"'{name}' is a secret, and this file is part of the evidence: write {{secret:NAME}}, and name its "
-                "file in 'secrets'"
-            )
-    return value
-
-
-Url = Annotated[str, Field(min_length=1), AfterValidator(_url)]
-Pattern = Annotated[str, AfterValidator(_pattern)]
 Reading = Annotated[str, AfterValidator(_reading)]
 """A regular expression whose first group is the value."""
-Words = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
-CommandWords = Annotated[
-    list[Annotated[str, Field(min_length=1), AfterValidator(_shown)]], Field(min_length=1)
-]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
-class _Model(BaseModel):
-    # What was written may be a password in the wrong place.
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-class ArtefactFile(_Model):
+class ArtefactFile(Model):
     """One file, by path (relative to qualify.yaml) and SHA-256."""
 
     path: Annotated[str, Field(min_length=1)]
     sha256: Annotated[str, AfterValidator(_sha256)]
 
 
-class SecretFile(_Model):
+class SecretFile(Model):
     """A secret for actions (``{secret:NAME}``): the one line of a file. It is in no log and in no report."""
 
     file: Annotated[str, Field(min_length=1)]
 
 
-class UartAction(_Model):
-    """Sends a line to the unit's console."""
-
-    by: Literal["uart"]
-    send: str
-    after: Pattern | None = None
-    """Only when the unit has printed a line like this, in the boot that runs."""
-    end: str = "\n"
-    timeout_s: Seconds = 60.0
-    """For ``after``."""
-
-
-class HttpAction(_Model):
-    """Calls the unit, or what it listens to, over HTTP."""
-
-    by: Literal["http"]
-    url: Url
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
-    headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
-    body: str | None = None
-    certificate: str | None = None
-    """PEM file of the authority that its certificate is checked against; default: the system's."""
-    timeout_s: Seconds = 30.0
-
-
-class CommandAction(_Model):
-    """Runs a command on this machine; exit status 0 is success."""
-
-    by: Literal["command"]
-    run: CommandWords
-    timeout_s: Seconds = 60.0
-    variables: list[str] = []
-    """Environment variables that it may see, by name."""
-    environment: dict[str, str] = {}
-    """More of them, with their values, which may be secrets."""
-    input: str | None = None
-    """What it reads from its standard input; may hold secrets."""
-
-
-class PromptAction(_Model):
-    """Asks a person, and waits until they have done it."""
-
-    by: Literal["prompt"]
-    text: Annotated[str, Field(min_length=1)]
-
-
-class ResetAction(_Model):
-    """Resets the unit: for apps that look for an update at their start."""
-
-    by: Literal["reset"]
-
-
-class AwaitAction(_Model):
-    """Waits for a line of the unit."""
-
-    by: Literal["await"]
-    line: Pattern
-    timeout_s: Seconds = 60.0
-
-
-Action = Annotated[
-    UartAction | HttpAction | CommandAction | PromptAction | ResetAction | AwaitAction,
-    Field(discriminator="by"),
-]
-ACTIONS = ("uart", "http", "command", "prompt", "reset", "await")
-
-
-class HarnessServer(_Model):
+class HarnessServer(Model):
     """The harness serves the update: over HTTPS where a certificate is given."""
 
     by: Literal["harness"] = "harness"
@@ -210,7 +99,7 @@ class HarnessServer(_Model):
         return self
 
 
-class ExternalServer(_Model):
+class ExternalServer(Model):
     """Somebody else serves the update; nobody here sees what was asked for."""
 
     by: Literal["external"]
@@ -223,7 +112,7 @@ class ExternalServer(_Model):
 Server = Annotated[HarnessServer | ExternalServer, Field(discriminator="by")]
 
 
-class WitnessEntry(_Model):
+class WitnessEntry(Model):
     """How something is read: a line of the log, or what a command, or a line sent to the unit, brings."""
 
     pattern: Reading
@@ -270,7 +159,7 @@ class ConfirmedEntry(WitnessEntry):
         return self
 
 
-class Witness(_Model):
+class Witness(Model):
     """What the app says of itself, beyond what ESP-IDF's start-up prints anyway."""
 
     ready: Pattern | None = None
@@ -287,7 +176,7 @@ class Witness(_Model):
     """SHA-256 of the running image: of the file, or the one that ESP-IDF appends to it."""
 
 
-class EndState(_Model):
+class EndState(Model):
     """What the unit is to be left with. The default is what follows from the cases."""
 
     image: Literal["running", "update"] | None = None
@@ -295,7 +184,7 @@ class EndState(_Model):
     otadata: Literal["valid", "undefined"] = "valid"
 
 
-class Times(_Model):
+class Times(Model):
     """How long is waited, in seconds."""
 
     boot_s: Seconds = 60.0
@@ -313,7 +202,7 @@ class Times(_Model):
 Image = Literal["ciphertext", "plaintext", "file"]
 
 
-class QualifyFile(_Model):
+class QualifyFile(Model):
     """The whole file."""
 
     version: Literal[1]
@@ -329,9 +218,9 @@ class QualifyFile(_Model):
     """The app that it is updated to, as plaintext and signed as the unit demands."""
     image: Image
     """What is served: the update enciphered here for the slot, as it is, or files that somebody else has made."""
-    served: dict[str, ArtefactFile] = {}
+    served: dict[str, ArtefactFile] = Field(default_factory=dict)
     """For ``image: file``: what is served, by the slot that it is for (``ota_0``, ``ota_1``), or ``any``."""
-    served_back: dict[str, ArtefactFile] = {}
+    served_back: dict[str, ArtefactFile] = Field(default_factory=dict)
     partition_table: ArtefactFile | None = None
     """Binary; default: as the bootloader prints it."""
     there_and_back: StrictBool = False
@@ -339,17 +228,17 @@ class QualifyFile(_Model):
     rollback: StrictBool = False
     """An update that is reset before it has confirmed itself is demanded to give way to the version before."""
     server: Server = HarnessServer()
-    prepare: list[Action] = []
+    prepare: list[Action] = Field(default_factory=list)
     trigger: Annotated[list[Action], Field(min_length=1)]
-    confirm: list[Action] = []
+    confirm: list[Action] = Field(default_factory=list)
     """After the new version is up; nothing for apps that confirm themselves."""
     witness: Witness = Witness()
     reset: Literal["link", "power", "none"] = "link"
     """How the unit is reset into its app: DTR/RTS (or what stands for them), its supply, or not at all."""
     end: EndState = EndState()
     times: Times = Times()
-    secrets: dict[str, SecretFile] = {}
-    requirements: dict[str, list[str] | str] = {}
+    secrets: dict[str, SecretFile] = Field(default_factory=dict)
+    requirements: dict[str, list[str] | str] = Field(default_factory=dict)
     """Id in somebody's specification: the claims that meet it."""
 
     @model_validator(mode="after")

@@ -47,6 +47,9 @@ def try_harm(bench: Bench, *, late: bool) -> None:
 
 def _try(bench: Bench, case: Case) -> None:
     old, new = bench.old, bench.new
+    before = bench.boot, bench.readings
+    if bench.flash is not None:
+        bench.flash.doubt(bench.boot)
     attempt, boot = _offer(bench, case, case.make(_ingredients(bench)))
     bench.settle(boot)
     judged = bench.judge(
@@ -59,6 +62,7 @@ def _try(bench: Bench, case: Case) -> None:
             bench.readings,
             falls=bench.falls,
             new_may_run=case.late,
+            before=before,
         )
     )
     if judged.standing is Standing.FAILED:

@@ -26,6 +26,8 @@ from harness.qualify.qualification import (
     UncoveredRow,
 )
 from harness.qualify.run import stated_end
+from harness.qualify.sighting import place_of
+from harness.qualify.silicon import READ_FROM_CHIP, TOLD_BY_LINK
 from harness.report.failure import cause_of
 from harness.report.run_record import (
     AppFacts,
@@ -84,6 +86,8 @@ def marks_of(bench: Bench) -> tuple[str, ...]:
     if bench.plan.file.unit == "sacrificial":
         marks.append("this unit was sacrificed: do not ship it")
     board, record = bench.board, bench.device_record
+    if bench.withdrawn is not None:
+        marks.append(bench.withdrawn)
     if record is not None and not record.shippable:
         marks.append(f"its flash key is {record.key_state} by its device record: do not ship it")
     if not board.link.physical:
@@ -237,7 +241,7 @@ def _end_state(bench: Bench) -> dict[str, str]:
     found = {"boot": boot.summary()}
     if boot.version is not None:
         found["version"] = boot.version
-    place = c.place_of(boot, bench.readings)
+    place = place_of(boot, bench.readings)
     if place is not None:
         found["slot"] = place
     if running is not None:
@@ -256,6 +260,13 @@ def _not_covered(bench: Bench) -> list[NotCovered]:
         found.append(NotCovered("eFuses, key blocks, and what lies in flash", OBSERVED_ONLY))
     elif bench.silicon.not_read is not None:
         found.append(NotCovered("eFuses as they are now", bench.silicon.not_read))
+    if bench.silicon.identity not in (READ_FROM_CHIP, TOLD_BY_LINK):
+        found.append(
+            NotCovered(
+                f"that the unit is the one with MAC {bench.silicon.mac or '(unknown)'}",
+                f"its MAC is {bench.silicon.identity}",
+            )
+        )
     if bench.silicon.fuses_by is None:
         found.append(
             NotCovered(
@@ -393,6 +404,9 @@ def _test(bench: Bench, result: CaseResult, command: str) -> TestRecord:
             for judged in result.claims
         ),
         events=tuple(sorted(events, key=lambda event: event.at_s)),
+        flash_before=result.flash_before,
+        flash_after=result.flash_after,
+        flash_steps=result.flash_steps,
         first_line=result.first_line,
         last_line=result.last_line,
     )

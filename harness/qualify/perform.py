@@ -15,10 +15,11 @@ from harness.errors import HarnessError, NotProvenError, RefusedError, UsageErro
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.lab import Lab
 from harness.provision.profile import Profile
+from harness.qualify.actions import UartAction
 from harness.qualify.artefacts import Artefacts
 from harness.qualify.bench import Bench
 from harness.qualify.evidence import PAGE, STATEMENT, write_evidence, write_seal
-from harness.qualify.file import QualifyPlan, UartAction
+from harness.qualify.file import QualifyPlan
 from harness.qualify.offer import Offer, key_of
 from harness.qualify.outcome import (
     QUALIFY_COPY,
@@ -34,6 +35,7 @@ from harness.qualify.signature import PrivateKey, algorithm_of, fingerprint, sig
 from harness.qualify.silicon import observed, read_silicon
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import Unit
+from harness.rack.health import Health, HealthBook, mend_command, take_back_command
 from harness.report.run_record import RunRecord
 from harness.report.verdict import Verdict
 from harness.report.writing import write_run
@@ -119,7 +121,8 @@ def perform(
     unit = Unit(board, plan.file)
     hands = Hands(unit, plan, observe, ask)
     offer = Offer(plan, board, entry, hands, board.folder)
-    bench = Bench(plan, artefacts, board, hands, offer, silicon, say, observe)
+    withdrawn = withdrawn_of(HealthBook(lab.home).of(name))
+    bench = Bench(plan, artefacts, board, hands, offer, silicon, say, observe, withdrawn)
     broken: BaseException | None = None
     try:
         carry_out(bench)
@@ -134,6 +137,15 @@ def perform(
     qualification = qualification_of(bench, verdict, reason_of(verdict, bench.broken))
     run = run_record(bench, verdict, qualification, head)
     return Performed(verdict, run, broken)
+
+
+def withdrawn_of(health: Health) -> str | None:
+    """Why nobody should ship this board as it is: it is retired, or latched broken; None: neither."""
+    if health.retired is not None:
+        return f"{health.retired_text()}; to undo that: {take_back_command(health.board)}"
+    return (
+        f"{health.text()}; to clear that: {mend_command(health.board)}" if health.broken is not None else None
+    )
 
 
 def seal(folder: Path, run: RunRecord, key: PrivateKey | None) -> RunRecord:

@@ -10,10 +10,12 @@ from harness.errors import NotProvenError
 from harness.qualify import claims as c
 from harness.qualify.artefacts import App
 from harness.qualify.bench import Bench, NotCovered
-from harness.qualify.claims import Attempt, Judged, Readings
+from harness.qualify.claims import Attempt, Judged
 from harness.qualify.file import QualifyFile
+from harness.qualify.flash_view import FlashView, content_of
 from harness.qualify.harm import try_harm
 from harness.qualify.offer import Served, fetched_whole
+from harness.qualify.sighting import Readings, Seen, matches, place_of
 from harness.qualify.unit import POLL_S
 from harness.qualify.witness import read_witnesses
 from harness.report.verdict import Standing
@@ -79,14 +81,22 @@ def _arrive(bench: Bench) -> None:
             boot = unit.latest(unit.current())
         bench.settle(boot)
         silicon = bench.silicon
-        bench.judge(c.judge_profile(profile, bench.boot, silicon.profile, silicon.profile_by))
+        in_profile = bench.judge(c.judge_profile(profile, bench.boot, silicon.profile, silicon.profile_by))
         if secure_boot:
             bench.judge(c.judge_secure_boot(bench.boot, silicon.secure_boot))
+        chip = c.judge_chip(bench.board.chip.name, bench.boot)
+        if chip is not None:
+            bench.judge(chip)
         running = bench.artefacts.running
         judged = c.judge_running(c.RUNS_BEFORE, running.facts, bench.boot, bench.readings, falls=bench.falls)
         bench.judge(judged)
+        if judged.standing is Standing.PROVEN and bench.partitions:
+            bench.flash = FlashView(bench.partitions, content_of(file.profile, in_profile.standing))
+            bench.flash.runs(running.facts, bench.boot)
         if judged.standing is Standing.FAILED:
             bench.lost = f"the unit does not run what was demanded: {judged.claim.evidence}"
+        if chip is not None and chip.standing is Standing.FAILED:
+            bench.lost = f"this is another chip: {chip.claim.evidence}"
 
 
 def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) -> None:
@@ -108,7 +118,7 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
             bench.lost = f"the update to {new.facts.version} did not come through"
             raise NotProvenError(f"{new.facts.version} was not seen to run")
         _confirm(bench, boot)
-        bench.judge(
+        arrived = bench.judge(
             c.judge_switch(
                 switched,
                 new.facts,
@@ -119,6 +129,8 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
                 falls=bench.falls,
             )
         )
+        if arrived.standing is Standing.PROVEN:
+            bench.updated(new, bench.boot)
         demanded = bench.file.end.otadata
         said = bench.judge(c.judge_confirmed(confirmed, bench.boot, bench.readings, demanded=demanded))
         before, readings_before = bench.boot, bench.readings
@@ -179,7 +191,7 @@ def _roll_back(bench: Bench) -> None:
         return
     with bench.case(c.ROLLBACK, c.CLAIMS[c.ROLLBACK], (c.ROLLBACK,)):
         bench.require_unit()
-        old, new = bench.old, bench.new
+        old, new, before = bench.old, bench.new, (bench.boot, bench.readings)
         bench.offer.make(bench.body_for(new), new.release, bench.target_label())
         mark = bench.unit.mark()
         bench.hands.carry_out(bench.file.trigger)
@@ -188,15 +200,21 @@ def _roll_back(bench: Bench) -> None:
             raise NotProvenError(f"{new.facts.version} was not seen to start: {bench.shown(mark)}")
         early = read_witnesses(bench.unit, bench.hands, began.first_line, wait=False)
         boot = bench.unit.restart()
-        _judge_rollback(bench, old, new, early, began, boot)
+        _judge_rollback(bench, old, new, early, began, boot, before)
 
 
 def _judge_rollback(
-    bench: Bench, old: App, new: App, early: Readings, began: BootRecord, boot: BootRecord | None
+    bench: Bench,
+    old: App,
+    new: App,
+    early: Readings,
+    began: BootRecord,
+    boot: BootRecord | None,
+    before: Seen,
 ) -> None:
     confirmed = c.judge_confirmed(c.CONFIRMED, bench.unit.latest(began), early, demanded="valid")
     bench.settle(boot)
-    if c.matches(new.facts, bench.boot, bench.readings).same:
+    if matches(new.facts, bench.boot, bench.readings).same:
         if confirmed.standing is Standing.PROVEN:
             standing, why = Standing.NOT_PROVEN, "it had confirmed itself before the reset"
         elif confirmed.standing is Standing.FAILED or bench.file.confirm:
@@ -209,7 +227,14 @@ def _judge_rollback(
     attempt = Attempt(None, f"{began.summary()}, then reset", began.first_line)
     bench.judge(
         c.judge_survival(
-            c.ROLLBACK, attempt, old.facts, new.facts, bench.boot, bench.readings, falls=bench.falls
+            c.ROLLBACK,
+            attempt,
+            old.facts,
+            new.facts,
+            bench.boot,
+            bench.readings,
+            falls=bench.falls,
+            before=before,
         )
     )
 
@@ -238,7 +263,9 @@ def _judge_shipping(bench: Bench) -> None:
     if bench.file.unit != "ship":
         return
     record = bench.device_record
-    if record is None:
+    if bench.withdrawn is not None:
+        bench.judge(Judged.of(c.MAY_SHIP, Standing.NOT_PROVEN, bench.withdrawn))
+    elif record is None:
         why = "this harness has no device record of the unit"
         bench.not_covered.append(NotCovered(c.CLAIMS[c.MAY_SHIP], why, c.MAY_SHIP))
     elif record.shippable:
@@ -266,7 +293,7 @@ def stated_end(bench: Bench) -> App:
 def _with_otadata(bench: Bench, judged: Judged) -> Judged:
     end, boot = bench.file.end, bench.boot
     evidence, line = judged.claim.evidence, judged.line
-    place = c.place_of(boot, bench.readings)
+    place = place_of(boot, bench.readings)
     if end.slot is not None and place != end.slot:
         standing = Standing.FAILED if place is not None else Standing.NOT_PROVEN
         return Judged.of(c.END, standing, f"{evidence}; it was to be in {end.slot}", line)

@@ -14,6 +14,10 @@ from harness.provision.device_record import DeviceRecord
 from harness.provision.recognition import profile_of
 from harness.provision.secure_boot_state import secure_boot_is_on
 
+READ_FROM_CHIP = "read from the chip"
+TOLD_BY_LINK = "by its link"
+"""A virtual board's link knows whose state it has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Silicon:
@@ -44,7 +48,7 @@ def observed(board: Board, entry: AnyEntry) -> Silicon:
     how = (
         "as declared in boards.yaml, not read from the chip"
         if entry.mac
-        else "by its link"
+        else TOLD_BY_LINK
         if mac
         else "unknown"
     )
@@ -84,12 +88,12 @@ def read_silicon(board: Board, entry: AnyEntry) -> Silicon:
 
 
 def _of_state(board: Board, entry: AnyEntry, state: ChipState) -> Silicon:
-    mac, how = state.mac, "read from the chip"
+    mac, how = state.mac, READ_FROM_CHIP
     if mac is None:
         told = getattr(board.link, "mac", None)
         mac = str(told) if told else entry.mac
         how = (
-            "by its link"
+            TOLD_BY_LINK
             if told
             else "as declared in boards.yaml: a locked ROM does not tell it"
             if mac

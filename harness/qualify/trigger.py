@@ -19,16 +19,16 @@ import click
 from harness.console.redaction import REDACTED
 from harness.errors import LabError, NotProvenError, UsageError
 from harness.links.environment import child_environment
-from harness.qualify.file import (
+from harness.qualify.actions import (
     Action,
     AwaitAction,
     CommandAction,
     HttpAction,
     PromptAction,
-    QualifyPlan,
     ResetAction,
     UartAction,
 )
+from harness.qualify.file import QualifyPlan
 from harness.qualify.unit import Unit
 
 _PLACEHOLDER = re.compile(r"\{(secret:[A-Za-z0-9_.-]+|[a-z_]+)\}")

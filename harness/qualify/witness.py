@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from harness.errors import LabError
-from harness.qualify import claims as c
-from harness.qualify.claims import Readings
 from harness.qualify.file import ConfirmedEntry, WitnessEntry
+from harness.qualify.sighting import CONFIRMED_WORDS, Readings
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import POLL_S, Unit
 
@@ -23,7 +22,7 @@ def read_witnesses(unit: Unit, hands: Hands, since: int, *, wait: bool = True) -
     A witness that fails says nothing; the log's note tells why.
     """
     values: dict[str, str | None] = {}
-    words = c.CONFIRMED_WORDS
+    words = CONFIRMED_WORDS
     lines: dict[str, int] = {}
     for name in WITNESSES:
         entry: WitnessEntry | None = getattr(unit.file.witness, name)
@@ -54,7 +53,7 @@ def words_of(entry: ConfirmedEntry, value: str) -> frozenset[str]:
     if not re.compile(entry.pattern).groups:
         # The app's owner wrote a pattern that only a confirmation matches.
         return frozenset({value.strip().lower()})
-    return c.CONFIRMED_WORDS
+    return CONFIRMED_WORDS
 
 
 def _value_of(match: re.Match[str]) -> str:

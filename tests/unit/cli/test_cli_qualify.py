@@ -66,6 +66,16 @@ def test_the_wrong_image_is_refused_before_a_folder_or_a_port_is_touched() -> No
     assert not Path("out").exists()
 
 
+def test_the_folder_of_another_qualification_is_not_written_into() -> None:
+    run("qualify", "--init")
+    Path("out").mkdir()
+    Path("out/qualification.json").write_text("{}")
+    done = run("qualify", "qualify.yaml", "--board", "desk", "--out", "out")
+    assert isinstance(done.exception, RefusedError)
+    assert "not an empty folder" in done.exception.message
+    assert Path("out/qualification.json").read_text() == "{}"
+
+
 def test_without_a_board_it_asks_which() -> None:
     run("qualify", "--init")
     assert isinstance(run("qualify").exception, UsageError)

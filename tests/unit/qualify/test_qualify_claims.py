@@ -8,8 +8,9 @@ import pytest
 
 from harness.console.boot_record import BootError, BootRecord, Panic
 from harness.qualify import claims as c
-from harness.qualify.claims import Attempt, ImageFacts, Readings
+from harness.qualify.claims import Attempt
 from harness.qualify.file import ConfirmedEntry
+from harness.qualify.sighting import ImageFacts, Readings, unsteady
 from harness.qualify.witness import words_of
 from harness.report.verdict import Standing
 
@@ -262,6 +263,55 @@ def test_a_bad_update_is_survived_when_it_was_tried_and_the_old_version_runs(
     assert judged.standing is standing
 
 
+def test_the_old_version_in_another_slot_is_not_what_was_left_running() -> None:
+    moved = replace(RUNS_OLD, number=2, slot="ota_1", offset=0x1A0000)
+
+    def judged(seen: BootRecord, *, may_run: bool = False) -> Standing:
+        return c.judge_survival(
+            "refuses-noise",
+            Attempt(4096),
+            OLD,
+            NEW,
+            seen,
+            new_may_run=may_run,
+            before=(RUNS_OLD, None),
+        ).standing
+
+    assert judged(RUNS_OLD) is PROVEN
+    assert judged(moved) is FAILED
+    assert judged(moved, may_run=True) is PROVEN
+
+
+@pytest.mark.parametrize(
+    ("seen", "standing"),
+    [(boot(chip="esp32c3"), PROVEN), (boot(chip="esp32c6"), FAILED), (SILENT, None), (None, None)],
+)
+def test_the_chip_is_the_one_whose_banner_is_in_the_log(
+    seen: BootRecord | None, standing: Standing | None
+) -> None:
+    judged = c.judge_chip("esp32c3", seen)
+    assert (judged.standing if judged is not None else None) is standing
+
+
+@pytest.mark.parametrize(
+    ("seen", "rom", "standing"),
+    [
+        (boot(rom_verified=True, secure_boot=True), None, PROVEN),
+        (boot(secure_boot=True), None, PROVEN),
+        (SILENT, True, PROVEN),
+        (boot(app_signature_verified=True), None, NOT_PROVEN),
+        (boot(app_signature_verified=True), True, PROVEN),
+        (boot(rom_verified=True, secure_boot=True), False, FAILED),
+        (boot(secure_boot=False), None, NOT_PROVEN),
+        (SILENT, None, NOT_PROVEN),
+    ],
+)
+def test_secure_boot_is_what_the_rom_does_and_not_a_signature_that_a_bootloader_checks(
+    seen: BootRecord, rom: bool | None, standing: Standing
+) -> None:
+    assert c.judge_secure_boot(seen, rom).standing is standing
+
+
 def test_after_a_cut_at_the_end_either_version_is_right_but_no_third_one() -> None:
     def judged(seen: BootRecord) -> Standing:
         attempt = Attempt(4096)
@@ -285,7 +335,7 @@ def test_after_a_cut_at_the_end_either_version_is_right_but_no_third_one() -> No
 def test_an_app_runs_when_it_neither_dies_nor_starts_again_by_itself(
     seen: BootRecord | None, later: tuple[BootRecord, ...], steady: bool
 ) -> None:
-    assert (c.unsteady(seen, later) is None) is steady
+    assert (unsteady(seen, later) is None) is steady
 
 
 def test_a_claim_without_evidence_is_not_proven_whoever_makes_it() -> None:

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from qualify_bench import HEAD, evidence_for, sha256_of, standings
 from recorded_unit import PORT, RecordedPort, app_of
 from ruamel.yaml import YAML
 
+from harness.cli.main import cli
+from harness.errors import LabError
 from harness.home import Home
 from harness.inventory.entry import SerialEntry
 from harness.inventory.inventory import Inventory
@@ -94,7 +97,7 @@ class Observed:
             for _ in range(1 + self.boots_of_update):
                 self.port.play()
 
-    def qualify(self, **more: Any) -> RunRecord:
+    def write_file(self, **more: Any) -> Path:
         told = {
             "version": 1,
             "unit": "ship",
@@ -112,7 +115,10 @@ class Observed:
         YAML().dump(told, out)
         path = self.folder / "qualify.yaml"
         path.write_text(out.getvalue())
-        plan = read_qualify_file(path)
+        return path
+
+    def qualify(self, **more: Any) -> RunRecord:
+        plan = read_qualify_file(self.write_file(**more))
         entry = SerialEntry(chip="esp32c3", link="serial", port=PORT, mac="7c:df:a1:ae:11:da")
         folder = self.folder / "out"
         folder.mkdir()
@@ -167,6 +173,17 @@ def test_an_example_of_esp_idf_passes_by_its_log_alone(observe: Observe, recorde
     assert run.qualification["silicon"]["not_read"] == "eFuses and ROM were not touched"
     assert run.qualification["silicon"]["revision"] == "v0.3 (as its bootloader printed)"
     assert run.boards[0].revision == "v0.3 (as its bootloader printed)"
+    assert told["chip"] == "proven"
+    update = next(test for test in run.tests if test.id == "qualify/update")
+    assert update.flash_before is not None
+    assert update.flash_after is not None
+    slots = [row.offset for row in update.flash_after.partitions if row.label.startswith("ota_")]
+    assert [each.offset for each in update.flash_before.extents] == slots[:1]
+    stored = [(each.offset, each.content, each.source) for each in update.flash_after.extents]
+    assert stored == [(slot, "ciphertext", "inferred") for slot in slots]
+    assert [step.text for step in update.flash_steps] == ["update to 1.1.0"]
+    left_out = [row["what"] for row in run.qualification["not_covered"]]
+    assert "that the unit is the one with MAC 7c:df:a1:ae:11:da" in left_out
 
 
 @pytest.mark.parametrize("claim", ["update-served", "confirmed"])
@@ -179,6 +196,25 @@ def test_what_is_demanded_and_cannot_be_shown_is_not_proven_and_neither_is_the_v
     assert run.verdict == "not proven"
     assert run.qualification is not None
     assert [row["standing"] for row in run.qualification["requirements"]] == ["not proven"]
+
+
+def test_a_unit_that_cannot_be_opened_leaves_a_report_that_says_so(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Observed(tmp_path, own_home, RecordedPort([]), UPDATED).write_file()
+    monkeypatch.setenv("HARNESS_HOME", str(own_home))
+    (tmp_path / "boards.yaml").write_text(
+        "version: 1\nboards:\n  ship: {chip: esp32c3, link: serial, port: /dev/ttyNOT0, mac: '7c:df:a1:ae:11:da'}\n"
+    )
+    arguments = ["qualify", "qualify.yaml", "--board", "ship", "--observe", "--out", "out"]
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert isinstance(done.exception, LabError)
+    run = RunRecord.model_validate_json((tmp_path / "out" / "run.json").read_text())
+    assert run.verdict == "not proven"
+    assert "the unit was not looked at" in run.reason
+    assert run.qualification is None
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_what_a_person_breaks_off_leaves_a_report_all_the_same(observe: Observe) -> None:

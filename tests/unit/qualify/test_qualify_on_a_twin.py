@@ -9,6 +9,7 @@ from qualify_bench import CONFIRMED, STOCK_UPDATE, Bench, evidence_for, standing
 
 from harness.console.render import read_boots
 from harness.qualify.verification import verify_folder
+from harness.rack.health import HealthBook
 from harness.report.run_record import RunRecord
 
 PROVEN, FAILED, NOT_PROVEN = "proven", "failed", "not proven"
@@ -28,6 +29,7 @@ def test_a_ship_unit_is_updated_proven_and_left_as_stated(bench: Bench) -> None:
             "survives-reset",
             "end-state",
             "may-ship",
+            "chip",
         ),
         PROVEN,
     )
@@ -59,6 +61,14 @@ def test_a_unit_that_must_not_be_shipped_does_not_pass_as_a_ship_unit(bench: Ben
     assert run.verdict == NOT_PROVEN
     assert {key for key, standing in standings(run).items() if standing != PROVEN} == {"may-ship"}
     assert "harness keys hand-over" in evidence_for(run, "may-ship")
+
+
+def test_a_retired_unit_does_not_pass_as_a_ship_unit_either(bench: Bench) -> None:
+    HealthBook(bench.home).retire("unit", "its socket is worn")
+    run = bench.qualify()
+    assert run.verdict == NOT_PROVEN
+    assert "retired" in evidence_for(run, "may-ship")
+    assert any("its socket is worn" in mark for mark in run.boards[0].marks)
 
 
 def test_a_qualification_that_breaks_off_leaves_a_report_that_says_why_and_proves_no_more(

@@ -198,7 +198,10 @@ class Rack:
             try:
                 read, problem = read_inventory(self._boards_file if self._named or key else None), None
             except HarnessError as error:
-                read, problem = Inventory(None, {}), str(error)
+                # Somebody is at it with an editor: the boards are those of before.
+                before = self._inventory[1] if self._inventory is not None else Inventory(None, {})
+                shown = "; what is shown is from before that" if before.boards else ""
+                read, problem = before, f"{error}{shown}"
             self._inventory = (key, read, problem)
         return self._inventory[1], self._inventory[2]
 

@@ -85,6 +85,11 @@ def test_boards_yaml_may_be_mended_while_the_page_is_open(home: Home, boards: Pa
         assert "not valid YAML" in page.get("/").text
         boards.write_text(BOARDS)
         assert "desk-c3" in page.get("/").text
+        # Broken again: its boards are still who holds what, from before.
+        boards.write_text("version: 1\nboards: [[")
+        text = page.get("/").text
+        assert "not valid YAML" in text
+        assert "desk-c3" in text
 
 
 def test_a_board_is_free_held_or_broken_and_says_by_whom_and_why(home: Home, boards: Path) -> None:

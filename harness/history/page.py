@@ -28,7 +28,10 @@ SIGNS = {"passed": "+", "failed": "x", "error": "!", "not proven": "?"}
 
 def css() -> str:
     """The look of all pages, and that of the history's."""
-    return _text("harness.report", "look.css") + _text("harness.history", "history.css")
+    files_of_history = ("history.css", "plots.css")
+    return _text("harness.report", "look.css") + "".join(
+        _text("harness.history", name) for name in files_of_history
+    )
 
 
 def templates_of_history() -> BaseLoader:

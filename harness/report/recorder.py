@@ -19,6 +19,9 @@ import harness
 from harness.board import Board
 from harness.errors import HarnessError
 from harness.history.keeping import begin_run, keep_run
+from harness.history.past_phases import past_phases
+from harness.history.queries import PhaseSeries
+from harness.home import Home
 from harness.report.board_watch import BoardWatch
 from harness.report.merging import merged
 from harness.report.parts import PartWriter, fields_of, read_parts
@@ -209,12 +212,18 @@ def finish(
     recorder.close()
     try:
         run = merged(read_parts(recorder.folder))
-        write_run(run, recorder.folder)
+        # Its own phases are among those that its report draws.
+        keep_run(run, recorder.folder, tell=tell)
+        write_run(run, recorder.folder, past=_past_of(run))
     except (HarnessError, OSError) as error:
         tell(f"the record of this run cannot be written into {recorder.folder}: {error}")
         return None
-    keep_run(run, recorder.folder, tell=tell)
     return run
+
+
+def _past_of(run: RunRecord) -> tuple[PhaseSeries, ...]:
+    """Of a qualification, which is sealed and signed, nothing: what other runs took is no evidence of it."""
+    return () if run.qualification is not None else past_phases(run, Home.of_user())
 
 
 def rebuild(folder: Path) -> RunRecord:
@@ -226,5 +235,5 @@ def rebuild(folder: Path) -> RunRecord:
         UsageError: the folder holds no run.
     """
     run = merged(read_parts(folder))
-    write_run(run, folder)
+    write_run(run, folder, past=_past_of(run))
     return run

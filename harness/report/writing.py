@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.report.junit import junit_xml
 from harness.report.run_record import RUN_FILE, RunRecord
@@ -13,14 +15,16 @@ JUNIT_FILE = "junit.xml"
 REPORT_FILE = "report.html"
 
 
-def write_run(run: RunRecord, folder: Path) -> Path | None:
+def write_run(run: RunRecord, folder: Path, past: Sequence[Any] = ()) -> Path | None:
     """Writes all files; returns the report's, None where there is no report.
+
+    `past` is of `harness.history.past_phases`: what the report shows of earlier runs.
 
     OSError from the file system passes through.
     """
     _replace(folder / RUN_FILE, run.model_dump_json(exclude_defaults=True) + "\n")
     _replace(folder / JUNIT_FILE, junit_xml(run))
-    return _report(run, folder)
+    return _report(run, folder, past)
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -35,10 +39,10 @@ def _replace(path: Path, text: str) -> None:
     os.replace(new, path)  # noqa: PTH105 - one call on all systems
 
 
-def _report(run: RunRecord, folder: Path) -> Path | None:
+def _report(run: RunRecord, folder: Path, past: Sequence[Any]) -> Path | None:
     try:
         html = importlib.import_module("harness.report.html")
     except ModuleNotFoundError:
         return None
-    path: Path = html.write_report(run, folder)
+    path: Path = html.write_report(run, folder, past)
     return path

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,6 +18,8 @@ from markupsafe import Markup
 
 import harness
 from harness.errors import LabError
+from harness.history.plots import in_short, phase_plot
+from harness.history.queries import PhaseSeries
 from harness.report.html import words
 from harness.report.html.board_log import (
     MAX_CHARACTERS,
@@ -54,13 +56,15 @@ FILTERS = (
 )
 
 
-def write_report(run: RunRecord, folder: Path) -> Path:
+def write_report(run: RunRecord, folder: Path, past: Sequence[PhaseSeries] = ()) -> Path:
     """Writes ``report.html`` into `folder`, in which the logs are that `run` names; replaces an older one at once.
+
+    `past` is of `harness.history.past_phases`.
 
     Raises:
         LabError: the file cannot be written.
     """
-    text = report_of(run, folder)
+    text = report_of(run, folder, past)
     path = folder / REPORT_FILE
     beside = folder / f".{REPORT_FILE}.{os.getpid()}"
     try:
@@ -75,7 +79,7 @@ def write_report(run: RunRecord, folder: Path) -> Path:
     return path
 
 
-def report_of(run: RunRecord, folder: Path) -> str:
+def report_of(run: RunRecord, folder: Path, past: Sequence[PhaseSeries] = ()) -> str:
     """The HTML text."""
     logs = {
         n: read_board_log(folder, board.log, board.boots)
@@ -84,6 +88,8 @@ def report_of(run: RunRecord, folder: Path) -> str:
     }
     view = view_of(run, logs)
     style = _asset("look.css", "harness.report") + "".join(_asset(f"styles/{name}.css") for name in STYLES)
+    if past:
+        style += _asset("plots.css", "harness.history")
     script = _asset("report.js")
     environment = _environment()
     body = environment.get_template("test_body.html.j2")
@@ -104,6 +110,8 @@ def report_of(run: RunRecord, folder: Path) -> str:
         policy=_policy(style, script),
         logs=dict(_packed_logs(view)),
         details=_packed_bodies(bodies),
+        # All that is not ours in a plot is escaped where it is drawn.
+        past=[(one.phase, in_short(one), Markup(phase_plot(one))) for one in past],  # noqa: S704
         harness_version=harness.__version__,
     )
 

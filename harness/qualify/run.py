@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from harness.console.boot_record import BootRecord
-from harness.errors import NotProvenError
+from harness.errors import HarnessError, NotProvenError
 from harness.qualify import claims as c
 from harness.qualify.artefacts import App
 from harness.qualify.bench import Bench, NotCovered
@@ -262,10 +262,18 @@ def _judge_shipping(bench: Bench) -> None:
     """A ship unit whose key is only here could never be updated by whoever gets it."""
     if bench.file.unit != "ship":
         return
-    record = bench.device_record
+    board = bench.board
     if bench.withdrawn is not None:
         bench.judge(Judged.of(c.MAY_SHIP, Standing.NOT_PROVEN, bench.withdrawn))
-    elif record is None:
+        return
+    try:
+        record = board.records.read(board.mac) if board.mac else None
+    except HarnessError as error:
+        # What it would say may be that the unit must not be shipped.
+        why = f"its device record cannot be read: {error.message}"
+        bench.judge(Judged.of(c.MAY_SHIP, Standing.NOT_PROVEN, why))
+        return
+    if record is None:
         why = "this harness has no device record of the unit"
         bench.not_covered.append(NotCovered(c.CLAIMS[c.MAY_SHIP], why, c.MAY_SHIP))
     elif record.shippable:

@@ -63,6 +63,15 @@ def test_a_unit_that_must_not_be_shipped_does_not_pass_as_a_ship_unit(bench: Ben
     assert "harness keys hand-over" in evidence_for(run, "may-ship")
 
 
+def test_a_unit_whose_device_record_is_damaged_may_be_one_that_must_not_be_shipped(bench: Bench) -> None:
+    for path in (bench.folder / "state" / "devices").iterdir():
+        if path.is_file():
+            path.write_text("{")
+    run = bench.qualify()
+    assert standings(run)["may-ship"] == NOT_PROVEN
+    assert "cannot be read" in evidence_for(run, "may-ship")
+
+
 def test_a_retired_unit_does_not_pass_as_a_ship_unit_either(bench: Bench) -> None:
     HealthBook(bench.home).retire("unit", "its socket is worn")
     run = bench.qualify()

@@ -95,6 +95,10 @@ WHOLE: Mapping[str, Mapping[str, Any]] = {
 SHORT: Mapping[str, Mapping[str, Any]] = {
     # model: what its reader also takes in its place
     "WitnessEntry": {"type": "string", "description": "A regular expression whose first group is the value."},
+    "ConfirmedEntry": {
+        "type": "string",
+        "description": "A regular expression: its group is the state, or without one it matches only what is confirmed.",
+    },
 }
 
 FIELD_TEXT: Mapping[tuple[str, str], str] = {

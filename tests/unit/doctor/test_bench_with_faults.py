@@ -48,7 +48,7 @@ NAMED = {
     "espefuse cannot be imported: cannot import name 'BitStream'": "pip install --upgrade 'esptool",
     "may not open it": "usermod -aG dialout",
     "may be read or written by others": "mend that before anything is burned",
-    "desk and desk-again have the same 'port': /dev/ttyusb0": "take one of them out",
+    "desk and desk-again have the same 'port': /dev/ttyUSB0": "take one of them out",
     "port /dev/serial/by-id/usb-nobody does not exist": "there is: /dev/ttyUSB0",
     "the coordinator at 127.0.0.1:9 is not reached": "start labgrid-coordinator",
     "latched broken": "harness boards mend broken",

@@ -44,7 +44,7 @@ def test_a_strangers_three_tests_run_on_a_twin_without_any_set_up(folder: pytest
 
 def test_a_failing_test_names_the_board_the_last_boot_and_the_log(folder: pytest.Pytester) -> None:
     folder.makepyfile("def test_it(board):\n    assert board.status().version == 'something else'\n")
-    result = folder.runpytest_subprocess("--chip", "esp32", "-p", "no:cacheprovider")
+    result = folder.runpytest_inprocess("--chip", "esp32", "-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         ["*board twin-esp32-release*", "*ota_0 @ 0x20000, 1.0.0*", "full log: *serial.log"]
@@ -66,7 +66,7 @@ def test_a_failing_test_does_not_show_a_wifi_password_even_with_its_variables(
             assert answer.ok, f"not with {password}"
         """
     )
-    result = folder.runpytest_subprocess(
+    result = folder.runpytest_inprocess(
         "--profile", "open", "--showlocals", "--junitxml=out.xml", "-p", "no:cacheprovider"
     )
     result.assert_outcomes(failed=1)
@@ -100,7 +100,7 @@ def test_what_a_sanitizer_reports_fails_also_a_test_that_wanted_the_reset(folder
             pass
         """
     )
-    result = folder.runpytest_subprocess("-p", "no:cacheprovider")
+    result = folder.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=2, failed=1, errors=1)
     result.stdout.fnmatch_lines(
         [
@@ -116,7 +116,7 @@ def test_what_a_sanitizer_reports_fails_also_a_test_that_wanted_the_reset(folder
 def test_a_wrong_boards_file_is_one_usage_error(folder: pytest.Pytester) -> None:
     folder.makefile(".yaml", boards="version: 1\nboards:\n  a: {chip: esp99, link: twin}\n")
     folder.makepyfile("def test_it(board):\n    pass\n")
-    result = folder.runpytest_subprocess("-p", "no:cacheprovider")
+    result = folder.runpytest_inprocess("-p", "no:cacheprovider")
     assert result.ret == pytest.ExitCode.INTERRUPTED or result.ret == pytest.ExitCode.USAGE_ERROR
     said = result.stdout.str() + result.stderr.str()
     assert "boards.yaml:3: boards.a.chip: chip 'esp99'" in said
@@ -137,7 +137,7 @@ def test_a_wrong_option_is_one_sentence_before_anything_is_collected(
     folder: pytest.Pytester, option: str, value: str, complaint: str
 ) -> None:
     folder.makepyfile("def test_it(board):\n    pass\n")
-    result = folder.runpytest_subprocess(option, value, "-p", "no:cacheprovider")
+    result = folder.runpytest_inprocess(option, value, "-p", "no:cacheprovider")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([complaint, "  what to do: *"])
 
@@ -146,7 +146,7 @@ def test_without_xdist_and_with_strict_markers_tests_are_collected_without_a_war
     folder: pytest.Pytester,
 ) -> None:
     folder.makepyfile("def test_it(board):\n    pass\n")
-    result = folder.runpytest_subprocess(
+    result = folder.runpytest_inprocess(
         "--collect-only", "-q", "--strict-markers", "-p", "no:xdist", "-p", "no:cacheprovider"
     )
     assert result.ret == pytest.ExitCode.OK
@@ -156,7 +156,7 @@ def test_without_xdist_and_with_strict_markers_tests_are_collected_without_a_war
 
 def test_what_dut_waits_for_in_vain_is_told_without_the_insides_of_pexpect(folder: pytest.Pytester) -> None:
     folder.makepyfile("def test_it(dut):\n    dut.expect_exact('never said', timeout=0.5)\n")
-    result = folder.runpytest_subprocess("-p", "no:cacheprovider")
+    result = folder.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1, warnings=0)
     result.stdout.fnmatch_lines(['E *Not found "never said"', "*board twin-esp32c3-release*", "full log: *"])
     result.stdout.no_fnmatch_line("*/pexpect/expect.py*")
@@ -165,7 +165,7 @@ def test_what_dut_waits_for_in_vain_is_told_without_the_insides_of_pexpect(folde
 def test_an_unknown_board_lists_those_there_are(folder: pytest.Pytester) -> None:
     folder.makefile(".yaml", boards="version: 1\nboards:\n  mine: {chip: esp32, link: twin}\n")
     folder.makepyfile("def test_it(board):\n    pass\n")
-    result = folder.runpytest_subprocess("--board", "yours", "-p", "no:cacheprovider")
+    result = folder.runpytest_inprocess("--board", "yours", "-p", "no:cacheprovider")
     assert result.ret != 0
     said = result.stdout.str() + result.stderr.str()
     assert "there is no board 'yours'" in said
@@ -188,7 +188,7 @@ def test_a_scenario_that_asks_of_an_app_what_it_does_not_do_is_skipped_with_the_
             assert board.update(board.release("9.9.9")).ok
         """
     )
-    result = folder.runpytest_subprocess("--app", "theirs", "-rs", "-p", "no:cacheprovider")
+    result = folder.runpytest_inprocess("--app", "theirs", "-rs", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(
         ["*not applicable: *version 9.9.9 is not among the builds that were given: 1.0.0*"]
@@ -202,16 +202,16 @@ def test_consent_for_a_board_that_there_is_not_is_one_usage_error_that_lists_the
     folder.makefile(".yaml", boards="version: 1\nboards:\n  mine: {chip: esp32, link: twin, tags: [desk]}\n")
     folder.makepyfile("def test_it():\n    pass\n")
     for name in ("nope", "desk"):
-        result = folder.runpytest_subprocess(option, "mine", option, name, "-p", "no:cacheprovider")
+        result = folder.runpytest_inprocess(option, "mine", option, name, "-p", "no:cacheprovider")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"ERROR: {option}: there is no board '{name}' (*; boards: mine)"])
-    assert folder.runpytest_subprocess(option, "mine", "-p", "no:cacheprovider").ret == pytest.ExitCode.OK
+    assert folder.runpytest_inprocess(option, "mine", "-p", "no:cacheprovider").ret == pytest.ExitCode.OK
 
 
 def test_a_folder_that_holds_no_build_is_one_usage_error(folder: pytest.Pytester) -> None:
     folder.makepyfile("def test_it(board):\n    pass\n")
     (folder.path / "empty").mkdir()
-    result = folder.runpytest_subprocess("--app", "empty", "-p", "no:cacheprovider")
+    result = folder.runpytest_inprocess("--app", "empty", "-p", "no:cacheprovider")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         ["*empty holds no build: it has neither artefacts.json nor flasher_args.json*"]
@@ -233,7 +233,7 @@ def test_of_a_board_that_stays_the_nearer_profile_comes_first(folder: pytest.Pyt
     state = folder.path / "state"
     state.mkdir()
     (state / "run.json").write_text(json.dumps(earlier | {"ended_by": None}))
-    result = folder.runpytest_subprocess("--board", "a", "-v", "-p", "no:cacheprovider")
+    result = folder.runpytest_inprocess("--board", "a", "-v", "-p", "no:cacheprovider")
     result.stdout.fnmatch_lines(
         [
             "board a: the run before this one (pytest, process 7 on bench, begun then) was killed in test test_it; *"

@@ -172,13 +172,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker tells its controller."""
+    """A worker tells its controller; the controller says what the run leaves unproven."""
     config = session.config
-    problems = config.stash[RUN].problems if config.getoption("--rack") else config.stash[BROKEN].problems
-    if problems and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = BOARDS_NOT_RUN
-    if session.exitstatus == BOARDS_NOT_RUN:
-        config.stash[RECORDING].not_proven = "; ".join(problems)
     if hasattr(config, "workeroutput"):
         told = {
             "subset": config.stash[SUBSET].to_fields(),
@@ -187,6 +182,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         }
         config.workeroutput[WORKER_OUTPUT] = told
         return
+    # That nothing failed does not make a run green on which boards were left out.
+    problems = config.stash[RUN].problems if config.getoption("--rack") else config.stash[BROKEN].problems
+    if problems and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = BOARDS_NOT_RUN
+        config.stash[RECORDING].not_proven = "; ".join(problems)
     for line in (*config.stash[RUN].notes, *_closing_lines(config)):
         config.stash[RECORDING].note(line)
 

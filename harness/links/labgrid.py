@@ -11,6 +11,7 @@ from harness.links.device_port import OPENING_ERRORS, PORT_ERRORS
 from harness.links.labgrid_lease import NetworkPort, PlaceLease
 from harness.links.labgrid_port import PlacePort
 from harness.links.link import BootMode, Link, Listener
+from harness.links.rfc2217 import reset_by_lines
 
 OFF_S = 1.0
 """Without modem lines a reset is a power cycle; capacitors hold a chip up for some tenths of a second."""
@@ -85,18 +86,11 @@ class LabgridLink(Link):
         return self._port
 
     def reset(self, mode: BootMode) -> None:
-        """Through DTR and RTS, both active low; the steps are those of `harness.links.rfc2217.Rfc2217Link.reset`."""
+        """Through DTR and RTS; see `harness.links.rfc2217.reset_by_lines`."""
         port = self.port
         try:
             self._uart.await_return()
-            port.set_lines(dtr=False, rts=True)
-            time.sleep(0.1)
-            if mode is BootMode.DOWNLOAD:
-                port.set_lines(dtr=True, rts=False)
-                time.sleep(0.25)
-                port.dtr = False
-            else:
-                port.rts = False
+            reset_by_lines(port, mode)
         except PORT_ERRORS as error:
             self.lease.require()
             raise LinkError(

@@ -279,21 +279,10 @@ class Rfc2217Link(Link):
         return self._port
 
     def reset(self, mode: BootMode) -> None:
-        """Through DTR and RTS, both active low: EN is low while RTS is set, GPIO0 while DTR is.
-
-        The steps are those of esptool's ClassicReset and HardReset; where both lines change, one packet carries
-        both. GPIO0 is held until a server that makes its own sequence of it (Espressif's) is through.
-        """
+        """Through DTR and RTS; see `reset_by_lines`."""
         port = self.port
         try:
-            port.set_lines(dtr=False, rts=True)
-            time.sleep(0.1)
-            if mode is BootMode.DOWNLOAD:
-                port.set_lines(dtr=True, rts=False)
-                time.sleep(0.25)
-                port.dtr = False
-            else:
-                port.rts = False
+            reset_by_lines(port, mode)
         except (serial.SerialException, OSError) as error:
             raise LinkError(
                 f"{self._url} cannot be reset: {error}",
@@ -305,6 +294,24 @@ class Rfc2217Link(Link):
         if self._port is not None:
             self._port.close()
             self._port = None
+
+
+def reset_by_lines(port: Any, mode: BootMode) -> None:
+    """Resets what is behind `port`, a `Rfc2217Port`; DTR and RTS are active low: EN is low while RTS is set, GPIO0 while
+    DTR is.
+
+    The steps are those of esptool's ClassicReset and HardReset; where both lines change, one packet carries both. GPIO0
+    is held until a server that makes its own sequence of it (Espressif's) is through. What the port raises passes
+    through.
+    """
+    port.set_lines(dtr=False, rts=True)
+    time.sleep(0.1)
+    if mode is BootMode.DOWNLOAD:
+        port.set_lines(dtr=True, rts=False)
+        time.sleep(0.25)
+        port.dtr = False
+    else:
+        port.rts = False
 
 
 def checked_url(url: str, *, board: str | None = None) -> str:

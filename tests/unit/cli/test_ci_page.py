@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from harness.cli.main import EPILOG, EXIT_INTERNAL, EXIT_INTERRUPTED, cli
 from harness.errors import HarnessError
-from harness.rack.run import BOARDS_NOT_RUN
+from harness.rack.broken_boards import BOARDS_NOT_RUN
 
 PAGE = (Path(__file__).parents[3] / "docs" / "ci.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

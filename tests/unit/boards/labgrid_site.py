@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 import json
 import os
-import random
+import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -27,6 +25,8 @@ CHECKOUT = Path(__file__).parents[3]
 USER = Path(__file__).with_name("labgrid_user.py")
 STAND_IN = Path(__file__).with_name("ser2net_stand_in.py")
 WAIT_S = 60.0
+EXPORTER_WANTS_RESTART = 100
+"""Exit code; main() in labgrid/remote/exporter.py."""
 
 
 def environment_of_labgrid() -> Path:
@@ -45,11 +45,13 @@ def environment_of_labgrid() -> Path:
         pytest.fail(str(error), pytrace=False)
 
 
-def until(what: str, there: Callable[[], object], timeout_s: float = WAIT_S) -> None:
-    """Waits until `there` gives something true."""
+def until(what: str, there: Callable[[], object], timeout_s: float = WAIT_S, log: Path | None = None) -> None:
+    """Waits until `there` gives something true; `log`: what the failure shows the end of."""
     deadline = time.monotonic() + timeout_s
     while not there():
-        assert time.monotonic() < deadline, f"{what} did not come within {timeout_s:g} s"
+        if time.monotonic() > deadline:
+            said = log.read_text(errors="replace")[-3000:] if log is not None else ""
+            raise AssertionError(f"{what} did not come within {timeout_s:g} s\n{said}".rstrip())
         time.sleep(0.05)
 
 
@@ -103,12 +105,12 @@ class Site:
         self.switch = PowerSwitch()
         self.switch.twins = twins
         folder.mkdir()
-        self.address = f"127.0.0.1:{free_port()}"
+        # The system picks the port; a coordinator that is started again gets the same one.
+        self.address = "127.0.0.1:0"
         self._coordinator: subprocess.Popen[bytes] | None = None
         self._exporter: subprocess.Popen[bytes] | None = None
-        self._log = (folder / "site.log").open("wb")
         self._user: subprocess.Popen[bytes] | None = None
-        self._exporters = 0
+        self._starts = 0
         groups = {}
         for number, twin in enumerate(twins):
             port = int((twin.uart if protocol == "raw" else twin.url).rsplit(":", 1)[1])
@@ -162,17 +164,39 @@ class Site:
         return self
 
     def start_coordinator(self) -> None:
-        self._coordinator = self._run("coordinator", "-l", self.address)
-        until("the coordinator", lambda: _listens(self.address))
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            self._coordinator, log = self._run("coordinator", "-l", self.address)
+            until(
+                "the coordinator",
+                lambda log=log: b"listening on" in log.read_bytes() or _has_ended(self._coordinator),
+                log=log,
+            )
+            if not _has_ended(self._coordinator):
+                break
+            # Somebody's connection has its port for a moment.
+            assert time.monotonic() < deadline, log.read_text()
+        said = re.search(rb"listening on 127\.0\.0\.1:(\d+)", log.read_bytes())
+        assert said is not None, log.read_text()
+        self.address = f"127.0.0.1:{int(said[1])}"
 
     def start_exporter(self) -> None:
-        self._exporter = self._run(
-            "exporter", "-c", self.address, "-n", "bench", "--hostname", "127.0.0.1", "exporter.yaml"
-        )
-        self._exporters += 1
-        # It says so once the coordinator has all its resources.
-        log = self.folder / "site.log"
-        until("the exporter", lambda: log.read_bytes().count(b"creating poll task") == self._exporters)
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            self._exporter, log = self._run(
+                "exporter", "-c", self.address, "-n", "bench", "--hostname", "127.0.0.1", "exporter.yaml"
+            )
+            # It says so once the coordinator has all its resources.
+            until(
+                "the exporter",
+                lambda log=log: b"creating poll task" in log.read_bytes() or _has_ended(self._exporter),
+                log=log,
+            )
+            if not _has_ended(self._exporter):
+                return
+            # With this code it asks to be started again, and labgrid's service does so: the coordinator was not there.
+            assert self._exporter.wait() == EXPORTER_WANTS_RESTART, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
 
     @property
     def pid_of_coordinator(self) -> int:
@@ -192,16 +216,21 @@ class Site:
     def kill_exporter(self) -> None:
         _kill(self._exporter)
 
-    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [self.python.parent / f"labgrid-{program}", *arguments],
-            cwd=self.folder,
-            stdout=self._log,
-            stderr=self._log,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"},
-            start_new_session=True,
-        )
+    def _run(self, program: str, *arguments: str) -> tuple[subprocess.Popen[bytes], Path]:
+        """The process and its own log, both streams."""
+        self._starts += 1
+        path = self.folder / f"{program}-{self._starts}.log"
+        with path.open("wb") as log:
+            process = subprocess.Popen(
+                [self.python.parent / f"labgrid-{program}", *arguments],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+                start_new_session=True,
+            )
+        return process, path
 
     def close(self) -> None:
         self.kill_exporter()
@@ -209,7 +238,6 @@ class Site:
         if self._user is not None:
             self._user.communicate()
         self.switch.close()
-        self._log.close()
 
     # --- as another user, elsewhere/bob ---
 
@@ -246,13 +274,14 @@ class Site:
 
     def _ask(self, do: str, **arguments: str) -> object:
         if self._user is None:
-            self._user = subprocess.Popen(
-                [self.python, "-I", USER, self.address],
-                env=os.environ | {"LG_USERNAME": "bob", "LG_HOSTNAME": "elsewhere"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-            )
+            with (self.folder / "user.log").open("wb") as log:
+                self._user = subprocess.Popen(
+                    [self.python, "-I", USER, self.address],
+                    env=os.environ | {"LG_USERNAME": "bob", "LG_HOSTNAME": "elsewhere"},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                )
         assert self._user.stdin is not None
         assert self._user.stdout is not None
         self._user.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
@@ -274,22 +303,8 @@ class Site:
         return LabgridEntry.model_validate(base | fields)
 
 
-def free_port() -> int:
-    """Below those that the system gives to whoever asks for any: a coordinator that was killed gets it again."""
-    while True:
-        port = random.randrange(21_000, 31_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def _listens(address: str) -> bool:
-    host, port = address.rsplit(":", 1)
-    try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except OSError:
-        return False
-    return True
+def _has_ended(process: subprocess.Popen[bytes] | None) -> bool:
+    return process is None or process.poll() is not None
 
 
 def _kill(process: subprocess.Popen[bytes] | None) -> None:

@@ -287,10 +287,11 @@ def board(_bench: Bench, _target: Target, request: pytest.FixtureRequest) -> Ite
     if not embedded.goes_on(_bench, request):
         _bench.settle(board)
         _bench.turn_settled = embedded.due(request.config)
-    recording.settled(board)
+        recording.settled(board)
     yield board
     board.server.faults.clear()
-    recording.left(board)
+    if not embedded.may_go_on(request):
+        recording.left(board)
 
 
 @pytest.fixture

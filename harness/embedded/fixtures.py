@@ -112,6 +112,11 @@ def goes_on(bench: Any, request: pytest.FixtureRequest) -> bool:
     return DUT in request.fixturenames and bench.turn is not None and bench.turn == due(request.config)
 
 
+def may_go_on(request: pytest.FixtureRequest) -> bool:
+    """Whether the next test may read on in this one's log: what the firmware is asked meanwhile would stand in it."""
+    return DUT in request.fixturenames and scope_of(request.node) != SCOPES[0]
+
+
 def due(config: pytest.Config) -> str | None:
     """Whose turn it is now; None: no test with a `dut` runs."""
     told = config.stash.get(TURN, None)

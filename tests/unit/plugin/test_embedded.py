@@ -18,6 +18,12 @@ from harness.embedded.turn import SCOPES, scope_of, turn_of, widest
 from harness.errors import NotApplicableError, UsageError
 
 SUITES = Path(__file__).parents[2] / "data" / "embedded_suites"
+AS_ON_A_CHIP = """
+from harness.report.flash_watch import FlashWatch
+
+# Of a chip the report learns otadata by asking the firmware, whose answers stand in the log that a dut reads.
+FlashWatch.sees_otadata = False
+"""
 
 
 def test_suites_of_both_kinds_run_unmodified_with_the_services_of_their_project(
@@ -25,6 +31,7 @@ def test_suites_of_both_kinds_run_unmodified_with_the_services_of_their_project(
 ) -> None:
     monkeypatch.setenv("HARNESS_HOME", str(own_home))
     shutil.copytree(SUITES, pytester.path, dirs_exist_ok=True)
+    pytester.makeconftest(AS_ON_A_CHIP)
     result = pytester.runpytest_subprocess(
         "-rs", "-p", "no:cacheprovider", "--junitxml=out.xml", "--port", "COM5"
     )

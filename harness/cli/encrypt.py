@@ -26,7 +26,6 @@ MAX_TABLE_OFFSET = 16 << 20
 
 
 @click.command(
-    short_help="Encipher an app for one board, for every slot.",
     epilog="Example: harness encrypt build/app.bin --board desk-c3 --table partitions.csv --out bundle/",
 )
 @click.argument("image", type=click.Path(path_type=Path))

@@ -31,7 +31,6 @@ BOOT_TIMEOUT_S = 20.0
 
 
 @click.command(
-    short_help="Take a board off the bench: what is for good, what runs, where its key is.",
     epilog="""\b
 Examples:
   harness retire desk-c3                     asks its ROM (nothing is written), and marks it as retired

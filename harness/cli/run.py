@@ -32,7 +32,6 @@ from harness.say import Say
 
 
 @click.command(
-    short_help="The main job: provision, update there and back, prove it.",
     epilog="""\b
 Examples:
   harness run                                             a throwaway ESP32-C3 twin, release mode

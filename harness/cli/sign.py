@@ -20,7 +20,6 @@ from harness.lab import base_folder, open_vault
 
 @click.command(
     "sign",
-    short_help="Sign an app or bootloader for one board's secure boot.",
     epilog="Example: harness sign build/app.bin --board desk-c3 --out app-signed.bin",
 )
 @click.argument("image", type=click.Path(path_type=Path, dir_okay=False))

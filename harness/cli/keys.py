@@ -25,9 +25,10 @@ from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import Inventory, read_inventory
 from harness.key_import import Imported, import_and_prove
-from harness.lab import own_vault, state_folder
+from harness.lab import own_vault
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.say import Say
+from harness.state_folder import state_folder
 from harness.vault import copies, key_life
 from harness.vault.hand_over import CHALLENGE_FILE, espsecure_command, make_parcel, read_challenge
 from harness.vault.key_record import KeyRecord

@@ -14,7 +14,7 @@ from harness.errors import HarnessError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.inventory.inventory import read_inventory
-from harness.lab import Lab, own_vault, state_folder
+from harness.lab import Lab, own_vault
 from harness.links.link import BootMode
 from harness.preparation import ask_rom
 from harness.provision.chip_state import Download, unreachable_state
@@ -25,6 +25,7 @@ from harness.provision.recognition import profile_of
 from harness.rack.health import HealthBook, take_back_command
 from harness.retirement import KeyPlace, Look, Retirement, retirement_of
 from harness.say import Say
+from harness.state_folder import state_folder
 from harness.vault.vault import Vault
 
 BOOT_TIMEOUT_S = 20.0

@@ -15,7 +15,8 @@ from harness.errors import UsageError
 from harness.formats.signature_block import verify
 from harness.home import Home
 from harness.inventory.inventory import read_inventory
-from harness.lab import base_folder, open_vault
+from harness.lab import open_vault
+from harness.state_folder import base_folder
 
 
 @click.command(

@@ -61,6 +61,12 @@ def test_help_imports_no_command_and_none_of_their_libraries() -> None:
     assert not imported & {f"harness.cli.{place.partition(':')[0]}" for place, _ in COMMANDS.values()}
 
 
+def test_a_list_of_boards_imports_nothing_that_opens_or_updates_one(tmp_path: Path) -> None:
+    imported = imported_by("boards", cwd=tmp_path)
+    assert "harness.cli.boards" in imported
+    assert not imported & (HEAVY - {"pydantic", "ruamel.yaml", "serial"})
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_names_what_there_is_in_a_line(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)

@@ -11,6 +11,8 @@ _LONGEST = 300
 _COMPARED = re.compile(
     r"assert (?P<left>.+) (?P<sign>==|!=|<=|>=|<|>|is not|is|not in|in) (?P<right>.+)", re.DOTALL
 )
+_ANSWERED = re.compile(r"Answer\(command='([\w-]{1,40})', ok=False, error='([\w-]{1,60})'")
+"""What pytest shows of a `harness.console.device.Answer` whose ``ok`` was asserted: its error is the cause."""
 _IS_NOT = {
     "==": "is not",
     "!=": "is",
@@ -38,7 +40,9 @@ def cause_of(error: BaseException, statement: str | None = None) -> str:
     said = str(error).strip()
     first = said.splitlines()[0].strip() if said else ""
     if isinstance(error, AssertionError):
-        return _short(_of_assertion(hidden(first), statement))
+        answered = _ANSWERED.search(said)
+        told = f": the board answered {answered[2]} to {answered[1]}" if answered else ""
+        return _short(f"{_of_assertion(hidden(first), statement)}{told}")
     kind = type(error).__name__
     # pytest.fail and pytest.skip raise exceptions of their own, whose message is a person's.
     if kind in ("Failed", "Skipped", "Exit"):

@@ -85,6 +85,11 @@ CASES = (
         "board virtual has no known MAC",
     ),
     (("frobnicate",), 2, "No such command 'frobnicate'"),
+    # `--board "$BOARD"` with a variable that is not set: never a throwaway twin instead of the board.
+    (("run", "--board", ""), 2, "an empty argument after --board"),
+    (("run", "--board="), 2, "an empty argument for --board"),
+    (("run", "--board", "n\udcff"), 2, "there is no board 'n"),
+    (("vault", "verify", "--vault-passphrase-fd", "9" * 20), 2, "cannot be read from descriptor 9999"),
 )
 
 

@@ -124,6 +124,9 @@ def plan_for(
         by_firmware=by_firmware,
         device_key=device_key,
         revoke=tuple(revoke),
+        firmware_burns=frozenset(
+            name for step in (firmware.burns if firmware else ()) for name in step.fuses
+        ),
     )
     plan = _plan(request)
     return plan if firmware is None or not plan.writes else _with_firmware(plan, firmware)
@@ -217,6 +220,7 @@ def _boot_steps(request: Request, state: ChipState, *, locks: bool, joint: bool 
         request.intent,
         burned_with_key=joint,
         aggressive_revoke=request.aggressive_revoke,
+        firmware_burns=request.firmware_burns,
     )
     return boot.problems_become_remarks() if secure_boot_is_on(state) and not locks else boot
 

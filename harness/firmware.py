@@ -155,7 +155,7 @@ def burned_by_itself(
         needed += tuple(each.fuse for each in own.burns)
         burned += [
             f"WR_DIS of {name}"
-            for name in (boot.write_protect, *boot.also_write_protect)
+            for name in (*((boot.write_protect,) if by_host else ()), *boot.also_write_protect)
             if not set(needed) & {name, *sharing_protection(state.chip, name)}
         ]
     return self_burns(

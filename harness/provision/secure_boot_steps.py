@@ -71,6 +71,7 @@ def secure_boot_steps(
     burned_with_key: bool = False,
     aggressive_revoke: bool = False,
     firmware_burns: Collection[str] = (),
+    hides_key_later: bool = False,
 ) -> BootSteps:
     """What is still to burn so that the ROM trusts exactly the keys in `digests`.
 
@@ -82,6 +83,7 @@ def secure_boot_steps(
         burned_with_key: the digest goes into its block together with the flash key (ESP32-C2).
         aggressive_revoke: burn SECURE_BOOT_AGGRESSIVE_REVOKE, too.
         firmware_burns: fuses that the firmware burns by itself when it runs.
+        hides_key_later: RD_DIS stays open, because the firmware's bootloader hides a key that it makes.
     """
     chip = state.chip
     boot = chip.secure_boot
@@ -135,7 +137,14 @@ def secure_boot_steps(
     closing: list[Step] = []
     freezing, left_open = freezes(state, boot.also_write_protect, firmware_burns)
     remarks += left_open
-    for fuse in (*freezing, boot.write_protect):
+    if hides_key_later:
+        remarks.append(
+            f"{boot.write_protect} is left open for the firmware, whose bootloader hides the key that it makes and then "
+            "write-protects it"
+        )
+    else:
+        freezing.append(boot.write_protect)
+    for fuse in freezing:
         if fuse in state.write_protected:
             continue
         if "WR_DIS" in state.write_protected:

@@ -466,10 +466,31 @@ def test_the_firmwares_own_step_starts_from_development_only(bench, first):
     assert here.plan(Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD).burns
 
 
-def test_a_key_of_the_device_with_secure_boot_is_refused_with_the_reason_and_what_to_do(bench):
-    with pytest.raises(RefusedError, match="write-protects RD_DIS before the firmware runs") as refusal:
-        bench(ESP32C3).plan(Profile.DEVELOPMENT_SBV2, device_key=True)
-    assert refusal.value.todo == ("drop --device-key, or demand development, the profile without +sbv2")
+@pytest.mark.parametrize("chip", [ESP32, ESP32C3], ids=lambda chip: chip.name)
+def test_with_a_key_of_the_device_secure_boot_is_burned_first_and_rd_dis_is_left_to_the_firmware(bench, chip):
+    here = bench(chip)
+    plan = here.plan(Profile.DEVELOPMENT_SBV2, device_key=True)
+    alone = {ESP32: ESP32_BOOT_ALONE, ESP32C3: C3_BOOT_ALONE}[chip]
+    assert burns_of(plan) == [each for each in alone if each != "write-protect RD_DIS"]
+    assert not any(step.enciphered for step in plan.writes)
+    assert "RD_DIS is left open for the firmware" in plan.text()
+    assert (plan.burns_up_to, plan.key_id) == (Profile.DEVELOPMENT_SBV2, None)
+    assert "WR_DIS of RD_DIS" in by_itself(here, Profile.DEVELOPMENT_SBV2, device_key=True)
+    here.carry_out(plan)
+    assert "RD_DIS" not in here.look().write_protected
+    assert here.records.read(MAC).key_state == "device-made"
+
+
+def test_a_key_of_the_device_that_could_not_be_hidden_is_refused(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.OPEN_SBV2)
+    with pytest.raises(RefusedError, match="RD_DIS is write-protected: a key that the device makes"):
+        here.plan(Profile.DEVELOPMENT_SBV2, device_key=True)
+
+
+def test_the_one_block_of_an_esp32c2_takes_no_digest_before_the_key_of_the_device(bench):
+    with pytest.raises(RefusedError, match="only ESP-IDF's own first boot can burn both"):
+        bench(CHIPS["esp32c2"]).plan(Profile.DEVELOPMENT_SBV2, device_key=True)
 
 
 @pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)

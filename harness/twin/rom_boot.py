@@ -45,7 +45,19 @@ __all__ = ["BootContext", "Halted", "LoadedApp", "Outcome", "Reset", "RomLoop", 
 
 
 _BURST_S = 0.02
-_SPI_MODES = ("QIO", "QOUT", "DIO", "DOUT", "FAST_RD", "SLOW_RD", "OPI_STR", "OPI_DTR", "OOUT_STR", "OIO_STR")
+_SPI_MODES = (
+    "QIO",
+    "QOUT",
+    "DIO",
+    "DOUT",
+    "FAST_RD",
+    "SLOW_RD",
+    "OPI_STR",
+    "OPI_DTR",
+    "OOUT_STR",
+    "OIO_STR",
+    "OIO_DTR",
+)
 _PINS = ("clk", "q", "d", "cs0", "hd", "wp")
 _PLAUSIBLE_SEGMENTS = 32
 """A header with more is none; up to here the count is only too large."""
@@ -148,7 +160,7 @@ class _Rom:
             plausible = plausible and header.spi_mode < 6
         else:
             plausible = (
-                plausible and header.spi_mode <= len(_SPI_MODES) and header.spi_speed in _CLOCK_DIVIDERS
+                plausible and header.spi_mode < len(_SPI_MODES) and header.spi_speed in _CLOCK_DIVIDERS
             )
         if not plausible:
             word = int.from_bytes(raw[:4], "little")

@@ -274,7 +274,8 @@ def import_key(
 ) -> None:
     """Take the private key in the file PEM into the vault. A key that is there is never overwritten."""
     try:
-        content = pem.read_bytes()
+        with pem.open("rb") as stream:
+            content = stream.read(boot_keys.MOST_PEM_BYTES)
     except OSError as error:
         raise UsageError(
             f"{pem} cannot be read: {error.strerror}", todo="give a private key as PEM"

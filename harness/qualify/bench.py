@@ -20,7 +20,7 @@ from harness.qualify.claims import Judged
 from harness.qualify.file import QualifyFile, QualifyPlan
 from harness.qualify.flash_view import FlashView
 from harness.qualify.offer import Offer, Served, enciphered, fetched_whole, key_of, served
-from harness.qualify.sighting import Readings, matches, place_of, unsteady
+from harness.qualify.sighting import Readings, Seen, matches, unsteady
 from harness.qualify.silicon import Silicon, record_of
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import POLL_S, Unit
@@ -123,6 +123,11 @@ class Bench:
     def claims(self) -> tuple[Judged, ...]:
         """Of all cases that have ended."""
         return tuple(claim for result in self.results for claim in result.claims)
+
+    @property
+    def seen(self) -> Seen:
+        """The boot that was looked at last, and what was seen of it."""
+        return Seen(self.boot, self.readings, self.falls)
 
     @property
     def old(self) -> App:
@@ -263,11 +268,15 @@ class Bench:
         self.readings = read_witnesses(self.unit, self.hands, since, wait=wait)
         if wait:
             self.unit.watch(boot, self.file.times.steady_s)
-        self.boot = self.unit.latest(boot)
-        self.falls = unsteady(self.boot, self.unit.look())
+        self.look_again(boot)
         for app in (self.artefacts.running, self.artefacts.update):
             if matches(app.facts, self.boot, self.readings).same:
                 self.runs = app
+
+    def look_again(self, boot: BootRecord | None) -> None:
+        """What has become of `boot` since."""
+        self.boot = self.unit.latest(boot)
+        self.falls = unsteady(self.boot, self.unit.look())
 
     def await_new(self, new: App, mark: int) -> BootRecord | None:
         """The boot in which `new` runs; None when the unit gives up, comes back without it, or takes too long.
@@ -347,7 +356,7 @@ class Bench:
         Raises:
             NotProvenError: nothing tells.
         """
-        place = place_of(self.boot, self.readings)
+        place = self.seen.place
         if place is not None and place.startswith("0x"):
             offset = int(place, 16)
             place = next((each.label for each in self.partitions if each.offset == offset), place)

@@ -26,7 +26,6 @@ from harness.qualify.qualification import (
     UncoveredRow,
 )
 from harness.qualify.run import stated_end
-from harness.qualify.sighting import place_of
 from harness.qualify.silicon import READ_FROM_CHIP, TOLD_BY_LINK
 from harness.report.failure import cause_of
 from harness.report.run_record import (
@@ -241,7 +240,7 @@ def _end_state(bench: Bench) -> dict[str, str]:
     found = {"boot": boot.summary()}
     if boot.version is not None:
         found["version"] = boot.version
-    place = place_of(boot, bench.readings)
+    place = bench.seen.place
     if place is not None:
         found["slot"] = place
     if running is not None:

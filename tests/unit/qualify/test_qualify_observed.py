@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from qualify_bench import HEAD, evidence_for, sha256_of, standings
-from recorded_unit import PORT, RecordedPort, app_of
+from recorded_unit import PORT, RecordedPort, app_of, boots_of
 from ruamel.yaml import YAML
 
 from harness.cli.main import cli
@@ -272,6 +272,63 @@ def test_an_app_that_says_its_version_and_panics_does_not_run(observe: Observe) 
     assert standings(run)["runs-before"] == "failed"
     assert "it dies: error-check: ESP_ERROR_CHECK failed" in evidence_for(run, "runs-before")
     assert unit.asked == []
+
+
+OLD, NEW, AGAIN = boots_of(UPDATED.log)
+"""Three boots: of 1.0.0 until it restarts, of 1.1.0 by that restart, and of 1.1.0 after a reset."""
+BY_ITSELF = OLD.replace(b"rst:0x1 (POWERON)", b"rst:0xc (RTC_SW_CPU_RST)")
+LIES = b"""I (20000) app_init: App version:      1.1.0\r
+I (20001) app_init: ELF file SHA256:  d8738e6ce000...\r
+I (20002) main: update to version 1.1.0 done, rebooted, running from ota_1\r
+"""
+RETURNED = b"I (3770) main_task: Returned from app_main()\r\n"
+HANGS = [each[: each.index(b"main_task: Started")] for each in (NEW, AGAIN)]
+MOVED = [
+    each.replace(b"app from partition at offset 0x1d0000", b"app from partition at offset 0x20000")
+    for each in (NEW, AGAIN)
+]
+
+
+@pytest.mark.parametrize(
+    ("boots", "lost"),
+    [
+        ([OLD, BY_ITSELF + LIES, OLD + LIES], ("good-update", "survives-reset", "end-state")),
+        ([OLD + LIES, b"", OLD], ("good-update", "survives-reset", "end-state")),
+        ([OLD, NEW, OLD], ("good-update", "survives-reset", "end-state")),
+        ([OLD, BY_ITSELF, OLD], ("good-update", "survives-reset", "end-state")),
+        ([OLD, *MOVED], ("good-update",)),
+        ([OLD, *HANGS], ("good-update", "survives-reset", "end-state")),
+        ([OLD, NEW.replace(RETURNED, b"") + NEW, AGAIN], ("good-update",)),
+        ([OLD, NEW, NEW.replace(RETURNED, b"") + NEW], ("survives-reset", "end-state")),
+        ([OLD, NEW, NEW], ("survives-reset",)),
+        ([OLD, NEW, b""], ("survives-reset", "end-state")),
+    ],
+    ids=[
+        "the old app restarts and says that it is the new one",
+        "the old app says that it is the new one and does not restart",
+        "the old app prints the boot of the new one",
+        "the old slot is started again",
+        "the new version is started from the slot of the old one",
+        "the new version hangs before its main function",
+        "the new version restarts by itself once",
+        "the new version restarts by itself after the reset",
+        "the reset does nothing and the app restarts by itself",
+        "nothing is heard after the reset",
+    ],
+)
+def test_what_only_looks_like_an_update_is_never_proven(
+    observe: Observe, boots: list[bytes], lost: tuple[str, ...]
+) -> None:
+    unit = observe(UPDATED)
+    unit.port.queue(boots)
+    told = standings(unit.qualify(end={"otadata": "undefined"}, times={**TIMES, "boot_s": 1, "update_s": 1}))
+    assert [key for key in lost if told[key] == "proven"] == []
+
+
+def test_a_witness_that_says_the_same_of_both_versions_proves_neither(observe: Observe) -> None:
+    witness = {"version": {"pattern": "Starting (OTA) example task"}}
+    told = standings(observe(UPDATED).qualify(witness=witness, end={"otadata": "undefined"}))
+    assert "proven" not in (told["runs-before"], told["good-update"], told["end-state"])
 
 
 def test_somebody_elses_server_gets_the_update_by_a_command(observe: Observe) -> None:

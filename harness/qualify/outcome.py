@@ -27,6 +27,7 @@ from harness.qualify.qualification import (
 )
 from harness.qualify.run import stated_end
 from harness.qualify.silicon import READ_FROM_CHIP, TOLD_BY_LINK
+from harness.qualify.url_secrets import without_url_secrets
 from harness.report.failure import cause_of
 from harness.report.run_record import (
     AppFacts,
@@ -283,9 +284,7 @@ def _not_covered(bench: Bench) -> list[NotCovered]:
 def _server(bench: Bench) -> str:
     server = bench.plan.file.server
     if isinstance(server, ExternalServer):
-        # What follows a question mark is often a token, and the page goes to many hands.
-        place, mark, _ = server.url.partition("?")
-        return f"external: {place}{'?…' if mark else ''}"
+        return f"external: {without_url_secrets(server.url)}"
     how = "HTTPS with the given certificate" if server.certificate else "HTTP"
     return f"the harness's own, {how}" + (f", path {server.path}" if server.path else "")
 

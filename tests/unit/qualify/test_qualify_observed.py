@@ -334,10 +334,17 @@ def test_a_witness_that_says_the_same_of_both_versions_proves_neither(observe: O
 def test_somebody_elses_server_gets_the_update_by_a_command(observe: Observe) -> None:
     unit = observe(UPDATED)
     copy = [sys.executable, "-c", "import shutil, sys; shutil.copy(sys.argv[1], 'published')", "{file}"]
-    server = {"by": "external", "url": "https://updates.example/app.bin?token=abc", "publish": copy}
+    server = {"by": "external", "url": "https://updates.example/app.bin?token=Zugang99", "publish": copy}
+    unit.port.queue([OLD, b"I (1) ota: from https://updates.example/app.bin?token=Zugang99\r\n" + NEW, AGAIN])
     run = unit.qualify(server=server, end={"otadata": "undefined"})
     assert run.verdict == "passed"
     assert (unit.folder / "published").read_bytes() == (unit.folder / "app-1.1.0.bin").read_bytes()
     assert unit.asked == ["start the update to 1.1.0"]
     assert run.qualification is not None
-    assert run.qualification["server"] == "external: https://updates.example/app.bin?…"
+    for file in (unit.folder / "out").rglob("*"):
+        assert not file.is_file() or b"Zugang99" not in file.read_bytes(), f"the token is in {file}"
+    assert (
+        "url: https://updates.example/app.bin?token=<redacted>"
+        in (unit.folder / "out" / "ship" / "qualify.yaml").read_text()
+    )
+    assert run.qualification["server"] == "external: https://updates.example/app.bin?token=<redacted>"

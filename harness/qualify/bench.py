@@ -20,6 +20,7 @@ from harness.qualify.claims import Judged
 from harness.qualify.file import QualifyFile, QualifyPlan
 from harness.qualify.flash_view import FlashView
 from harness.qualify.offer import Offer, Served, enciphered, fetched_whole, key_of, served
+from harness.qualify.otadata_told import otadata_told, why_not_read
 from harness.qualify.sighting import Readings, Seen, matches, unsteady
 from harness.qualify.silicon import Silicon, record_of
 from harness.qualify.trigger import Hands
@@ -65,6 +66,8 @@ class CaseResult:
     flash_before: FlashMap | None = None
     flash_after: FlashMap | None = None
     flash_steps: tuple[FlashStep, ...] = ()
+    otadata: tuple[str, ...] = ()
+    """What the log tells of it before and after, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ class Bench:
     """Where the apps lie, as far as the log says; None: it does not."""
     _claims: list[Judged] = field(default_factory=list)
     _flash_before: FlashMap | None = None
+    _seen_before: Seen = field(default_factory=Seen)
     _flash_steps: list[FlashStep] = field(default_factory=list)
 
     @property
@@ -179,6 +183,7 @@ class Bench:
     def _begin_case(self) -> None:
         self._claims, self.hands.done, self._flash_steps = [], [], []
         self._flash_before = self.flash.map() if self.flash is not None else None
+        self._seen_before = self.seen
 
     def updated(self, new: App, boot: BootRecord | None) -> None:
         """`boot` was proven to run what the unit was updated to."""
@@ -209,6 +214,11 @@ class Bench:
                 self._flash_before,
                 self.flash.map() if self.flash is not None else None,
                 tuple(self._flash_steps),
+                otadata_told(
+                    self._seen_before,
+                    self.seen,
+                    why_not_read(observed=self.observe, is_open=self.silicon.is_open),
+                ),
             )
         )
 

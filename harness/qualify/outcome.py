@@ -405,6 +405,7 @@ def _test(bench: Bench, result: CaseResult, command: str) -> TestRecord:
         flash_before=result.flash_before,
         flash_after=result.flash_after,
         flash_steps=result.flash_steps,
+        otadata_told=result.otadata,
         first_line=result.first_line,
         last_line=result.last_line,
     )

@@ -10,6 +10,7 @@ from harness.console.boot_record import BootError, BootRecord, Panic
 from harness.qualify import claims as c
 from harness.qualify.claims import Attempt
 from harness.qualify.file import ConfirmedEntry
+from harness.qualify.otadata_told import otadata_told, why_not_read
 from harness.qualify.sighting import ImageFacts, Readings, Seen, unsteady
 from harness.qualify.witness import words_of
 from harness.report.verdict import Standing
@@ -368,6 +369,39 @@ def test_an_app_runs_when_it_neither_dies_nor_starts_again_by_itself(
     seen: BootRecord | None, later: tuple[BootRecord, ...], steady: bool
 ) -> None:
     assert (unsteady(seen, later) is None) is steady
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        (Seen(), "After: no boot was seen."),
+        (
+            Seen(SILENT),
+            "After: nothing tells which slot the bootloader started (boot 1); its state was not printed.",
+        ),
+        (
+            Seen(replace(RUNS_OLD, ota_state="pending", confirmed=True, not_bootable=("ota_1",))),
+            "After: the bootloader gave up ota_1; the bootloader followed otadata to ota_0 (boot 1); "
+            "its state is valid by the log.",
+        ),
+        (
+            Seen(replace(RUNS_OLD, slot="factory", otadata_unreadable=True), Readings(confirmed="undefined")),
+            "After: no valid record was found; the bootloader started factory, which no record names (boot 1); "
+            "the witness says of its state: 'undefined'.",
+        ),
+        (
+            Seen(replace(RUNS_NEW, ota_state="pending", otadata_written=True)),
+            "After: the bootloader followed otadata to ota_1 (boot 1); it wrote the record of that slot anew; "
+            "its state is pending by the log.",
+        ),
+    ],
+)
+def test_of_otadata_the_report_says_what_the_log_tells_and_why_no_more(seen: Seen, told: str) -> None:
+    locked = why_not_read(observed=False, is_open=False)
+    assert otadata_told(Seen(), seen, locked)[1:] == (
+        told,
+        "The two records and their sequence numbers are not known: its ROM gives no flash any more.",
+    )
 
 
 def test_a_claim_without_evidence_is_not_proven_whoever_makes_it() -> None:

@@ -182,6 +182,12 @@ def test_an_example_of_esp_idf_passes_by_its_log_alone(observe: Observe, recorde
     stored = [(each.offset, each.content, each.source) for each in update.flash_after.extents]
     assert stored == [(slot, "ciphertext", "inferred") for slot in slots]
     assert [step.text for step in update.flash_steps] == ["update to 1.1.0"]
+    first, last, why = update.otadata_told
+    assert first.startswith("Before: the bootloader followed otadata to ota_0 (boot 1)")
+    assert last == "After: the bootloader followed otadata to ota_1 (boot 3); its state was not printed."
+    assert why.endswith("are not known: an observation touches no flash.")
+    page = (updated.folder / "out" / "report.html").read_text()
+    assert "followed otadata to ota_1 (boot 3)" in page
     left_out = [row["what"] for row in run.qualification["not_covered"]]
     assert "that the unit is the one with MAC 7c:df:a1:ae:11:da" in left_out
 

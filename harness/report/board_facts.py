@@ -17,12 +17,14 @@ from harness.provision.steps import LockDownload
 from harness.rack.target import Target
 from harness.report.run_record import AppFacts, BoardRecord
 from harness.vault.key_life import due_notes
+from harness.vault.key_record import KeyRecord
 
 
 def facts_of(board: Board, folder: Path, *, name: str | None = None) -> BoardRecord:
     """What is known of `board` now; paths are relative to `folder`, the run's. Nothing is asked of the board."""
     state = _state(board)
     plan = board.plans[-1] if board.plans else None
+    key = _flash_key(board)
     return BoardRecord(
         name=name or board.name,
         link=board.link.kind,
@@ -38,7 +40,8 @@ def facts_of(board: Board, folder: Path, *, name: str | None = None) -> BoardRec
         plan_text=tuple(line for each in board.plans for line in each.text().splitlines()),
         log=relative(board.log_path, folder),
         raw_log=relative(board.console.raw_path, folder),
-        marks=_marks(board),
+        flash_key=f"{key.key_id}, {key.state.value}" if key is not None else None,
+        marks=tuple(due_notes(key)) if key is not None else (),
     )
 
 
@@ -146,12 +149,11 @@ def _app(app: AppDirectory) -> AppFacts:
     )
 
 
-def _marks(board: Board) -> tuple[str, ...]:
-    """Whether the device may be shipped, as far as the vault knows. A vault that was not opened is not opened for it."""
+def _flash_key(board: Board) -> KeyRecord | None:
+    """What the vault says of its key. A vault that was not opened is not opened for it."""
     if board.mac is None or not board.encrypts:
-        return ()
+        return None
     try:
-        key = board.vault.key_record(board.mac)
+        return board.vault.key_record(board.mac)
     except HarnessError:
-        return ()
-    return tuple(due_notes(key)) if key is not None else ()
+        return None

@@ -150,6 +150,8 @@ class BoardRecord(_Record):
     revision: str | None = None
     profile: str | None = None
     lock: str | None = None
+    flash_key: str | None = None
+    """Id and state of the key that enciphers its flash; never the key."""
     fuses: dict[str, str] = {}
     """Security-relevant eFuses by their espefuse names; key blocks by purpose and protection, never by value."""
     app: AppFacts | None = None

@@ -14,7 +14,10 @@ INSTALL = {
 """The line that installs it."""
 
 
-@click.command()
+@click.command(
+    short_help="Print what makes a shell complete commands and names.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("shell", type=click.Choice(list(INSTALL)))
 def completion(shell: str) -> None:
     """Print what makes SHELL complete commands, options, boards, tags, chips and profiles.

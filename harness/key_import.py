@@ -22,7 +22,7 @@ from harness.vault.key_life import discard_unproven, import_key, mark_proven
 from harness.vault.key_proof import KeyProof, ProofResult
 from harness.vault.key_record import KeyRecord
 from harness.vault.key_ref import KeyState
-from harness.vault.vault import now_utc
+from harness.vault.record_file import now_utc
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,6 @@ from harness.say import Say, is_terminal
 
 
 @click.command(
-    short_help="Build the companion firmware into a folder for any host.",
     epilog="Example: harness build --board desk-c3 --profile release --out app-c3",
 )
 @click.option("--board", metavar="NAME", help="Board of boards.yaml: its chip, and its vault's signing key.")

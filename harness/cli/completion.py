@@ -15,7 +15,6 @@ INSTALL = {
 
 
 @click.command(
-    short_help="Print what makes a shell complete commands and names.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("shell", type=click.Choice(list(INSTALL)))

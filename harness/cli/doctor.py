@@ -24,7 +24,6 @@ COLOURS = {Level.GOOD: "green", Level.WRONG: "red"}
 
 
 @click.command(
-    short_help="Look at machine, ports, vault and boards; say what mends each.",
     epilog="""\b
 Examples:
   harness doctor

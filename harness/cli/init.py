@@ -19,7 +19,6 @@ from harness.links.find_port import port_holder, serial_ports
 
 
 @click.command(
-    short_help="Write a commented boards.yaml from what is plugged in.",
     epilog="""\b
 Examples:
   harness init                  what is plugged in, by its USB descriptors

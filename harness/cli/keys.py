@@ -25,9 +25,10 @@ from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import Inventory, read_inventory
 from harness.key_import import Imported, import_and_prove
-from harness.lab import own_vault, state_folder
+from harness.lab import own_vault
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.say import Say
+from harness.state_folder import state_folder
 from harness.vault import copies, key_life
 from harness.vault.hand_over import CHALLENGE_FILE, espsecure_command, make_parcel, read_challenge
 from harness.vault.key_record import KeyRecord
@@ -41,7 +42,6 @@ MOST_ANSWER_BYTES = 4096
 
 
 @click.group(
-    short_help="Look after flash keys, from test-only to handed over.",
     epilog="""\b
 A key's life:
   test-only     only you have it; the device must not be shipped

@@ -20,7 +20,6 @@ from harness.say import Say
 
 
 @click.command(
-    short_help="Put back the flash of a board as it was before the harness.",
     epilog="""\b
 Examples:
   harness restore desk-c3 --list  what was saved of it

@@ -16,7 +16,6 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
 
 
 @click.command(
-    short_help="Print the JSON Schema of boards.yaml or qualify.yaml.",
     epilog="Example: harness schema > boards.schema.json",
 )
 @click.argument("file", type=click.Choice(list(SCHEMAS)), default="boards.yaml")

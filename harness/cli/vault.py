@@ -17,8 +17,9 @@ from harness.errors import HarnessError, UsageError
 from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import read_inventory
-from harness.lab import open_vault, own_vault, state_folder
+from harness.lab import open_vault, own_vault
 from harness.provision.profile import Profile
+from harness.state_folder import state_folder
 from harness.vault import boot_keys, copies
 from harness.vault.secret import KeyFile, Passphrase, Secret
 from harness.vault.vault import Vault

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from harness.attachment import labgrid_wish
 from harness.board import Board
-from harness.connection import labgrid_wish
 from harness.doctor.board_facts import BoardFacts, area_of, check_board
 from harness.doctor.finding import Finding, good, note, wrong
 from harness.doctor.network import check_network, probe_network
@@ -25,7 +25,7 @@ from harness.inventory.entry import (
     Rfc2217Entry,
     SerialEntry,
 )
-from harness.lab import Lab, base_folder, state_folder
+from harness.lab import Lab
 from harness.links import espemu, qemu
 from harness.links.emulator import find_program
 from harness.links.find_port import (
@@ -37,6 +37,7 @@ from harness.links.labgrid_program import labgrid_python
 from harness.links.link import BootMode
 from harness.links.qemu import MACHINES
 from harness.provision.chip_state import ChipState, unreachable_state
+from harness.state_folder import base_folder, state_folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,13 @@ from harness.formats.flash_encryption import encrypt
 from harness.vault.errors import NoKeyHereError, NoVaultError
 from harness.vault.key_record import Challenge, KeyRecord
 from harness.vault.key_ref import KeyState, key_id, part_ids, plain_mac
-from harness.vault.record_file import FILE_MODE, read_record, shredded_after, sync_folder
+from harness.vault.record_file import FILE_MODE, now_utc, read_record, shredded_after, sync_folder
 from harness.vault.vault import (
     FORMAT,
     HEAD_FILE,
     Vault,
     no_key_text,
     no_key_todo,
-    now_utc,
     require_chip,
     writing,
 )

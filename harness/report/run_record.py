@@ -157,6 +157,8 @@ class BoardRecord(_Record):
     app: AppFacts | None = None
     plan: dict[str, Any] | None = None
     plan_text: tuple[str, ...] = ()
+    unfinished: bool = False
+    """Its last plan was not carried out to the end: ``fuses`` are those that it began with."""
     log: str | None = None
     """The time-stamped serial log."""
     raw_log: str | None = None

@@ -12,6 +12,7 @@ from harness.build.app_dir import AppDirectory
 from harness.build.flash_layout import lay_out
 from harness.build.fuses_burned import SelfBurns
 from harness.connection import burn_guard
+from harness.console.mark import STEP, step_text
 from harness.errors import AppDownError, BoardError, HarnessError, RefusedError
 from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
@@ -491,6 +492,7 @@ def carry_out_plan(
             # The plan has been printed in full: here is only where it is.
             board.run_note.doing(f"in step {event.number}/{event.total} ({event.step.headline})")
             say.detail(f"{event.number:2d}/{event.total}  {event.step.headline}")
+        board.console.note(_step_note(event), kind=STEP)
 
     revoked = revoked_by(plan)
     if revoked:
@@ -511,6 +513,12 @@ def carry_out_plan(
         )
     for remark in outcome.remarks:
         say.detail(remark)
+
+
+def _step_note(event: StepEvent) -> str:
+    """What the log says of a step that begins, or has ended."""
+    for_good = " (for good)" if event.step.irreversible else ""
+    return step_text(event.number, event.total, None if event.done else f"{event.step.headline}{for_good}")
 
 
 def burn_by_firmware(board: Board, step: FirmwareCommand) -> None:

@@ -131,7 +131,15 @@ def _common(function: F) -> F:
 # --- list ---
 
 
-@keys.command("list")
+@keys.command(
+    "list",
+    short_help="List the keys, and which devices must not be shipped.",
+    epilog="""\b
+Examples:
+  harness keys list --vault-key-file ~/keys/lab.key
+  harness keys list --board twin-c3 --history
+""",
+)
 @click.option("--history", is_flag=True, help="Also every change of each key's state, with its time (UTC).")
 @_common
 @json_option
@@ -198,7 +206,11 @@ def _shared(known: tuple[KeyRecord, ...]) -> list[str]:
 # --- import ---
 
 
-@keys.command("import")
+@keys.command(
+    "import",
+    short_help="Take in a key that somebody burned, and have the board prove it.",
+    epilog="Example: harness keys import flash.key --board desk-c3 --vault-key-file ~/keys/lab.key",
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--board", required=True, metavar="NAME", help="The board in whose eFuses the key is.")
 @click.option(
@@ -292,7 +304,10 @@ def _import_text(board: str, done: Imported, file: Path) -> str:
 # --- export ---
 
 
-@keys.command()
+@keys.command(
+    short_help="Write a key to a file for espsecure, readable by you alone.",
+    epilog="Example: harness keys export --board desk-c3 --out desk-c3.key",
+)
 @click.argument("mac", required=False)
 @click.option(
     "--out", "file", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A new file."
@@ -321,7 +336,15 @@ def export(
 # --- hand-over ---
 
 
-@keys.command("hand-over")
+@keys.command(
+    "hand-over",
+    short_help="Give a key to who will own the device, in two steps.",
+    epilog="""\b
+Examples:
+  harness keys hand-over --board ship-042 --out for-acme --receiver ACME --certificate acme.pem
+  harness keys hand-over --board ship-042 --answer answer.txt
+""",
+)
 @click.argument("mac", required=False)
 @click.option(
     "--out",
@@ -400,7 +423,10 @@ def _answer(text: str) -> bytes:
         return data
 
 
-@keys.command()
+@keys.command(
+    short_help="As the receiver of a key: show that your copy is whole.",
+    epilog="Example: harness keys answer for-acme/challenge.json --key my-copy.key",
+)
 @click.argument("challenge", type=click.Path(path_type=Path), metavar=CHALLENGE_FILE.upper())
 @click.option(
     "--key",
@@ -428,7 +454,10 @@ def answer(challenge: Path, key_file: Path) -> None:
 # --- forget ---
 
 
-@keys.command()
+@keys.command(
+    short_help="Destroy a key here, once its receiver has it.",
+    epilog="Example: harness keys forget --board ship-042",
+)
 @click.argument("mac", required=False)
 @click.option("--lose-updates", is_flag=True, help="Although nobody else is known to have the key.")
 @click.option("--confirm", metavar="MAC", help="The MAC once more, typed, instead of being asked for it.")

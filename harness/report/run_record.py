@@ -150,11 +150,15 @@ class BoardRecord(_Record):
     revision: str | None = None
     profile: str | None = None
     lock: str | None = None
+    flash_key: str | None = None
+    """Id and state of the key that enciphers its flash; never the key."""
     fuses: dict[str, str] = {}
     """Security-relevant eFuses by their espefuse names; key blocks by purpose and protection, never by value."""
     app: AppFacts | None = None
     plan: dict[str, Any] | None = None
     plan_text: tuple[str, ...] = ()
+    unfinished: bool = False
+    """Its last plan was not carried out to the end: ``fuses`` are those that it began with."""
     log: str | None = None
     """The time-stamped serial log."""
     raw_log: str | None = None

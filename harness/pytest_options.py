@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from harness.build.app_dir import read_app_dir
 from harness.chips import TWINS
 from harness.deadline import TODO, Deadline, deadline_in
 from harness.embedded import fixtures as embedded
@@ -173,6 +172,8 @@ def check_options(config: pytest.Config) -> None:
         for word in config.getoption("--chip"):
             twin_chip(word)
         for folder in config.getoption("--app"):
+            from harness.build.app_dir import read_app_dir
+
             read_app_dir(Path(folder))
         if config.getoption("--boards") or config.getoption("--board"):
             inventory_of(config).select(config.getoption("--board"))

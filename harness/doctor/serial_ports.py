@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,6 @@ from pathlib import Path
 from harness.doctor.finding import Finding, good, note, wrong
 from harness.doctor.udev import INSTALL
 from harness.inventory.discover import Attached
-
-PORT_GROUPS = ("dialout", "uucp", "plugdev")
-"""Groups that distributions give their serial ports to (Debian and Fedora: dialout; Arch: uucp)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +27,6 @@ class Access:
     """This process has the group."""
     member: bool = False
     """The user is in the group by the system's books, so that a new login has it."""
-    character_device: bool = True
 
 
 def probe_access(device: str) -> Access:
@@ -61,7 +56,6 @@ def probe_access(device: str) -> Access:
         group_may=status.st_mode & 0o060 == 0o060,
         in_group=status.st_gid in (os.getegid(), *os.getgroups()),
         member=_user() in members,
-        character_device=stat.S_ISCHR(status.st_mode),
     )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 
 import click
 
 import harness
 from harness.cli import EXIT_LAB, misfit
 from harness.cli.lazy_group import LazyGroup
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.interruption import Interrupted, ignore_all
 from harness.report.workflow_commands import command
 
@@ -110,9 +112,28 @@ def main() -> None:
         ignore_all()
 
 
+def _refuse_empty(words: Sequence[str]) -> None:
+    """No name and no path is empty; a shell variable without a value is, and must not mean "the default".
+
+    Raises:
+        UsageError: one of the arguments is.
+    """
+    for before, word in pairwise(("", *words)):
+        if word and not (word.startswith("--") and word.endswith("=")):
+            continue
+        where = (
+            f"after {before}" if not word and before else f"for {word[:-1]}" if word else "at the beginning"
+        )
+        raise UsageError(
+            f"there is an empty argument {where}",
+            todo="give it a value; a variable of the shell that is not set is empty",
+        )
+
+
 def _run() -> None:
     """The one place where an error becomes a sentence and an exit code."""
     try:
+        _refuse_empty(sys.argv[1:])
         code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Surroundings:
     access: Callable[[str], Access]
     probe: bool
     """Physical boards may be reset to read them."""
+    holder: Callable[[str], str | None] = lambda _device: None
+    """Who has a port open that is none of `attached`: a link, a pseudo terminal."""
 
 
 def examine(lab: Lab, name: str, around: Surroundings) -> list[Finding]:
@@ -72,6 +75,9 @@ def _examine(lab: Lab, name: str, entry: AnyEntry, around: Surroundings) -> list
     if missing is not None:
         return [missing]
     state = state_folder(lab.home, lab.inventory.path, name, entry)
+    if os.path.lexists(state) and not state.is_dir():
+        todo = "name a folder with 'state' in its entry, or take that away"
+        return [wrong(area, f"its state {state} is no folder", todo)]
     if not (state / "flash.bin").exists():
         return [note(area, f"{entry.chip} on {entry.link}: its state {state} is made at its first use")]
     return _read(lab, name, entry)
@@ -124,10 +130,9 @@ def check_from_outside(name: str, entry: PhysicalEntry, around: Surroundings) ->
     if complaint is not None:
         return [wrong(area, f"port {device} {complaint[0]}", _with_other_names(device, complaint[1], around))]
     there = _attached_at(device, around.attached)
-    if there is not None and there.holder is not None:
-        return [
-            note(area, f"port {device} is held by {there.holder}; not opened", "look again when it is free")
-        ]
+    holder = there.holder if there is not None else around.holder(device)
+    if holder is not None:
+        return [note(area, f"port {device} is held by {holder}; not opened", "look again when it is free")]
     if there is not None and there.says_its_mac and entry.console == "uart0":
         return [
             wrong(

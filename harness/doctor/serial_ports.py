@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ class Access:
     """This process has the group."""
     member: bool = False
     """The user is in the group by the system's books, so that a new login has it."""
+    character_device: bool = True
+    """False: a file or a folder, so no port at all."""
 
 
 def probe_access(device: str) -> Access:
@@ -56,6 +59,7 @@ def probe_access(device: str) -> Access:
         group_may=status.st_mode & 0o060 == 0o060,
         in_group=status.st_gid in (os.getegid(), *os.getgroups()),
         member=_user() in members,
+        character_device=stat.S_ISCHR(status.st_mode),
     )
 
 
@@ -66,7 +70,8 @@ def check_ports(
     boards = [one for one in attached if one.may_be_a_board]
     found = [_check_port(one, access(one.port.device)) for one in boards]
     if not boards:
-        others = f" ({len(attached)} other serial ports)" if attached else ""
+        count = len(attached)
+        others = f" ({count} other serial port{'s' if count > 1 else ''})" if count else ""
         found.append(note("ports", f"no board is plugged in by USB{others}"))
     if boards and "ModemManager" in services:
         found.append(
@@ -96,6 +101,8 @@ def complaint_on(access: Access) -> tuple[str, str] | None:
     """Why this user cannot open the port, and the sentence that mends it; None: the user can."""
     if not access.exists:
         return "does not exist", "plug the board in, or correct the port in its entry"
+    if not access.character_device:
+        return "is a file or a folder, not a serial port", "correct the port in its entry"
     if access.allowed:
         return None
     text = f"this user ({_user()}) may not open it"

@@ -100,8 +100,12 @@ class Passphrase:
         try:
             with os.fdopen(descriptor, "rb", closefd=False) as stream:
                 line = stream.readline(4096)
-        except OSError as error:
-            raise UsageError(f"the passphrase cannot be read from descriptor {descriptor}") from error
+        except (OSError, TypeError) as error:
+            # TypeError: the number is none that a descriptor can have.
+            raise UsageError(
+                f"the passphrase cannot be read from descriptor {descriptor}",
+                todo="open it in the same command, as number 3 here: 3< FILE",
+            ) from error
         return cls(line.rstrip(b"\r\n"))
 
     def new_parameters(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -302,29 +302,11 @@ def make_plan(
             say=say,
         )
         apps = board.firmware.all(demand.version)
-        remarks = tuple(
-            dict.fromkeys(
-                remark
-                for each in apps
-                for remark in judge(board, each, demand.profile, lock, device_key=demand.device_key)
-            )
-        )
+        remarks = _remarks_on(apps, board, demand, lock)
     app = apps[0]
     board.app = app
     board.table = app.partition_table
-    # What the board may be updated to burns its fuses as well as what is flashed.
-    burns = SelfBurns(())
-    for each in apps:
-        burns = burns.together_with(
-            burned_by_itself(
-                each,
-                state,
-                demand.profile,
-                lock,
-                device_key=demand.device_key,
-                by_firmware=demand.by_firmware,
-            )
-        )
+    burns = _burned_by(apps, demand, state, lock)
     layout = lay_out(
         app,
         encrypts=demand.profile.encrypts and not demand.device_key,
@@ -356,6 +338,29 @@ def make_plan(
         require_key(plan, key)
     keep_plan(board, plan)
     return Planned(plan, regions, state, app, burns)
+
+
+def _remarks_on(apps: Iterable[AppDirectory], board: Board, demand: Demand, lock: Lock) -> tuple[str, ...]:
+    """What a person should know of builds that nothing forbids; each once."""
+    found = (judge(board, each, demand.profile, lock, device_key=demand.device_key) for each in apps)
+    return tuple(dict.fromkeys(remark for remarks in found for remark in remarks))
+
+
+def _burned_by(apps: Iterable[AppDirectory], demand: Demand, state: ChipState, lock: Lock) -> SelfBurns:
+    """What `apps` burn by themselves: what the board may be updated to does it as well as what is flashed."""
+    burns = SelfBurns(())
+    for each in apps:
+        burns = burns.together_with(
+            burned_by_itself(
+                each,
+                state,
+                demand.profile,
+                lock,
+                device_key=demand.device_key,
+                by_firmware=demand.by_firmware,
+            )
+        )
+    return burns
 
 
 def keep_plan(board: Board, plan: Plan) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from harness.inventory.schema import boards_schema, qualify_schema, schema_text
+from harness.inventory.schema import boards_schema, schema_text
+from harness.qualify.schema import qualify_schema
 
 SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "boards.yaml": boards_schema,

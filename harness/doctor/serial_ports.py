@@ -13,9 +13,6 @@ from harness.doctor.finding import Finding, good, note, wrong
 from harness.doctor.udev import INSTALL
 from harness.inventory.discover import Attached
 
-PORT_GROUPS = ("dialout", "uucp", "plugdev")
-"""Groups that distributions give their serial ports to (Debian and Fedora: dialout; Arch: uucp)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Access:

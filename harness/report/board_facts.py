@@ -10,12 +10,10 @@ from harness.board import Board
 from harness.build.app_dir import AppDirectory
 from harness.chips import Chip
 from harness.errors import HarnessError
-from harness.inventory.entry import PhysicalEntry
 from harness.provision.chip_state import ChipState
 from harness.provision.plan import Plan
 from harness.provision.promise import described, state_after
 from harness.provision.steps import LockDownload
-from harness.rack.target import Target
 from harness.report.run_record import AppFacts, BoardRecord
 from harness.vault.key_life import due_notes
 from harness.vault.key_record import KeyRecord
@@ -44,21 +42,6 @@ def facts_of(board: Board, folder: Path, *, name: str | None = None) -> BoardRec
         raw_log=relative(board.console.raw_path, folder),
         flash_key=f"{key.key_id}, {key.state.value}" if key is not None else None,
         marks=tuple(due_notes(key)) if key is not None else (),
-    )
-
-
-def entry_facts(target: Target, problem: str | None) -> BoardRecord:
-    """What is known of a board that was not opened: what its entry says, and why it was not."""
-    entry = target.entry
-    physical = isinstance(entry, PhysicalEntry)
-    return BoardRecord(
-        name=target.id if target.throwaway else target.name,
-        link=entry.link,
-        chip=entry.chip,
-        virtual=not physical,
-        mac=entry.mac if physical else None,
-        profile=target.profile.value if target.profile is not None else None,
-        problem=problem,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the record of a run calls a pytest item, and the command that runs it again."""
+"""What the record of a run calls a pytest item and its board, and the command that runs it again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
+from harness.inventory.entry import PhysicalEntry
+from harness.rack.target import Target
+from harness.report.run_record import BoardRecord
 
 
 def node_id(item: pytest.Item) -> str:
@@ -80,3 +84,18 @@ def repeat_command(item: pytest.Item) -> Sequence[str]:
         for value in config.getoption(option):
             words += [option, str(value)]
     return words
+
+
+def entry_facts(target: Target, problem: str | None) -> BoardRecord:
+    """What is known of a board that was not opened: what its entry says, and why it was not."""
+    entry = target.entry
+    physical = isinstance(entry, PhysicalEntry)
+    return BoardRecord(
+        name=target.id if target.throwaway else target.name,
+        link=entry.link,
+        chip=entry.chip,
+        virtual=not physical,
+        mac=entry.mac if physical else None,
+        profile=target.profile.value if target.profile is not None else None,
+        problem=problem,
+    )

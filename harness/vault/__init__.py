@@ -18,7 +18,7 @@ __getattr__ = late_names(
         ),
         "intent": ("Intent",),
         "key_record": ("Challenge", "Change", "KeyRecord"),
-        "key_ref": ("KEY_STATE_TEST_ONLY", "KeyRef", "KeyState", "key_id"),
+        "key_ref": ("KeyRef", "KeyState", "key_id"),
         "place": ("PlaceFacts", "place_problems", "probe_place", "require_safe_place"),
         "secret": ("KeyFile", "Passphrase", "Secret"),
         "vault": ("Vault",),

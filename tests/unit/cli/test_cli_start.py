@@ -1,4 +1,4 @@
-"""What a command imports before it has done anything: a person waits for it each time."""
+"""What a command, or the plugin, imports before it has done anything: a person waits for it each time."""
 
 from __future__ import annotations
 
@@ -41,10 +41,13 @@ print("\\n".join(sys.modules), file=sys.stderr)
 """
 
 
-def imported_by(*args: str, cwd: Path | None = None) -> set[str]:
-    """All modules that a process of `harness ARGS` has imported at its end."""
+PLUGIN = "import sys, harness.plugin; print(*sys.modules, file=sys.stderr)"
+
+
+def imported_by(*args: str, code: str = IMPORTED_BY, cwd: Path | None = None) -> set[str]:
+    """All modules that a process of `harness ARGS`, or of `code`, has imported at its end."""
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTED_BY, *args],
+        [sys.executable, "-c", code, *args],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True,
         text=True,
@@ -65,6 +68,13 @@ def test_a_list_of_boards_imports_nothing_that_opens_or_updates_one(tmp_path: Pa
     imported = imported_by("boards", cwd=tmp_path)
     assert "harness.cli.boards" in imported
     assert not imported & (HEAVY - {"pydantic", "ruamel.yaml", "serial"})
+
+
+def test_a_session_of_pytest_that_opens_no_board_imports_nothing_that_boards_need() -> None:
+    imported = imported_by(code=PLUGIN)
+    assert "harness.plugin" in imported
+    assert not imported & {"aiohttp", "cryptography", "espefuse", "espsecure", "esptool", "jinja2"}
+    assert not imported & {"harness.board", "harness.lab", "harness.preparation"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

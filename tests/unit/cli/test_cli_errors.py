@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from harness.cli.main import _run
 from harness.errors import FormatError, UsageError
 from harness.locks import STATE_LOCK
 from harness.preparation import Demand
+from harness.say import Say
 
 BOARDS = """\
 version: 1
@@ -148,6 +150,32 @@ def test_a_wrong_partition_table_is_named_with_its_file(tmp_path: Path) -> None:
         _table(table, "0x8000")
     with pytest.raises(UsageError, match="'-5' is not an offset in flash"):
         _table(table, "-5")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_where_no_error_can_be_told_the_exit_status_still_tells_it(tmp_path: Path) -> None:
+    """As after the terminal was closed, or with the log on a full disk."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "boards", "--boards", "none.yaml"],
+            cwd=tmp_path,
+            stderr=full,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"HARNESS_HOME": str(tmp_path / "home"), "HARNESS_DEBUG": ""},
+            check=False,
+        )
+    assert done.returncode == 2
+
+
+def test_progress_that_cannot_be_told_stops_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Least of all between a burn and the record of it."""
+
+    class ClosedTerminal(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", ClosedTerminal())
+    Say().step("burn")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

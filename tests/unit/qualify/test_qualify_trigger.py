@@ -179,7 +179,7 @@ def test_a_unit_that_answers_no_http_costs_a_sentence(desk: Desk) -> None:
 
         threading.Thread(target=answer, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/update"
-        with pytest.raises(LabError, match="POST http://127.0.0.1:.*: BadStatusLine"):
+        with pytest.raises(LabError, match=r"POST http://127.0.0.1:.*: BadStatusLine"):
             desk.do(by="http", url=url, body="")
 
 

@@ -108,7 +108,7 @@ class Ended:
     def run(self, *words: str) -> str:
         """What it prints; whatever its exit status is."""
         done = subprocess.run(
-            words, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=300
+            words, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=900
         )
         return done.stdout + done.stderr
 

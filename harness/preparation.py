@@ -475,10 +475,8 @@ def carry_out_plan(
 
     revoked = revoked_by(plan)
     if revoked:
-        what = "".join(f" --revoke {slot}" for slot in revoked)
-        ConsumptionLedger(board.records.folder).note(
-            plan.mac, f"harness provision{what}", {Resource.REVOCATIONS: len(revoked)}
-        )
+        what = " ".join(f"--revoke {slot}" for slot in revoked)
+        ConsumptionLedger(board.records.folder).note(plan.mac, what, {Resource.REVOCATIONS: len(revoked)})
     guard = burn_guard(board.link, board.name) if plan.burns else nullcontext()
     with say.phase("provision", lambda: board.uart_bytes), _called_by_name(board), guard:
         outcome = carry_out(

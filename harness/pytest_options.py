@@ -17,6 +17,7 @@ from harness.provision.profile import Profile
 from harness.rack import workers
 from harness.rack.registration import check_rack_options, inventory_of, twin_chip
 from harness.rack.run import LEASE_WAIT_S
+from harness.rack.spread import EACH, LOAD
 from harness.scope import profile_named
 from harness.subset import FULL
 
@@ -71,6 +72,22 @@ def add_options(parser: pytest.Parser) -> None:
                 "action": "store_true",
                 "help": "a --rack run may succeed without boards that another job kept, if other boards of the chip ran "
                 "the tests",
+            },
+        ),
+        (
+            "--rack-strict",
+            {
+                "action": "store_true",
+                "help": "a --rack run is no success (exit status 6) if a test that was selected fits no board",
+            },
+        ),
+        (
+            "--rack-dist",
+            {
+                "choices": (EACH, LOAD),
+                "default": EACH,
+                "help": "each (default): with --rack a test runs on every board that it fits; load: once per chip and "
+                "profile, on one of them, and the tests are spread over the boards that are free and healthy",
             },
         ),
         (
@@ -161,7 +178,7 @@ def add_options(parser: pytest.Parser) -> None:
     ]
     for name, settings in options:
         default = {"append": [], "store_true": False}.get(settings.get("action", ""))
-        group.addoption(name, default=default, **settings)
+        group.addoption(name, **{"default": default, **settings})
     parser.addini(INI, embedded.INI_HELP, default="function")
 
 

@@ -24,10 +24,11 @@ from harness.errors import NotProvenError, RefusedError, UsageError
 from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import Inventory, read_inventory
-from harness.key_import import Imported, import_and_prove
-from harness.lab import own_vault, state_folder
+from harness.key_import import Imported, import_and_prove, import_unproven
+from harness.lab import own_vault
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.say import Say
+from harness.state_folder import state_folder
 from harness.vault import copies, key_life
 from harness.vault.hand_over import CHALLENGE_FILE, espsecure_command, make_parcel, read_challenge
 from harness.vault.key_record import KeyRecord
@@ -224,20 +225,30 @@ def import_file(
     it is proven nothing is enciphered with it. A key that is here is never replaced.
     """
     say = Say(quiet=as_json)
-    with open_lab(
-        boards_file=boards_file,
-        out=out,
-        say=say,
-        purpose="harness keys import",
-        vault_key_file=vault_key_file,
-        vault_passphrase_fd=vault_passphrase_fd,
-    ) as lab:
-        entry = lab.inventory.named(board)
-        key = read_key_file(file, chip_named(entry.chip))
-        opened = lab.open(board)
-        done = import_and_prove(opened, key, say=say, prove=not no_proof)
-        reports = copies.refresh(opened.vault)
-        unburnable = isinstance(entry, PhysicalEntry) and not opened.vault.copies()
+    entry = read_inventory(boards_file).named(board)
+    chip = chip_named(entry.chip)
+    key = read_key_file(file, chip)
+    physical = isinstance(entry, PhysicalEntry)
+    if no_proof and isinstance(entry, PhysicalEntry) and entry.mac is not None:
+        # Its entry says who it is: it need not be at hand.
+        known = _Keys.open(board, boards_file, vault_key_file, vault_passphrase_fd)
+        vault = known.vault
+        done = import_unproven(vault, known.records, entry.mac, chip, key)
+        reports = copies.refresh(vault)
+    else:
+        with open_lab(
+            boards_file=boards_file,
+            out=out,
+            say=say,
+            purpose="harness keys import",
+            vault_key_file=vault_key_file,
+            vault_passphrase_fd=vault_passphrase_fd,
+        ) as lab:
+            opened = lab.open(board)
+            vault = opened.vault
+            done = import_and_prove(opened, key, say=say, prove=not no_proof)
+            reports = copies.refresh(vault)
+    unburnable = physical and not vault.copies()
     if as_json:
         click.echo(json.dumps(_import_fields(board, done), indent=1))
     else:

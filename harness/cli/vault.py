@@ -17,8 +17,9 @@ from harness.errors import HarnessError, UsageError
 from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import read_inventory
-from harness.lab import open_vault, own_vault, state_folder
+from harness.lab import open_vault, own_vault
 from harness.provision.profile import Profile
+from harness.state_folder import state_folder
 from harness.vault import boot_keys, copies
 from harness.vault.secret import KeyFile, Passphrase, Secret
 from harness.vault.vault import Vault
@@ -273,7 +274,8 @@ def import_key(
 ) -> None:
     """Take the private key in the file PEM into the vault. A key that is there is never overwritten."""
     try:
-        content = pem.read_bytes()
+        with pem.open("rb") as stream:
+            content = stream.read(boot_keys.MOST_PEM_BYTES)
     except OSError as error:
         raise UsageError(
             f"{pem} cannot be read: {error.strerror}", todo="give a private key as PEM"

@@ -43,6 +43,7 @@ class EmulatorPort(serial.SerialBase):
         self._connections: deque[socket.socket] = deque()
         self._changed = threading.Condition()
         self._parked = True
+        self._is_answered = True
         self._why_gone = why_gone
         super().__init__(None, baudrate=115_200, timeout=_SLICE_S)
         self.port = name
@@ -62,7 +63,13 @@ class EmulatorPort(serial.SerialBase):
         with self._changed:
             self._connections.append(connection)
             self._parked = False
+            self._is_answered = True
             self._changed.notify_all()
+
+    @property
+    def is_answered(self) -> bool:
+        """Something has come since the last write; else what was written may still be on its way to the chip."""
+        return self._is_answered
 
     # --- pyserial's ---
 
@@ -116,6 +123,7 @@ class EmulatorPort(serial.SerialBase):
                 break
             try:
                 rest = rest[connection.send(rest) :]
+                self._is_answered = False
             except BlockingIOError:
                 if deadline.over:
                     raise serial.SerialTimeoutException(f"{self.port} takes no more bytes") from None
@@ -193,7 +201,9 @@ class EmulatorPort(serial.SerialBase):
         except (OSError, ValueError):
             # ValueError: closed by `close` in another thread while we waited.
             data = b""
-        if not data:
+        if data:
+            self._is_answered = True
+        else:
             self._drop(connection)
         return data
 

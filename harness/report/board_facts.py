@@ -131,6 +131,7 @@ def security_fuses(chip: Chip) -> tuple[str, ...]:
         *boot.revoke,
         boot.aggressive_revoke,
         boot.sha384_enable,
+        boot.curve_mode,
         "SECURE_VERSION",
     ]
     return tuple(dict.fromkeys(name for name in names if name))

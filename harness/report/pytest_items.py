@@ -56,8 +56,9 @@ def repeat_line(item: pytest.Item) -> str:
 def repeat_command(item: pytest.Item) -> Sequence[str]:
     """The words of the command that runs `item` again, from where pytest was started."""
     config, target = item.config, target_of(item)
-    path, colons, rest = node_id(item).partition("::")
-    here = os.path.relpath(config.rootpath / path, config.invocation_params.dir)
+    # Not the path of its id: that is empty for a file outside of pytest's root folder.
+    _path, colons, rest = node_id(item).partition("::")
+    here = os.path.relpath(item.path, config.invocation_params.dir)
     words = ["pytest", f"{here}{colons}{rest}"]
     if target is not None:
         if not target.throwaway:

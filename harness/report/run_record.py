@@ -201,6 +201,8 @@ class TestRecord(_Record):
     flash_steps: tuple[FlashStep, ...] = ()
     otadata_before: OtadataView | None = None
     otadata_after: OtadataView | None = None
+    otadata_told: tuple[str, ...] = ()
+    """Of a board whose otadata cannot be read: what the log tells of it, and why no more is known; a sentence each."""
     sources: tuple[str, ...] = ()
     """Public cases that it comes from."""
     properties: dict[str, str] = {}

@@ -327,7 +327,12 @@ def _test(name: str, test: TestRecord, board: BoardView | None, *, in_full: bool
         before,
         timeline_of(test.events[:MAX_EVENTS], test.began_s, test.duration_s),
         flash,
-        change_of(test.otadata_before, test.otadata_after, flash.otadata_steps if flash else ()),
+        change_of(
+            test.otadata_before,
+            test.otadata_after,
+            flash.otadata_steps if flash else (),
+            test.otadata_told,
+        ),
         tuple(excerpt),
         in_full,
         place,

@@ -18,6 +18,7 @@ from harness.cli.encrypt import _table
 from harness.cli.main import _run
 from harness.errors import FormatError, UsageError
 from harness.locks import STATE_LOCK
+from harness.preparation import Demand
 
 BOARDS = """\
 version: 1
@@ -85,6 +86,11 @@ CASES = (
         "board virtual has no known MAC",
     ),
     (("frobnicate",), 2, "No such command 'frobnicate'"),
+    # `--board "$BOARD"` with a variable that is not set: never a throwaway twin instead of the board.
+    (("run", "--board", ""), 2, "an empty argument after --board"),
+    (("run", "--board="), 2, "an empty argument for --board"),
+    (("run", "--board", "n\udcff"), 2, "there is no board 'n"),
+    (("vault", "verify", "--vault-passphrase-fd", "9" * 20), 2, "cannot be read from descriptor 9999"),
 )
 
 
@@ -205,3 +211,20 @@ def test_help_teaches_the_exit_codes() -> None:
     )
     assert done.returncode == 0
     assert "4 refused" in done.stdout
+
+
+def test_a_run_reaches_its_profile_in_every_way_that_provision_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refused(_board: object, demand: Demand, *_: object, **__: object) -> None:
+        asked.append(demand)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("harness.cli.run.run_main_job", refused)
+    ways = ("--by-firmware", "--device-key", "--aggressive-revoke", "--revoke", "0", "--revoke", "2")
+    assert harness(tmp_path, "run", *ways).returncode == 2
+    [demand] = asked
+    assert (demand.by_firmware, demand.device_key, demand.aggressive_revoke) == (True, True, True)
+    assert demand.revoke == (0, 2)

@@ -224,6 +224,20 @@ def test_a_reset_into_the_same_mode_is_warm(link: QemuLink) -> None:
     assert read_until(link.port, b"boot 2 strap default\n")
 
 
+def test_a_reset_before_the_chip_has_answered_is_a_new_process_that_does_not_hear_what_was_sent(
+    link: QemuLink,
+) -> None:
+    link.reset(BootMode.DOWNLOAD)
+    first = link.pid
+    read_until(link.port, b"0x02\n")
+    link.port.write(b"half a block")
+    link.reset(BootMode.DOWNLOAD)
+    assert link.pid != first
+    read_until(link.port, b"boot 1 strap 0x02\n")
+    link.port.write(b"echo")
+    assert read_until(link.port, b"echo") == b"echo"
+
+
 def test_without_power_there_is_no_process_and_no_sound(link: QemuLink) -> None:
     link.power_on()
     pid = link.pid

@@ -15,11 +15,11 @@ import pytest
 from harness.history import History
 from harness.history.database import FILE
 from harness.home import Home
-from harness.lab import RUN_NOTE
 from harness.locks import STATE_LOCK, BoardLock
 from harness.rack.health import HealthBook
 from harness.run_note import RunNote
 from harness.serve.live_runs import LiveRuns
+from harness.state_folder import RUN_NOTE
 from tests.unit.history.past_runs import past_run, past_test
 from tests.unit.serve.lab_of_paper import BOARDS, PaperRun, ServedPage
 

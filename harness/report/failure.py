@@ -11,6 +11,8 @@ _LONGEST = 300
 _SIGN = re.compile(r" (==|!=|<=|>=|<|>|is not|is|not in|in) ")
 _QUOTES = "'\""
 _BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
+_ANSWERED = re.compile(r"Answer\(command='([\w-]{1,40})', ok=False, error='([\w-]{1,60})'")
+"""What pytest shows of a `harness.console.device.Answer` whose ``ok`` was asserted: its error is the cause."""
 _IS_NOT = {
     "==": "is not",
     "!=": "is",
@@ -38,7 +40,9 @@ def cause_of(error: BaseException, statement: str | None = None) -> str:
     said = str(error).strip()
     first = said.splitlines()[0].strip() if said else ""
     if isinstance(error, AssertionError):
-        return _short(_of_assertion(hidden(first), statement))
+        answered = _ANSWERED.search(said)
+        told = f": the board answered {answered[2]} to {answered[1]}" if answered else ""
+        return _short(f"{_of_assertion(hidden(first), statement)}{told}")
     kind = type(error).__name__
     # pytest.fail and pytest.skip raise exceptions of their own, whose message is a person's.
     if kind in ("Failed", "Skipped", "Exit"):
@@ -48,7 +52,7 @@ def cause_of(error: BaseException, statement: str | None = None) -> str:
 
 def is_of_the_board(error: BaseException) -> bool:
     """Whether `error` speaks of the board under test; else of the bench, or of what was asked of it."""
-    return not isinstance(error, (LabError, RefusedError, UsageError))
+    return not isinstance(error, (LabError, RefusedError, UsageError, KeyboardInterrupt))
 
 
 def _of_assertion(first: str, statement: str | None) -> str:

@@ -453,7 +453,9 @@ class _Bootloader:
         if not self._config.secure_boot:
             return None
         return BootloaderSignature(
-            self._ctx.efuses, signing_scheme(self._ctx.chip, self._config.secure_boot_scheme)
+            self._ctx.efuses,
+            signing_scheme(self._ctx.chip, self._config.secure_boot_scheme),
+            EfuseDriver(self._ctx.efuses, self._log, who=_WHO),
         )
 
     def _write_actual_sequence(self, index: int) -> None:

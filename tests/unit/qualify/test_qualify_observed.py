@@ -58,6 +58,13 @@ SIMPLE = Recorded(
     {"1.0.0": "c08b91d6b000", "1.1.0": "9585ddf94000"},
     1,
 )
+ADVANCED = Recorded(
+    DATA / "advanced_https_ota-updated.log",
+    "advanced_https_ota",
+    {"1.0.0": "18561f03c000", "1.1.0": "5b097a945000"},
+    1,
+)
+"""Built with rollback: it confirms itself as soon as it has a network, and says so once."""
 ROLLED_BACK = Recorded(
     DATA / "native_ota_example-rolled-back.log",
     "native_ota",
@@ -190,6 +197,17 @@ def test_an_example_of_esp_idf_passes_by_its_log_alone(observe: Observe, recorde
     assert "followed otadata to ota_1 (boot 3)" in page
     left_out = [row["what"] for row in run.qualification["not_covered"]]
     assert "that the unit is the one with MAC 7c:df:a1:ae:11:da" in left_out
+
+
+def test_an_example_that_confirms_itself_once_is_confirmed_after_its_next_reset_too(observe: Observe) -> None:
+    updated = observe(ADVANCED)
+    run = updated.qualify(
+        witness={"confirmed": "App is valid, rollback cancelled successfully"}, end={"slot": "ota_1"}
+    )
+    told = standings(run)
+    assert {key for key, standing in told.items() if standing != "proven"} == {"update-served"}
+    assert told["confirmed"] == told["end-state"] == "proven"
+    assert run.verdict == "passed"
 
 
 @pytest.mark.parametrize("claim", ["update-served", "confirmed"])

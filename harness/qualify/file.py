@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from harness.errors import UsageError
-from harness.inventory.entry import Host, PortRange, Ports
+from harness.inventory.network import Host, PortRange, Ports
 from harness.qualify.actions import (
     ACTIONS,
     Action,

@@ -35,6 +35,7 @@ from harness.rack.registration import (
     register_run,
 )
 from harness.rack.run import BoardRun
+from harness.rack.spread import LOAD
 from harness.rack.target import Target
 from harness.report.annotations import annotate_in_ci
 from harness.report.pytest_recording import RunRecording
@@ -125,7 +126,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except HarnessError as error:
         # Of collection errors this one is shown without a traceback.
         raise pytest.Collector.CollectError(str(error)) from error
-    parameters = [pytest.param(target, id=target.id) for target in targets]
+    if config.getoption("--rack-dist") == LOAD:
+        shares = config.stash[RUN].shares(metafunc.definition.nodeid, targets)
+        everything = targets = [share.targets[0] for share in shares]
+        parameters = [pytest.param(share.targets[0], id=share.id) for share in shares]
+    else:
+        parameters = [pytest.param(target, id=target.id) for target in targets]
     if not targets and demands.chips and not config.getoption("--rack"):
         parameters = [pytest.param(None, id="no-board", marks=embedded.no_board(demands.chips))]
     else:
@@ -140,6 +146,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     subset = config.stash[SUBSET]
     config.stash[RUN].count_unfit([item for item in items if not subset.leaves_out(item)])
     subset.select(config, items)
+    if config.getoption("--rack-dist") == LOAD:
+        config.stash[RUN].spread(items)
     for item in items:
         item.user_properties += [
             ("source", str(case)) for marker in item.iter_markers("source") for case in marker.args

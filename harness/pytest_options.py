@@ -16,6 +16,7 @@ from harness.provision.profile import Profile
 from harness.rack import workers
 from harness.rack.registration import check_rack_options, inventory_of, twin_chip
 from harness.rack.run import LEASE_WAIT_S
+from harness.rack.spread import EACH, LOAD
 from harness.scope import profile_named
 from harness.subset import FULL
 
@@ -37,16 +38,22 @@ MARKERS = (
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of pytest's command line. `metavar` None: a flag. `many`: may be repeated."""
+    """An option of pytest's command line.
+
+    `metavar` None: a flag, or one of `choices`, whose first is the default. `many`: may be repeated.
+    """
 
     name: str
     metavar: str | None
     help: str
     many: bool = False
+    choices: tuple[str, ...] = ()
 
     def add_to(self, group: pytest.OptionGroup) -> None:
-        """Left out it is False, an empty list, or None."""
-        if self.metavar is None:
+        """Left out it is False, the first choice, an empty list, or None."""
+        if self.choices:
+            group.addoption(self.name, choices=self.choices, default=self.choices[0], help=self.help)
+        elif self.metavar is None:
             group.addoption(self.name, action="store_true", default=False, help=self.help)
         elif self.many:
             group.addoption(self.name, action="append", default=[], metavar=self.metavar, help=self.help)
@@ -78,6 +85,18 @@ OPTIONS = (
         None,
         "a --rack run may succeed without boards that another job kept, if other boards of the chip ran "
         "the tests",
+    ),
+    Option(
+        "--rack-strict",
+        None,
+        "a --rack run is no success (exit status 6) if a test that was selected fits no board",
+    ),
+    Option(
+        "--rack-dist",
+        None,
+        "each (default): with --rack a test runs on every board that it fits; load: once per chip and "
+        "profile, on one of them, and the tests are spread over the boards that are free and healthy",
+        choices=(EACH, LOAD),
     ),
     Option(
         "--boards",

@@ -31,7 +31,14 @@ COLUMNS = ("board", "chip", "link", "profile", "held by", "health", "last used",
 EXIT_STILL_BROKEN = 3
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    invoke_without_command=True,
+    epilog="""\b
+Examples:
+  harness boards               who holds what since when, what is broken
+  harness boards mend desk-c3  check a board that is latched broken
+""",
+)
 @boards_option
 @json_option
 @click.pass_context

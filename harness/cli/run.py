@@ -26,7 +26,7 @@ from harness.cli.options import (
     way_options,
 )
 from harness.inventory.entry import TwinEntry
-from harness.main_job import run_main_job, write_verdict
+from harness.main_job import NOT_COVERED, run_main_job, write_verdict
 from harness.report.command_recording import CommandRecording, recorded_command
 from harness.report.verdict import Verdict
 from harness.say import Say
@@ -126,6 +126,7 @@ def run(
                     steps=steps,
                     on_ready=watch.ready if watch else lambda: None,
                 )
+        recording.recorder.note(NOT_COVERED)
         write_verdict(verdict, opened.folder)
         recording.conclude(verdict)
     _tell(verdict, opened.folder, recording, as_json=as_json)

@@ -16,7 +16,9 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@click.command()
+@click.command(
+    epilog="Example: harness schema > boards.schema.json",
+)
 @click.argument("file", type=click.Choice(list(SCHEMAS)), default="boards.yaml")
 def schema(file: str) -> None:
     """Print the JSON Schema of FILE (boards.yaml, qualify.yaml), for editors.

@@ -52,7 +52,7 @@ def cause_of(error: BaseException, statement: str | None = None) -> str:
 
 def is_of_the_board(error: BaseException) -> bool:
     """Whether `error` speaks of the board under test; else of the bench, or of what was asked of it."""
-    return not isinstance(error, (LabError, RefusedError, UsageError))
+    return not isinstance(error, (LabError, RefusedError, UsageError, KeyboardInterrupt))
 
 
 def _of_assertion(first: str, statement: str | None) -> str:

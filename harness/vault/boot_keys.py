@@ -20,6 +20,8 @@ from harness.vault.vault import BOOT_KEYS_FOLDER, Vault
 
 SLOTS = 3
 """Digest slots of the chips that have most."""
+MOST_PEM_BYTES = 1 << 16
+"""No key is longer: of a file that was named by mistake no more is read."""
 
 _PURPOSE = "boot-key"
 

@@ -218,7 +218,12 @@ def offer(vault: Vault, mac: str, receiver: str) -> KeyRecord:
 
     Raises:
         NoVaultError, NoKeyHereError: there is no key. RefusedError: it is unproven.
+        UsageError: the name has control characters, which would break lines of history and of a letter.
     """
+    if not receiver.isprintable():
+        raise UsageError(
+            "the receiver's name has control characters in it", todo="give a name that fits into a line"
+        )
     record = record_with_key(vault, mac)
     if record.state is KeyState.UNPROVEN:
         raise RefusedError(

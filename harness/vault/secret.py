@@ -66,12 +66,15 @@ class KeyFile:
             )
         try:
             require_private(self.path)
-            content = self.path.read_bytes().rstrip(b"\r\n")
+            with self.path.open("rb") as stream:
+                # Not all of whatever was named: a device or an image of gigabytes is no key file either way.
+                content = stream.read(_KEY_FILE_BYTES.stop + 2).rstrip(b"\r\n")
         except OSError as error:
             raise UsageError(f"the key file {self.path} cannot be read: {error.strerror}") from error
         if len(content) not in _KEY_FILE_BYTES:
+            size = str(len(content)) if len(content) < _KEY_FILE_BYTES.stop else "more than 65536"
             raise UsageError(
-                f"the key file {self.path} has {len(content)} bytes; it needs 32 to 65536",
+                f"the key file {self.path} has {size} bytes; it needs 32 to 65536",
                 todo="fill it with 32 random bytes or more; nothing else may be in it",
             )
         salt = _salt(parameters)

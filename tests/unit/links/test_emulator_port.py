@@ -9,6 +9,7 @@ import pytest
 import serial
 
 from harness.console.port_reading import PortGoneError, PortReader
+from harness.links import emulator_port
 from harness.links.emulator_port import EmulatorPort
 
 
@@ -53,6 +54,15 @@ def test_read_gives_what_came_until_size_or_time_out(
     started = time.monotonic()
     assert port.read(size) == expected
     assert at_least_s <= time.monotonic() - started < at_most_s
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "waited_s"), [(None, None), (0, 0), (0.1, 0.1), (0.99, 0.99), (1.0, 5.0), (3.0, 15.0)]
+)
+def test_a_tool_that_waits_for_the_chip_waits_longer_for_an_emulator(
+    asked_s: float | None, waited_s: float | None
+) -> None:
+    assert emulator_port._patient(asked_s) == waited_s
 
 
 def test_bytes_waiting_are_counted_and_can_be_dropped(port: EmulatorPort, pair: socket.socket) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from harness.console.device import Answer
 from harness.errors import BoardError, LabError, RefusedError
+from harness.interruption import Interrupted
 from harness.report.failure import cause_of, is_of_the_board
 
 KEY = bytes(range(32))
@@ -61,3 +64,4 @@ def test_what_the_bench_or_the_question_is_to_blame_for_is_not_the_boards() -> N
     assert is_of_the_board(BoardError("does not boot"))
     assert not is_of_the_board(LabError("the cable has been pulled"))
     assert not is_of_the_board(RefusedError("no consent"))
+    assert not is_of_the_board(Interrupted(signal.SIGINT))

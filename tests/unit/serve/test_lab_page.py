@@ -155,6 +155,15 @@ def test_a_run_that_was_killed_is_not_under_way(home: Home) -> None:
     assert LiveRuns(home).look() == []
 
 
+def test_of_a_killed_run_nobody_has_counted_no_test_is_said_to_have_none(home: Home) -> None:
+    run = PaperRun(home, pid=2**22 + 1)
+    record = past_run(ended=False).model_copy(update={"id": run.folder.name, "tests": ()})
+    History.of(home).record(record, run.folder)
+    with ServedPage(home) as page:
+        assert page.get("/runs").text.count('<td class="number">–</td>') == 3
+        assert "not counted yet" in page.get(f"/run/{run.folder.name}").text
+
+
 def test_a_run_with_a_folder_elsewhere_is_found_through_the_history(home: Home, tmp_path: Path) -> None:
     run = PaperRun(Home(tmp_path / "elsewhere"))
     folder = run.folder.rename(tmp_path / "harness-out")

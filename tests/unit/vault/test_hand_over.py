@@ -169,3 +169,17 @@ def test_what_is_no_challenge_is_said_in_one_sentence(tmp_path: Path, text: str,
     file.write_text(text)
     with pytest.raises(UsageError, match=said):
         read_challenge(file)
+
+
+def test_a_receiver_whose_name_would_break_a_line_is_refused_before_anything_is_made(
+    vault: Vault, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="control characters"):
+        make_parcel(vault, MAC, tmp_path / "parcel", receiver="ACME\n\x1b[31m")
+    assert not (tmp_path / "parcel").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file on this host")
+def test_no_more_than_a_certificate_is_read_of_a_file_that_is_none(vault: Vault, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no certificate"):
+        make_parcel(vault, MAC, tmp_path / "parcel", certificate=Path("/dev/zero"))

@@ -92,7 +92,7 @@ def _versions(board: Board, running: str) -> tuple[str, str]:
 
 def _provisioned(board: Board, demand: Demand) -> list[Claim]:
     boot = board.boots[-1]
-    wanted = demand.profile.built_as.value if board.encrypts else "off"
+    wanted = demand.profile.told_as(board.chip).value if board.encrypts else "off"
     return [
         Claim.of("the board boots", boot.app_started, boot.summary())
         if board.runs_app
@@ -190,7 +190,7 @@ def _confessed(board: Board, running: Running, demand: Demand) -> list[Claim]:
             "bootloader and firmware agree on the encryption",
             boot.encryption
             == running.encryption
-            == (demand.profile.built_as.value if board.encrypts else "off"),
+            == (demand.profile.told_as(board.chip).value if board.encrypts else "off"),
             f"log: {boot.encryption}, firmware: {running.encryption}",
         ),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 import click
@@ -76,12 +77,19 @@ def cli() -> None:
 
 
 def _leave(code: int) -> None:
-    """Ends with `code` even where standard output takes nothing any more (a full disk): Python would make it 120."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    """Ends with `code` even where nobody takes what is said any more (a full disk): Python would make it 120."""
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     sys.exit(code)
+
+
+def _tell(text: str) -> None:
+    """To standard error; where that takes nothing (a closed terminal, a full disk) the exit status says it alone."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _tell_interrupted(error: BaseException) -> None:
@@ -95,9 +103,9 @@ def _tell_interrupted(error: BaseException) -> None:
     if signalled is not None:
         where = f" {signalled.where}" if signalled.where else ""
         if isinstance(signalled.failed, HarnessError):
-            click.echo(f"harness: {signalled.failed}", err=True)
-    click.echo(f"harness: interrupted{where}; the next run goes on from here", err=True)
-    sys.exit(signalled.exit_status if signalled is not None else EXIT_INTERRUPTED)
+            _tell(f"harness: {signalled.failed}")
+    _tell(f"harness: interrupted{where}; the next run goes on from here")
+    _leave(signalled.exit_status if signalled is not None else EXIT_INTERRUPTED)
 
 
 def main() -> None:
@@ -137,8 +145,9 @@ def _run() -> None:
         code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        with suppress(OSError):
+            error.show()
+        _leave(error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.Abort as error:
@@ -146,15 +155,15 @@ def _run() -> None:
     except HarnessError as error:
         if os.environ.get("HARNESS_DEBUG"):
             raise
-        click.echo(f"harness: {error}", err=True)
+        _tell(f"harness: {error}")
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            click.echo(command("error", str(error), title="harness"), err=True)
-        sys.exit(error.exit_code)
+            _tell(command("error", str(error), title="harness"))
+        _leave(error.exit_code)
     except ImportError as error:
         if os.environ.get("HARNESS_DEBUG"):
             raise
-        sys.stderr.write(misfit(error))
-        sys.exit(EXIT_LAB)
+        _tell(misfit(error).rstrip())
+        _leave(EXIT_LAB)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
@@ -162,18 +171,16 @@ def _run() -> None:
         if os.environ.get("HARNESS_DEBUG"):
             raise
         where = f"{error.filename}: " if error.filename else "input or output failed: "
-        click.echo(
+        _tell(
             f"harness: {where}{error.strerror or error}\n"
-            "  what to do: check free space and permissions there; the next run goes on from here",
-            err=True,
+            "  what to do: check free space and permissions there; the next run goes on from here"
         )
         _leave(HarnessError.exit_code)
     except Exception as error:
         if os.environ.get("HARNESS_DEBUG"):
             raise
-        click.echo(
+        _tell(
             f"harness: internal error, please report it: {type(error).__name__}: {error}\n"
-            "  what to do: run again with HARNESS_DEBUG=1 for the traceback",
-            err=True,
+            "  what to do: run again with HARNESS_DEBUG=1 for the traceback"
         )
-        sys.exit(EXIT_INTERNAL)
+        _leave(EXIT_INTERNAL)

@@ -132,7 +132,7 @@ def parse_inventory(text: str, path: Path) -> Inventory:
             f"{path}:1: the file has more than {MAX_FILE_BYTES >> 10} KiB", todo="split it by --boards FILE"
         )
     try:
-        _check_events(text, path)
+        check_events(text, path)
         tree = YAML(typ="rt").load(text)
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -184,8 +184,8 @@ def parse_inventory(text: str, path: Path) -> Inventory:
     return Inventory(path, parsed.boards, named)
 
 
-def _check_events(text: str, path: Path) -> None:
-    """That the file's form is one that needs no more of the reader than its length says.
+def check_events(text: str, path: Path) -> None:
+    """That the form of a file of ours is one that needs no more of the reader than its length says.
 
     Raises:
         UsageError: nested too deeply, or with a tag, which could make anything of a value. YAMLError.

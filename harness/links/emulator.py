@@ -18,8 +18,8 @@ from harness.links.emulator_process import EmulatorProcess
 from harness.links.emulator_state import DEFAULT_FLASH_BYTES, EmulatorState, keep_sdkconfig
 from harness.links.link import BootMode, Link
 
-START_TIMEOUT_S = 20.0
-"""An emulator is up in a tenth of a second; twenty seconds cover a machine that swaps."""
+START_TIMEOUT_S = 60.0
+"""An emulator is up in a tenth of a second; sixty seconds cover a machine that swaps."""
 
 
 class EmulatorLink(Link):

@@ -113,6 +113,10 @@ def fields_of(record: BaseModel) -> Entry:
     return record.model_dump(mode="json", exclude_defaults=True)
 
 
+_LAST_MOMENT_S = float(1 << 40)
+"""A time beyond it is damage, not a moment of a run; so is none at all (NaN)."""
+
+
 def read_parts(folder: Path) -> list[tuple[str, Entry]]:
     """All lines of all part files of the run in `folder`, each with its process's name, in the order of their moments.
 
@@ -130,8 +134,16 @@ def _entries(lines: Iterable[bytes]) -> Iterator[Entry]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             # The process, or the disk, ended here.
             continue
-        if isinstance(entry, dict) and isinstance(entry.get("what"), str):
+        if (
+            isinstance(entry, dict)
+            and isinstance(entry.get("what"), str)
+            and _is_moment(entry.get("at_s", 0.0))
+        ):
             yield entry
+
+
+def _is_moment(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < _LAST_MOMENT_S

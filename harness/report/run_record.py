@@ -19,13 +19,16 @@ RUN_FILE = "run.json"
 
 
 class _Record(BaseModel):
-    # What a newer harness of the same format adds is passed over.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    # What a newer harness of the same format adds is passed over. Numbers that are none are no moments and no sizes.
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 Outcome = Literal["passed", "failed", "error", "skipped", "not applicable", "not proven"]
 """Of a test or a step. ``error``: the bench or the board's preparation, not what was tested. ``not applicable``: the
 question does not arise on this board. ``not proven``: nothing was seen that would decide it."""
+
+Verdict = Literal["passed", "failed", "not proven"]
+"""Of a run."""
 
 Content = Literal["ciphertext", "plaintext", "erased", "unknown"]
 
@@ -230,7 +233,7 @@ class RunRecord(_Record):
     began_s: float
     ended_s: float | None = None
     """None: it was killed."""
-    verdict: Literal["passed", "failed", "not proven"]
+    verdict: Verdict
     reason: str = ""
     """Of the verdict, in one sentence."""
     user: str = ""

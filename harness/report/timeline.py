@@ -31,12 +31,16 @@ PHASES = {
     "header": "header received",
     "begin": "checked before anything is erased",
     "erase": "erased, first sector written",
+    "erased": "first sector written and read back",
     "first-sector": "downloaded and written",
     "write": "downloaded and written",
     "verify": "verified",
     "switch": "boot partition set",
 }
 """What is going on from each phase that the firmware announces to the next."""
+
+ERASE_ALONE = "erased"
+"""What ``erase`` is where ``erased`` follows it; older firmware does not announce that."""
 
 
 def events_of(
@@ -236,13 +240,15 @@ def _phases(command: Command) -> Iterator[Event]:
         begun.append(told)
     for index, told in enumerate(begun):
         phase = str(told.data.get("phase"))
-        end_s = begun[index + 1].at_s if index + 1 < len(begun) else command.end_s
+        following = begun[index + 1] if index + 1 < len(begun) else None
+        end_s = following.at_s if following is not None else command.end_s
+        alone = phase == "erase" and following is not None and following.data.get("phase") == "erased"
         writes = phase in ("first-sector", "write")
         total = told.data.get("total")
         yield Event(
             at_s=told.at_s,
             kind="phase",
-            text=PHASES.get(phase, phase),
+            text=ERASE_ALONE if alone else PHASES.get(phase, phase),
             duration_s=_seconds(end_s - told.at_s),
             size=command.bytes if writes else _erased(total) if phase == "erase" else None,
             line=told.line,

@@ -49,9 +49,13 @@ static const char *const ERROR_NAMES[RAW_OTA_ERR_COUNT] = {
 };
 
 static const char *const PHASE_NAMES[] = {
-    [RAW_OTA_PHASE_HEADER] = "header", [RAW_OTA_PHASE_BEGIN] = "begin",
-    [RAW_OTA_PHASE_ERASE] = "erase",   [RAW_OTA_PHASE_FIRST_SECTOR] = "first-sector",
-    [RAW_OTA_PHASE_WRITE] = "write",   [RAW_OTA_PHASE_VERIFY] = "verify",
+    [RAW_OTA_PHASE_HEADER] = "header",
+    [RAW_OTA_PHASE_BEGIN] = "begin",
+    [RAW_OTA_PHASE_ERASE] = "erase",
+    [RAW_OTA_PHASE_ERASED] = "erased",
+    [RAW_OTA_PHASE_FIRST_SECTOR] = "first-sector",
+    [RAW_OTA_PHASE_WRITE] = "write",
+    [RAW_OTA_PHASE_VERIFY] = "verify",
     [RAW_OTA_PHASE_SWITCH] = "switch",
 };
 

@@ -9,9 +9,9 @@ from typing import Any
 from harness.board import Board
 from harness.chips import Chip
 from harness.errors import BoardError, RefusedError
+from harness.identification import identify
 from harness.ota.key_proof import proof_by_firmware
 from harness.ota.release import signer
-from harness.preparation import identify
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.provision.key_blocks import flash_key_blocks

@@ -16,10 +16,11 @@ from harness.console.mark import STEP, step_text
 from harness.errors import AppDownError, BoardError, HarnessError, RefusedError
 from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
+from harness.identification import identify
 from harness.interruption import unbroken
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.network.update_path import NO_NETWORK
-from harness.provision.chip_state import ChipState, Download, unreachable_state
+from harness.provision.chip_state import ChipState, Download
 from harness.provision.consent import check_consent
 from harness.provision.consumables import Resource
 from harness.provision.consumption_ledger import ConsumptionLedger
@@ -401,60 +402,6 @@ def _kept_lock(board: Board, state: ChipState, record: DeviceRecord | None, prof
         return Lock(begun.lock)
     now = profile_of(state, record)
     return now.lock if now.profile is profile else default_lock(board.chip, profile)
-
-
-def identify(board: Board) -> ChipState:
-    """eFuses from the ROM, and who the board is; one whose ROM does not tell is identified by link or firmware.
-
-    Raises:
-        BoardError: nothing answers, or nothing tells its MAC.
-    """
-    off = _was_off(board) and board.says_download_is_off()
-    state = unreachable_state(board.chip, None) if off else ask_rom(board)
-    board.mac = state.mac or _told_otherwise(board)
-    return state
-
-
-def _was_off(board: Board) -> bool:
-    """Whether the board that is meant to be here had no UART download when it was left: it is asked for that first."""
-    meant = board.identity.declared or getattr(board.link, "mac", None)
-    record = board.records.read(str(meant)) if meant else None
-    return record is not None and record.lock is Lock.DOWNLOAD_OFF
-
-
-def ask_rom(board: Board) -> ChipState:
-    """What the ROM tells of the chip; of a board without UART download only that it has none.
-
-    Raises:
-        BoardError: nothing answers.
-    """
-    try:
-        return board.read_state()
-    except BoardError:
-        if not board.says_download_is_off():
-            raise
-    return unreachable_state(board.chip, None)
-
-
-def _told_otherwise(board: Board) -> str:
-    """The MAC of a board whose ROM does not tell it: by its link, else by its firmware.
-
-    Raises:
-        BoardError: neither tells, and the board was not identified earlier in this run.
-    """
-    told = getattr(board.link, "mac", None)
-    if told is not None:
-        board.identity.told(str(told))
-    else:
-        try:
-            board.restart()
-            board.status()
-        except BoardError:
-            # A firmware that died in this run cannot say again what it, or the ROM, has said on this very wire.
-            if board.identity.found is None:
-                raise
-    assert board.identity.found is not None
-    return board.identity.found
 
 
 def carry_out_plan(

@@ -95,7 +95,8 @@ def opened(lab: Lab, target: Target) -> Board:
 
 def prepare_for(bench: Bench, board: Board, target: Target, lab: Lab, config: pytest.Config) -> None:
     # A session that opens no board does not wait for what a board needs.
-    from harness.preparation import Consent, Demand, identify, prepare, reflash
+    from harness.identification import identify
+    from harness.preparation import Consent, Demand, prepare, reflash
 
     burn = frozenset(config.getoption("--burn"))
     profile = target.profile

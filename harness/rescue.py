@@ -14,11 +14,11 @@ from harness.board import Board, Running
 from harness.errors import BoardError, RefusedError
 from harness.formats.flash_encryption import encrypt, pad_to_block
 from harness.home import Home
+from harness.identification import ask_rom
 from harness.preparation import (
     Consent,
     Demand,
     Planned,
-    ask_rom,
     carry_out_plan,
     keep_plan,
     make_plan,

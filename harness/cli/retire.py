@@ -12,11 +12,11 @@ from harness.chips import Chip, chip_named
 from harness.cli.options import boards_option, json_option, open_lab, out_option, secret_options, vault_secret
 from harness.errors import HarnessError
 from harness.home import Home
+from harness.identification import ask_rom
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.inventory.inventory import read_inventory
 from harness.lab import Lab, own_vault
 from harness.links.link import BootMode
-from harness.preparation import ask_rom
 from harness.provision.chip_state import Download, unreachable_state
 from harness.provision.consumables import added, stocks_of
 from harness.provision.consumption_ledger import ConsumptionLedger

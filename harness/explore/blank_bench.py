@@ -11,9 +11,10 @@ from harness.explore.bench import SAFE, Bench
 from harness.firmware import firmware_for
 from harness.formats.partition import Partition
 from harness.formats.signature_block import BLOCK_BYTES, blocks_of, unsigned_length
+from harness.identification import identify
 from harness.lab import Lab
 from harness.ota.release import Release
-from harness.preparation import FIRST_VERSION, Demand, identify
+from harness.preparation import FIRST_VERSION, Demand
 from harness.provision.key_blocks import key_parts
 from harness.provision.profile import Lock
 from harness.provision.session import KeyToBurn

@@ -26,12 +26,13 @@ from harness.explore.live_cut import AFTER, BEFORE, INSIDE, LiveCut, has_struck
 from harness.explore.result import Explored, Finding
 from harness.explore.windows import FoundWindow, Window
 from harness.home import Home
+from harness.identification import identify
 from harness.inventory.entry import TwinEntry
 from harness.inventory.inventory import Inventory
 from harness.lab import Lab, secret_from
 from harness.links.flash_log import END_OF_FLASH_LOG
 from harness.links.twin import TwinLink
-from harness.preparation import Consent, Demand, carry_out_plan, identify, make_plan, prepare, settle_after
+from harness.preparation import Consent, Demand, carry_out_plan, make_plan, prepare, settle_after
 from harness.provision.execute import StepEvent
 from harness.provision.told_fuses import told_profile
 from harness.say import Say

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from harness.console.device import Answer
 from harness.console.redaction import Hidden
 from harness.errors import BoardError, LabError, UsageError
-from harness.inventory.entry import Ports
+from harness.inventory.network import Ports
 from harness.network.credentials import WifiNetwork
 from harness.network.interface import interface_of, is_elsewhere
 from harness.ota.listening import address_towards, is_loopback, is_wildcard

@@ -20,8 +20,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from harness.errors import UsageError
-from harness.inventory.entry import Host, PortRange, Ports
 from harness.inventory.inventory import check_events
+from harness.inventory.network import Host, PortRange, Ports
 from harness.qualify.actions import (
     ACTIONS,
     Action,

@@ -7,8 +7,8 @@ from typing import Any
 
 from harness.board import Board
 from harness.errors import BoardError, HarnessError
+from harness.identification import ask_rom
 from harness.inventory.entry import AnyEntry
-from harness.preparation import ask_rom
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord
 from harness.provision.recognition import profile_of

@@ -11,9 +11,9 @@ from harness.console.boot_record import BootRecord, Outcome
 from harness.doctor.board_facts import area_of, revision_text
 from harness.doctor.finding import Finding, good, note, wrong
 from harness.errors import BoardError, HarnessError, InUseError
+from harness.identification import identify
 from harness.lab import Lab
 from harness.linked_board import is_stuck
-from harness.preparation import identify
 from harness.provision.chip_state import ChipState, Download
 from harness.provision.device_record import DeviceRecord
 

@@ -13,12 +13,13 @@ from harness.build.flash_layout import lay_out
 from harness.chips import TWINS
 from harness.firmware import firmware_for
 from harness.home import Home
+from harness.identification import identify
 from harness.inventory.entry import TwinEntry
 from harness.inventory.inventory import Inventory
 from harness.lab import Lab, secret_from
 from harness.links.flash_log import END_OF_FLASH_LOG
 from harness.links.twin import TwinLink
-from harness.preparation import FIRST_VERSION, Consent, Demand, identify, prepare
+from harness.preparation import FIRST_VERSION, Consent, Demand, prepare
 from harness.provision.profile import Lock, Profile
 from harness.say import Say
 

@@ -10,8 +10,9 @@ import pytest
 
 from harness.errors import LabError
 from harness.home import Home
-from harness.inventory.entry import Network, TwinEntry
+from harness.inventory.entry import TwinEntry
 from harness.inventory.inventory import Inventory
+from harness.inventory.network import Network
 from harness.lab import Lab
 from harness.preparation import Consent, Demand, prepare
 from harness.provision.profile import Profile

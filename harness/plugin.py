@@ -12,20 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.board import Board
-from harness.console.boot_record import BootRecord
 from harness.console.log_file import BOARD_SIGN, MARK_SIGN
 from harness.console.sanitizer_report import sanitizer_report
 from harness.consumption import Consumption
 from harness.embedded import fixtures as embedded
 from harness.errors import HarnessError, NotApplicableError
 from harness.home import Home
-from harness.lab import Lab, secret_from
-from harness.ota.server import OtaServer
 from harness.pytest_bench import Bench, opened, prepare_for
 from harness.pytest_options import DEADLINE, MARKERS, add_options, check_options
 from harness.pytest_targets import targets_of
@@ -39,12 +35,18 @@ from harness.rack.registration import (
     register_run,
 )
 from harness.rack.run import BoardRun
+from harness.rack.spread import LOAD
 from harness.rack.target import Target
 from harness.report.annotations import annotate_in_ci
 from harness.report.pytest_recording import RunRecording
 from harness.session_ending import SessionEnding
 from harness.subset import Subset
 from harness.traceback_values import hide_values
+
+if TYPE_CHECKING:
+    from harness.board import Board
+    from harness.console.boot_record import BootRecord
+    from harness.ota.server import OtaServer
 
 SUBSET = pytest.StashKey[Subset]()
 CONSUMPTION = pytest.StashKey[Consumption]()
@@ -124,7 +126,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except HarnessError as error:
         # Of collection errors this one is shown without a traceback.
         raise pytest.Collector.CollectError(str(error)) from error
-    parameters = [pytest.param(target, id=target.id) for target in targets]
+    if config.getoption("--rack-dist") == LOAD:
+        shares = config.stash[RUN].shares(metafunc.definition.nodeid, targets)
+        everything = targets = [share.targets[0] for share in shares]
+        parameters = [pytest.param(share.targets[0], id=share.id) for share in shares]
+    else:
+        parameters = [pytest.param(target, id=target.id) for target in targets]
     if not targets and demands.chips and not config.getoption("--rack"):
         parameters = [pytest.param(None, id="no-board", marks=embedded.no_board(demands.chips))]
     else:
@@ -139,6 +146,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     subset = config.stash[SUBSET]
     config.stash[RUN].count_unfit([item for item in items if not subset.leaves_out(item)])
     subset.select(config, items)
+    if config.getoption("--rack-dist") == LOAD:
+        config.stash[RUN].spread(items)
     for item in items:
         item.user_properties += [
             ("source", str(case)) for marker in item.iter_markers("source") for case in marker.args
@@ -218,6 +227,9 @@ def _target(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture(scope="session")
 def _bench(_target: Target, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Opens and prepares the board of this round, once; what went wrong is kept for every test that wanted it."""
+    # A session that opens no board does not wait for what a board needs.
+    from harness.lab import Lab, secret_from
+
     config = request.config
     recording = config.stash[RECORDING]
     lab = Lab(

@@ -4,35 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 import click
 
 import harness
-from harness.cli.boards import boards
-from harness.cli.build import build
-from harness.cli.completion import completion
-from harness.cli.doctor import doctor
-from harness.cli.encrypt import encrypt
-from harness.cli.explore import explore
-from harness.cli.history import history
-from harness.cli.init import init
-from harness.cli.keys import keys
-from harness.cli.log import log
-from harness.cli.plan import plan, provision
-from harness.cli.prune import prune_command
-from harness.cli.qualify import qualify
-from harness.cli.report import report
-from harness.cli.rescue import rescue
-from harness.cli.restore import restore
-from harness.cli.retire import retire
-from harness.cli.run import run
-from harness.cli.schema import schema
-from harness.cli.serve import serve_command
-from harness.cli.sign import sign_image
-from harness.cli.twin import twin
-from harness.cli.vault import vault
-from harness.errors import HarnessError
+from harness.cli import EXIT_LAB, misfit
+from harness.cli.lazy_group import LazyGroup
+from harness.errors import HarnessError, UsageError
 from harness.interruption import Interrupted, ignore_all
 from harness.report.workflow_commands import command
 
@@ -49,8 +30,43 @@ physical boards may be elsewhere: HARNESS_VAULT. HARNESS_DEBUG=1 shows traceback
 """
 
 
+COMMANDS = {
+    "run": ("run:run", "The main job: provision, update there and back, prove it."),
+    "qualify": ("qualify:qualify", "Accept or reject a unit with your own app: a report to sign."),
+    "explore": (
+        "explore:explore",
+        "Cut the power at every flash operation of a twin, and look at what is left.",
+    ),
+    "init": ("init:init", "Write a commented boards.yaml from what is plugged in."),
+    "doctor": ("doctor:doctor", "Look at this machine and every board; say what is wrong."),
+    "boards": ("boards:boards", "List the boards of boards.yaml; mend broken ones."),
+    "plan": ("plan:plan", "Print what would be done to a board; touch nothing."),
+    "provision": ("plan:provision", "Bring a board into a profile, or carry out a plan."),
+    "build": ("build:build", "Build the companion firmware into a folder for --app."),
+    "restore": ("restore:restore", "Put back the flash of a board as it was before the harness."),
+    "rescue": ("rescue:rescue", "Bring back a dead board that is locked and cannot say who it is."),
+    "retire": ("retire:retire", "Take a board off the bench: what is for good, what runs, where its key is."),
+    "twin": ("twin:twin", "Serve a virtual board's UART."),
+    "sign": ("sign:sign_image", "Sign an app or bootloader for one board's secure boot."),
+    "encrypt": ("encrypt:encrypt", "Encipher an app for one board, for every slot."),
+    "log": ("log:log", "Say what a serial log says: boots first."),
+    "history": ("history:history", "Pass rates, flaky tests and durations over all runs."),
+    "prune": ("prune:prune_command", "Delete old artefacts of runs; never keys, records or states."),
+    "serve": ("serve:serve_command", "Show the rack live in a browser, read-only."),
+    "report": ("report:report", "Make the HTML report of a run again, from the run's folder."),
+    "vault": ("vault:vault", "Look after the vault of flash keys."),
+    "keys": ("keys:keys", "Look after flash keys: list, import, export, hand over, forget."),
+    "schema": ("schema:schema", "Print the JSON Schema of boards.yaml or qualify.yaml."),
+    "completion": ("completion:completion", "Print what makes your shell complete commands and boards."),
+}
+"""Where each command is, and what `harness --help` says of it."""
+
+
 @click.group(
-    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=LazyGroup,
+    places=COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(harness.__version__, prog_name="harness")
 def cli() -> None:
@@ -58,35 +74,6 @@ def cli() -> None:
 
     Start with `harness run`: the main job on a virtual board, nothing attached.
     """
-
-
-for each in (
-    run,
-    qualify,
-    explore,
-    init,
-    doctor,
-    boards,
-    plan,
-    provision,
-    build,
-    restore,
-    rescue,
-    retire,
-    twin,
-    sign_image,
-    encrypt,
-    log,
-    history,
-    prune_command,
-    serve_command,
-    report,
-    vault,
-    keys,
-    schema,
-    completion,
-):
-    cli.add_command(each)
 
 
 def _leave(code: int) -> None:
@@ -133,9 +120,28 @@ def main() -> None:
         ignore_all()
 
 
+def _refuse_empty(words: Sequence[str]) -> None:
+    """No name and no path is empty; a shell variable without a value is, and must not mean "the default".
+
+    Raises:
+        UsageError: one of the arguments is.
+    """
+    for before, word in pairwise(("", *words)):
+        if word and not (word.startswith("--") and word.endswith("=")):
+            continue
+        where = (
+            f"after {before}" if not word and before else f"for {word[:-1]}" if word else "at the beginning"
+        )
+        raise UsageError(
+            f"there is an empty argument {where}",
+            todo="give it a value; a variable of the shell that is not set is empty",
+        )
+
+
 def _run() -> None:
     """The one place where an error becomes a sentence and an exit code."""
     try:
+        _refuse_empty(sys.argv[1:])
         code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
@@ -153,6 +159,11 @@ def _run() -> None:
         if os.environ.get("GITHUB_ACTIONS") == "true":
             _tell(command("error", str(error), title="harness"))
         _leave(error.exit_code)
+    except ImportError as error:
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        _tell(misfit(error).rstrip())
+        _leave(EXIT_LAB)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

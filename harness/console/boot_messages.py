@@ -91,7 +91,7 @@ def _by_tag(record: BootRecord, stage: Stage, log: EspLog) -> Changes:
         # An application may run the bootloader's code, under the bootloader's tag.
         return _by_bootloader(record, log) if stage is not Stage.APP else {}
     if tag in patterns.APP_TAGS:
-        return _by_startup(text)
+        return _by_startup(record, text)
     if tag == "esp_image":
         return _by_image_check(record, log) if stage is Stage.APP else {}
     if tag == "flash_encrypt":
@@ -109,7 +109,10 @@ def _by_tag(record: BootRecord, stage: Stage, log: EspLog) -> Changes:
     if writes := patterns.UPDATE_WRITES.search(text):
         return noted(record, "updates", f"{tag} wrote {writes[1] or 'a slot'} at {writes[2]}")
     if stage is Stage.APP and "state" in text and (said := patterns.OTA_STATE.search(text)):
-        return _with_state(record, patterns.OTA_STATES[said[1] or said[2]])
+        # A line that names another slot tells the state of that one.
+        named = patterns.SLOT.findall(text)
+        of_another = record.slot is not None and named and record.slot not in named
+        return {} if of_another else _with_state(record, patterns.OTA_STATES[said[1] or said[2]])
     return {}
 
 
@@ -152,11 +155,12 @@ def _with_partition(record: BootRecord, row: re.Match[str]) -> Changes:
     return {"partitions": (*record.partitions, partition)}
 
 
-def _by_startup(text: str) -> Changes:
+def _by_startup(record: BootRecord, text: str) -> Changes:
     if patterns.APP_MAIN.search(text):
         return {"app_started": True}
     fact = patterns.APP_FACT.match(text)
-    if fact is None:
+    if fact is None or record.app_started:
+        # Start-up code says who the app is before that starts; later it is the app's own text, of whichever app.
         return {}
     name, value = fact[1], fact[2].strip()
     if name == "Secure version":

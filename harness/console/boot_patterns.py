@@ -73,6 +73,7 @@ OTA_STATE = re.compile(
     r"|\b(?:ota_\d{1,2}|factory)\b.{0,24}?\bstate ([0-4])\b"
 )
 """`esp_ota_img_states_t`, by name or number, in a line of the application's own."""
+SLOT = re.compile(r"\b(ota_\d{1,2}|factory)\b")
 OTA_STATES = {
     "NEW": "new",
     "PENDING_VERIFY": "pending",

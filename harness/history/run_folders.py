@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.history.plain_file import open_plain
-from harness.home import Home
+from harness.home import VAULT_HEAD, Home
 from harness.report.run_record import RUN_FILE
-from harness.vault.vault import HEAD_FILE as VAULT_FILE
 
 ARTEFACTS = "artefacts"
 """Under HARNESS_HOME; `harness.report.recorder` makes them, which imports this."""
@@ -130,7 +129,7 @@ def contents_of(folder: Path) -> Contents:
         touched_s = max(touched_s, status.st_mtime)
         if stat.S_ISREG(status.st_mode):
             size += status.st_size
-        if path.name == VAULT_FILE:
+        if path.name == VAULT_HEAD:
             strange = f"there is a vault in {path.parent}"
         elif path.suffix.lower() in _KEY_SUFFIXES:
             # No run leaves one: a person has put it there.

@@ -13,6 +13,9 @@ from harness.ota.release import Release, parse_release
 from harness.qualify.file import ArtefactFile, QualifyPlan
 from harness.qualify.sighting import ImageFacts
 
+MAX_FILE_BYTES = 64 << 20
+"""No flash of these chips holds more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -89,6 +92,12 @@ def _rivals(one: App, other: App) -> tuple[App, App]:
 
 def _load(path: Path, demanded: str, what: str) -> Loaded:
     try:
+        # A device or a pipe may never end.
+        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+            raise UsageError(
+                f"{what}: {path} is no file of at most {MAX_FILE_BYTES >> 20} MiB",
+                todo="correct 'path' in qualify.yaml",
+            )
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(

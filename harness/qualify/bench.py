@@ -20,7 +20,8 @@ from harness.qualify.claims import Judged
 from harness.qualify.file import QualifyFile, QualifyPlan
 from harness.qualify.flash_view import FlashView
 from harness.qualify.offer import Offer, Served, enciphered, fetched_whole, key_of, served
-from harness.qualify.sighting import Readings, matches, place_of, unsteady
+from harness.qualify.otadata_told import otadata_told, why_not_read
+from harness.qualify.sighting import Readings, Seen, matches, unsteady
 from harness.qualify.silicon import Silicon, record_of
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import POLL_S, Unit
@@ -65,6 +66,8 @@ class CaseResult:
     flash_before: FlashMap | None = None
     flash_after: FlashMap | None = None
     flash_steps: tuple[FlashStep, ...] = ()
+    otadata: tuple[str, ...] = ()
+    """What the log tells of it before and after, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ class Bench:
     """Where the apps lie, as far as the log says; None: it does not."""
     _claims: list[Judged] = field(default_factory=list)
     _flash_before: FlashMap | None = None
+    _seen_before: Seen = field(default_factory=Seen)
     _flash_steps: list[FlashStep] = field(default_factory=list)
 
     @property
@@ -123,6 +127,11 @@ class Bench:
     def claims(self) -> tuple[Judged, ...]:
         """Of all cases that have ended."""
         return tuple(claim for result in self.results for claim in result.claims)
+
+    @property
+    def seen(self) -> Seen:
+        """The boot that was looked at last, and what was seen of it."""
+        return Seen(self.boot, self.readings, self.falls)
 
     @property
     def old(self) -> App:
@@ -174,6 +183,7 @@ class Bench:
     def _begin_case(self) -> None:
         self._claims, self.hands.done, self._flash_steps = [], [], []
         self._flash_before = self.flash.map() if self.flash is not None else None
+        self._seen_before = self.seen
 
     def updated(self, new: App, boot: BootRecord | None) -> None:
         """`boot` was proven to run what the unit was updated to."""
@@ -204,6 +214,11 @@ class Bench:
                 self._flash_before,
                 self.flash.map() if self.flash is not None else None,
                 tuple(self._flash_steps),
+                otadata_told(
+                    self._seen_before,
+                    self.seen,
+                    why_not_read(observed=self.observe, is_open=self.silicon.is_open),
+                ),
             )
         )
 
@@ -263,11 +278,15 @@ class Bench:
         self.readings = read_witnesses(self.unit, self.hands, since, wait=wait)
         if wait:
             self.unit.watch(boot, self.file.times.steady_s)
-        self.boot = self.unit.latest(boot)
-        self.falls = unsteady(self.boot, self.unit.look())
+        self.look_again(boot)
         for app in (self.artefacts.running, self.artefacts.update):
             if matches(app.facts, self.boot, self.readings).same:
                 self.runs = app
+
+    def look_again(self, boot: BootRecord | None) -> None:
+        """What has become of `boot` since."""
+        self.boot = self.unit.latest(boot)
+        self.falls = unsteady(self.boot, self.unit.look())
 
     def await_new(self, new: App, mark: int) -> BootRecord | None:
         """The boot in which `new` runs; None when the unit gives up, comes back without it, or takes too long.
@@ -347,7 +366,7 @@ class Bench:
         Raises:
             NotProvenError: nothing tells.
         """
-        place = place_of(self.boot, self.readings)
+        place = self.seen.place
         if place is not None and place.startswith("0x"):
             offset = int(place, 16)
             place = next((each.label for each in self.partitions if each.offset == offset), place)

@@ -10,15 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.console.boot_record import BootRecord
-from harness.qualify.sighting import (
-    ImageFacts,
-    Readings,
-    Seen,
-    matches,
-    place_of,
-    same_place,
-    where_of,
-)
+from harness.console.reset_reason import ResetKind
+from harness.qualify.sighting import ImageFacts, Readings, Seen, matches, same_place
 from harness.report.verdict import Claim, Standing
 
 PROFILE = "release-mode"
@@ -102,95 +95,85 @@ class Judged:
     def standing(self) -> Standing:
         return self.claim.standing
 
+    def but(self, standing: Standing, more: str) -> Judged:
+        """The same claim in that standing, with `more` behind its evidence."""
+        return Judged.of(self.key, standing, self.claim.evidence + more, self.line)
 
-def judge_running(
-    key: str,
-    image: ImageFacts,
-    boot: BootRecord | None,
-    readings: Readings | None = None,
-    *,
-    falls: str | None = None,
-) -> Judged:
-    """The claim `key`: that `boot` runs `image`. `falls`: see `unsteady`."""
-    match = matches(image, boot, readings)
-    line = boot.first_line if boot is not None else None
-    if match.same is None and boot is None:
-        seen = "; ".join(("the log shows no boot of an app", *match.seen))
-        return Judged.of(key, Standing.NOT_PROVEN, seen)
-    if match.same is None and boot is not None:
-        if not boot.app_started:
-            why = boot.summary()
-            return Judged.of(
-                key, Standing.FAILED if boot.boot_errors else Standing.NOT_PROVEN, f"no app: {why}", line
-            )
-        seen = "; ".join(match.seen) or boot.summary()
-        return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {seen}", line)
-    number = f"boot {boot.number}" if boot is not None else "no boot in the log,"
-    seen = f"{number} {where_of(boot, readings)}: {'; '.join(match.seen)}"
+
+def judge_running(key: str, image: ImageFacts, seen: Seen) -> Judged:
+    """The claim `key`: that `image` runs. All claims of what runs begin with this one, and add to it.
+
+    Without a boot in the log nothing shows that whoever answers is the unit, or has started at all; and what
+    start-up code prints of an app does not show that the app came up.
+    """
+    boot = seen.boot
+    match = matches(image, boot, seen.readings)
+    if boot is None:
+        told = "; ".join(("the log shows no boot of an app", *match.seen))
+        return Judged.of(key, Standing.FAILED if match.same is False else Standing.NOT_PROVEN, told)
+    if match.same is not False and not seen.has_app:
+        standing = Standing.FAILED if boot.boot_errors else Standing.NOT_PROVEN
+        return Judged.of(key, standing, f"no app was seen to start: {boot.summary()}", seen.line)
+    if match.same is None:
+        told = "; ".join(match.seen) or boot.summary()
+        return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {told}", seen.line)
+    told = f"boot {boot.number} {seen.where()}: {'; '.join(match.seen)}"
     if not match.same:
-        return Judged.of(key, Standing.FAILED, f"{image.version} was demanded; {seen}", line)
-    if falls is not None:
-        return Judged.of(key, Standing.FAILED, f"{seen}, but {falls}", line)
-    return Judged.of(key, Standing.PROVEN, seen, line)
+        return Judged.of(key, Standing.FAILED, f"{image.version} was demanded; {told}", seen.line)
+    if seen.falls is not None:
+        return Judged.of(key, Standing.FAILED, f"{told}, but {seen.falls}", seen.line)
+    return Judged.of(key, Standing.PROVEN, told, seen.line)
 
 
-def judge_switch(
-    key: str,
-    image: ImageFacts,
-    before: BootRecord | None,
-    after: BootRecord | None,
-    readings: Readings | None = None,
-    readings_before: Readings | None = None,
-    *,
-    falls: str | None = None,
-) -> Judged:
+def judge_switch(key: str, image: ImageFacts, before: Seen, after: Seen) -> Judged:
     """The claim `key`: that `image` runs now, and from another place than what ran before."""
-    judged = judge_running(key, image, after, readings, falls=falls)
+    judged = judge_running(key, image, after)
     if judged.standing is not Standing.PROVEN:
         return judged
-    place = place_of(after, readings)
-    if place is None:
-        return Judged.of(
-            key,
-            Standing.NOT_PROVEN,
-            f"{judged.claim.evidence}; nothing tells its slot: name witness.slot",
-            judged.line,
-        )
-    was = place_of(before, readings_before)
-    same = same_place((before, readings_before), (after, readings))
+    was = before.place
+    if after.place is None:
+        return judged.but(Standing.NOT_PROVEN, "; nothing tells its slot: name witness.slot")
+    same = same_place(before, after)
     if same:
-        return Judged.of(
-            key, Standing.FAILED, f"{judged.claim.evidence}; that is the slot of before", judged.line
-        )
+        return judged.but(Standing.FAILED, "; that is the slot of before")
     moved = f"; before: {was}" if was else "; where it ran before is not known"
     if same is None and was is not None:
         moved += ", and nothing tells whether that is another slot"
-    standing = Standing.PROVEN if same is False else Standing.NOT_PROVEN
-    return Judged.of(key, standing, judged.claim.evidence + moved, judged.line)
+    return judged.but(Standing.PROVEN if same is False else Standing.NOT_PROVEN, moved)
 
 
-def judge_same_place(
-    key: str,
-    image: ImageFacts,
-    before: BootRecord | None,
-    after: BootRecord | None,
-    readings: Readings | None = None,
-    readings_before: Readings | None = None,
-    *,
-    falls: str | None = None,
-) -> Judged:
+NOT_BY_A_RESET = frozenset(
+    {ResetKind.SOFTWARE, ResetKind.WATCHDOG, ResetKind.BROWNOUT, ResetKind.DEEP_SLEEP, ResetKind.GLITCH}
+)
+"""Reasons that a chip prints when it was not reset by its EN pin, its supply or its USB."""
+
+
+def judge_same_place(key: str, image: ImageFacts, before: Seen, after: Seen) -> Judged:
     """The claim `key`: that after a reset `image` runs, where it ran before."""
-    judged = judge_running(key, image, after, readings, falls=falls)
-    if judged.standing is not Standing.PROVEN:
+    judged = judge_running(key, image, after)
+    boot = after.boot
+    if judged.standing is not Standing.PROVEN or boot is None:
         return judged
-    if after is None:
-        # It may never have been reset: whoever answers has perhaps run all the time.
-        why = "no boot is in the log, so nothing shows that the reset reached it"
-        return Judged.of(key, Standing.NOT_PROVEN, f"{judged.claim.evidence}, but {why}")
-    if same_place((before, readings_before), (after, readings)) is False:
-        was = place_of(before, readings_before)
-        return Judged.of(key, Standing.FAILED, f"{judged.claim.evidence}; it was in {was}", judged.line)
+    if same_place(before, after) is False:
+        return judged.but(Standing.FAILED, f"; it was in {before.place}")
+    if boot.caused_by is None:
+        # It may never have been reset, and have started again by itself.
+        return judged.but(Standing.NOT_PROVEN, ", but nothing shows that this boot came of the reset")
+    if boot.reset_kind in NOT_BY_A_RESET:
+        why = f", but it came of {boot.reset_reason}, not of the reset"
+        return judged.but(Standing.NOT_PROVEN, why)
     return judged
+
+
+def judge_switch_later(said: Judged, image: ImageFacts, seen: Seen) -> Judged:
+    """The claim `said`, that `image` runs, after a reset: if another app runs then, only its log had said so.
+
+    A rollback looks like that, and so does an app that prints what another would: neither is a unit that was updated.
+    """
+    match = matches(image, seen.boot, seen.readings)
+    if said.standing is not Standing.PROVEN or match.same is not False:
+        return said
+    return said.but(Standing.NOT_PROVEN, f", but after a reset another app runs: {'; '.join(match.seen)}")
 
 
 def judge_confirmed(key: str, boot: BootRecord | None, readings: Readings, *, demanded: str) -> Judged:
@@ -231,15 +214,12 @@ def judge_confirmed(key: str, boot: BootRecord | None, readings: Readings, *, de
     )
 
 
-def judge_confirmed_later(
-    said: Judged, image: ImageFacts, boot: BootRecord | None, readings: Readings | None = None
-) -> Judged:
+def judge_confirmed_later(said: Judged, image: ImageFacts, seen: Seen) -> Judged:
     """The claim `said`, that `image` is confirmed, after a reset: one that gave way to another was not."""
-    match = matches(image, boot, readings)
+    match = matches(image, seen.boot, seen.readings)
     if said.standing is not Standing.PROVEN or match.same is not False:
         return said
-    seen = f"{said.claim.evidence}, but after a reset another app runs: {'; '.join(match.seen)}"
-    return Judged.of(said.key, Standing.FAILED, seen, said.line)
+    return said.but(Standing.FAILED, f", but after a reset another app runs: {'; '.join(match.seen)}")
 
 
 _SPOKEN: Mapping[str, tuple[str, ...]] = {
@@ -330,12 +310,10 @@ def judge_survival(
     attempt: Attempt,
     old: ImageFacts,
     new: ImageFacts,
-    boot: BootRecord | None,
-    readings: Readings | None = None,
+    seen: Seen,
     *,
-    falls: str | None = None,
+    before: Seen | None = None,
     new_may_run: bool = False,
-    before: Seen = (None, None),
 ) -> Judged:
     """The claim `key`: that after a bad update, or a cut, the old version boots (or also the new, where that is right).
 
@@ -343,41 +321,18 @@ def judge_survival(
     before it; what runs from another slot than then is not what was left running.
     """
     tried = attempt.text()
-    if boot is None or not boot.app_started:
-        seen = boot.summary() if boot is not None else "no boot"
-        standing = Standing.FAILED if tried and boot is not None else Standing.NOT_PROVEN
-        return Judged.of(
-            key,
-            standing,
-            f"no app was seen to start afterwards ({seen}); {tried or 'nor that the unit tried'}",
-            boot.first_line if boot is not None else None,
-        )
-    is_old, is_new = matches(old, boot, readings), matches(new, boot, readings)
-    good = is_old.same or (new_may_run and is_new.same)
-    if is_old.same is None:
-        seen = "; ".join(is_old.seen) or boot.summary()
-        return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {seen}", boot.first_line)
-    match = is_old if is_old.same or not is_new.same else is_new
-    seen = f"boot {boot.number} {where_of(boot, readings)}: {'; '.join(match.seen)}"
-    if not good:
-        return Judged.of(key, Standing.FAILED, f"{seen}; {tried}".rstrip("; "), boot.first_line)
-    if falls is not None:
-        return Judged.of(key, Standing.FAILED, f"{seen}, but {falls}; {tried}".rstrip("; "), boot.first_line)
-    if not new_may_run and same_place(before, (boot, readings)) is False:
-        seen += f", but before it ran from {place_of(*before)}"
-        return Judged.of(key, Standing.FAILED, f"{seen}; {tried}".rstrip("; "), boot.first_line)
+    took_it = new_may_run and matches(new, seen.boot, seen.readings).same
+    judged = judge_running(key, new if took_it else old, seen)
+    if tried:
+        judged = judged.but(judged.standing, f"; {tried}")
+    if judged.standing is not Standing.PROVEN:
+        dead = bool(tried) and seen.boot is not None and not seen.has_app
+        return judged.but(Standing.FAILED if dead else judged.standing, "")
+    if not new_may_run and before is not None and same_place(before, seen) is False:
+        return judged.but(Standing.FAILED, f"; before it ran from {before.place}")
     if not tried:
-        return Judged.of(
-            key,
-            Standing.NOT_PROVEN,
-            f"{seen}, but nothing shows that the unit tried to take it",
-            boot.first_line,
-        )
+        return judged.but(Standing.NOT_PROVEN, ", but nothing shows that the unit tried to take it")
     if not attempt.decided:
-        return Judged.of(
-            key,
-            Standing.NOT_PROVEN,
-            f"{tried}; {seen}, but nothing shows that the unit had given it up before it was reset: name witness.failed",
-            boot.first_line,
-        )
-    return Judged.of(key, Standing.PROVEN, f"{tried}; then {seen}", boot.first_line)
+        why = "; nothing shows that the unit had given it up before it was reset: name witness.failed"
+        return judged.but(Standing.NOT_PROVEN, why)
+    return judged

@@ -34,6 +34,7 @@ from harness.qualify.actions import (
     compiled,
 )
 from harness.qualify.claims import DEMANDABLE
+from harness.qualify.url_secrets import texts_in, without_url_secrets
 
 FORMAT_VERSION = 1
 DEFAULT_FILE = "qualify.yaml"
@@ -298,9 +299,23 @@ class QualifyPlan:
         """What relative paths in it are relative to."""
         return self.path.absolute().parent
 
+    def shown(self) -> str:
+        """The text without what may be secret in the URLs in it: the copy among the evidence."""
+        return without_url_secrets(self.text)
+
     def place(self, name: str) -> Path:
-        """The file that it calls `name`."""
-        return self.folder / Path(name).expanduser()
+        """The file that it calls `name`.
+
+        Raises:
+            UsageError: it is in the home folder of a user that there is not.
+        """
+        try:
+            return self.folder / Path(name).expanduser()
+        except RuntimeError:
+            raise UsageError(
+                f"{self.path}: '{name}': there is no such user on this machine",
+                todo="write the path without ~",
+            ) from None
 
 
 def read_qualify_file(path: Path) -> QualifyPlan:
@@ -334,6 +349,8 @@ def parse_qualify_text(text: str, path: Path) -> QualifyFile:
         raise UsageError(f"{path}:{line}: not valid YAML", todo="mend the syntax there") from None
     except (YAMLError, ValueError, TypeError, RecursionError):
         raise UsageError(f"{path}:1: not valid YAML", todo="mend the syntax") from None
+    _require_plain_text(plain, path)
+    _require_shown_alike(plain, text, path)
     if not isinstance(plain, dict):
         raise UsageError(f"{path}:1: the file must be a mapping", todo="see: harness qualify --init")
     version = plain.get("version")
@@ -349,6 +366,34 @@ def parse_qualify_text(text: str, path: Path) -> QualifyFile:
         raise UsageError(
             "\n".join(complaints), todo=f"mend {path.name} and run again; nothing was touched"
         ) from None
+
+
+def _require_plain_text(tree: Any, path: Path) -> None:
+    """No file name, no command and no log holds a NUL, or half a pair of UTF-16, which YAML can write."""
+    for text in texts_in(tree):
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(
+                f"{path}: a text holds \\0, or half of a character (\\ud800 to \\udfff)",
+                todo="leave it out, or write the character whole",
+            )
+
+
+def _require_shown_alike(tree: Any, text: str, path: Path) -> None:
+    """The copy among the evidence says what the file says, but for what may be secret in its URLs.
+
+    A URL that is broken over two lines, or written with escapes, would keep a part of its token there.
+    """
+    wanted = [without_url_secrets(each) for each in texts_in(tree)]
+    try:
+        copied = YAML(typ="safe", pure=True).load(without_url_secrets(text)) if wanted else tree
+    except (YAMLError, ValueError, TypeError, RecursionError):
+        copied = None
+    if texts_in(copied) != wanted:
+        raise UsageError(
+            f"{path}: a URL holds a password or a query, and is not written as one word: its copy in the report "
+            "would hold a part of it",
+            todo="write the URL on one line, in quotes, without escapes",
+        )
 
 
 _WANTED = {

@@ -47,7 +47,7 @@ def try_harm(bench: Bench, *, late: bool) -> None:
 
 def _try(bench: Bench, case: Case) -> None:
     old, new = bench.old, bench.new
-    before = bench.boot, bench.readings
+    before = bench.seen
     if bench.flash is not None:
         bench.flash.doubt(bench.boot)
     attempt, boot = _offer(bench, case, case.make(_ingredients(bench)))
@@ -58,11 +58,9 @@ def _try(bench: Bench, case: Case) -> None:
             attempt,
             old.facts,
             new.facts,
-            bench.boot,
-            bench.readings,
-            falls=bench.falls,
-            new_may_run=case.late,
+            bench.seen,
             before=before,
+            new_may_run=case.late,
         )
     )
     if judged.standing is Standing.FAILED:

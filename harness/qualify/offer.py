@@ -19,6 +19,7 @@ from harness.ota.release import Release, encipher_for_slot
 from harness.ota.server import OtaServer
 from harness.qualify.file import ExternalServer, HarnessServer, QualifyPlan
 from harness.qualify.trigger import Hands, url_values
+from harness.qualify.url_secrets import without_url_secrets
 
 NAME = "update.bin"
 NOBODY = "00:00:00:00:00:00"
@@ -129,7 +130,8 @@ class Offer:
         if wanted.publish is not None:
             self.hands.run(wanted.publish, wanted.timeout_s)
         else:
-            self.hands.ask(f"put {self.hands.values['file']} ({what.words}) where {wanted.url} finds it")
+            url = without_url_secrets(wanted.url)
+            self.hands.ask(f"put {self.hands.values['file']} ({what.words}) where {url} finds it")
 
     def _url(self, wanted: HarnessServer) -> str:
         assert self.server is not None

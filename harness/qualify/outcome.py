@@ -26,8 +26,8 @@ from harness.qualify.qualification import (
     UncoveredRow,
 )
 from harness.qualify.run import stated_end
-from harness.qualify.sighting import place_of
 from harness.qualify.silicon import READ_FROM_CHIP, TOLD_BY_LINK
+from harness.qualify.url_secrets import without_url_secrets
 from harness.report.failure import cause_of
 from harness.report.run_record import (
     AppFacts,
@@ -241,7 +241,7 @@ def _end_state(bench: Bench) -> dict[str, str]:
     found = {"boot": boot.summary()}
     if boot.version is not None:
         found["version"] = boot.version
-    place = place_of(boot, bench.readings)
+    place = bench.seen.place
     if place is not None:
         found["slot"] = place
     if running is not None:
@@ -284,9 +284,7 @@ def _not_covered(bench: Bench) -> list[NotCovered]:
 def _server(bench: Bench) -> str:
     server = bench.plan.file.server
     if isinstance(server, ExternalServer):
-        # What follows a question mark is often a token, and the page goes to many hands.
-        place, mark, _ = server.url.partition("?")
-        return f"external: {place}{'?…' if mark else ''}"
+        return f"external: {without_url_secrets(server.url)}"
     how = "HTTPS with the given certificate" if server.certificate else "HTTP"
     return f"the harness's own, {how}" + (f", path {server.path}" if server.path else "")
 
@@ -407,6 +405,7 @@ def _test(bench: Bench, result: CaseResult, command: str) -> TestRecord:
         flash_before=result.flash_before,
         flash_after=result.flash_after,
         flash_steps=result.flash_steps,
+        otadata_told=result.otadata,
         first_line=result.first_line,
         last_line=result.last_line,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from harness.board import Board
 from harness.errors import HarnessError, NotProvenError, RefusedError, UsageError
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.lab import Lab
@@ -35,6 +36,7 @@ from harness.qualify.signature import PrivateKey, algorithm_of, fingerprint, sig
 from harness.qualify.silicon import observed, read_silicon
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import Unit
+from harness.qualify.url_secrets import secrets_in_urls
 from harness.rack.health import Health, HealthBook, mend_command, take_back_command
 from harness.report.run_record import RunRecord
 from harness.report.verdict import Verdict
@@ -108,7 +110,9 @@ def perform(
     if plan.file.reset == "power":
         # Where nothing switches it, that is said now.
         lab.say.detail(f"it is reset by its supply: {board.power.description}")
-    (board.folder / QUALIFY_COPY).write_text(plan.text, encoding="utf-8")
+    for secret in secrets_in_urls(plan.text, _public(board, artefacts)):
+        board.console.hide(secret)
+    (board.folder / QUALIFY_COPY).write_text(plan.shown(), encoding="utf-8")
     say = lab.say
     say.step(f"{name}: {board.chip.title} on {board.link.description}")
     # Without reset lines nothing would bring it back from download mode.
@@ -137,6 +141,20 @@ def perform(
     qualification = qualification_of(bench, verdict, reason_of(verdict, bench.broken))
     run = run_record(bench, verdict, qualification, head)
     return Performed(verdict, run, broken)
+
+
+def _public(board: Board, artefacts: Artefacts) -> tuple[str, ...]:
+    """What a URL may also say, and the log must go on saying."""
+    apps = (artefacts.running.facts, artefacts.update.facts)
+    words = [
+        (a.project, a.version, a.elf_sha256, a.image_sha256, a.file_sha256, str(a.size_bytes)) for a in apps
+    ]
+    return (
+        board.name,
+        board.chip.name,
+        board.identity.declared or "",
+        *(word for each in words for word in each),
+    )
 
 
 def withdrawn_of(health: Health) -> str | None:

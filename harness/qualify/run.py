@@ -15,7 +15,7 @@ from harness.qualify.file import QualifyFile
 from harness.qualify.flash_view import FlashView, content_of
 from harness.qualify.harm import try_harm
 from harness.qualify.offer import Served, fetched_whole
-from harness.qualify.sighting import Readings, Seen, matches, place_of
+from harness.qualify.sighting import Readings, Seen, matches
 from harness.qualify.unit import POLL_S
 from harness.qualify.witness import read_witnesses
 from harness.report.verdict import Standing
@@ -88,8 +88,7 @@ def _arrive(bench: Bench) -> None:
         if chip is not None:
             bench.judge(chip)
         running = bench.artefacts.running
-        judged = c.judge_running(c.RUNS_BEFORE, running.facts, bench.boot, bench.readings, falls=bench.falls)
-        bench.judge(judged)
+        judged = bench.judge(c.judge_running(c.RUNS_BEFORE, running.facts, bench.seen))
         if judged.standing is Standing.PROVEN and bench.partitions:
             bench.flash = FlashView(bench.partitions, content_of(file.profile, in_profile.standing))
             bench.flash.runs(running.facts, bench.boot)
@@ -104,7 +103,7 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
     title = f"update from {old.facts.version} to {new.facts.version}"
     with bench.case(name, title, keys, vital=True):
         bench.require_unit()
-        before, readings_before = bench.boot, bench.readings
+        before = bench.seen
         since = bench.offer.journal_length()
         what = bench.body_for(new)
         bench.offer.make(what, new.release, bench.target_label())
@@ -118,35 +117,16 @@ def _update(bench: Bench, name: str, old: App, new: App, keys: Sequence[str]) ->
             bench.lost = f"the update to {new.facts.version} did not come through"
             raise NotProvenError(f"{new.facts.version} was not seen to run")
         _confirm(bench, boot)
-        arrived = bench.judge(
-            c.judge_switch(
-                switched,
-                new.facts,
-                before,
-                bench.boot,
-                bench.readings,
-                readings_before,
-                falls=bench.falls,
-            )
-        )
+        arrived = bench.judge(c.judge_switch(switched, new.facts, before, bench.seen))
         if arrived.standing is Standing.PROVEN:
             bench.updated(new, bench.boot)
         demanded = bench.file.end.otadata
         said = bench.judge(c.judge_confirmed(confirmed, bench.boot, bench.readings, demanded=demanded))
-        before, readings_before = bench.boot, bench.readings
+        before = bench.seen
         bench.settle(bench.unit.restart())
-        bench.judge(
-            c.judge_same_place(
-                survives,
-                new.facts,
-                before,
-                bench.boot,
-                bench.readings,
-                readings_before,
-                falls=bench.falls,
-            )
-        )
-        bench.judge(c.judge_confirmed_later(said, new.facts, bench.boot, bench.readings))
+        bench.judge(c.judge_same_place(survives, new.facts, before, bench.seen))
+        bench.judge(c.judge_switch_later(arrived, new.facts, bench.seen))
+        bench.judge(c.judge_confirmed_later(said, new.facts, bench.seen))
 
 
 def _judge_fetched(bench: Bench, key: str, what: Served, since: int) -> Judged:
@@ -191,7 +171,7 @@ def _roll_back(bench: Bench) -> None:
         return
     with bench.case(c.ROLLBACK, c.CLAIMS[c.ROLLBACK], (c.ROLLBACK,)):
         bench.require_unit()
-        old, new, before = bench.old, bench.new, (bench.boot, bench.readings)
+        old, new, before = bench.old, bench.new, bench.seen
         bench.offer.make(bench.body_for(new), new.release, bench.target_label())
         mark = bench.unit.mark()
         bench.hands.carry_out(bench.file.trigger)
@@ -231,9 +211,7 @@ def _judge_rollback(
             attempt,
             old.facts,
             new.facts,
-            bench.boot,
-            bench.readings,
-            falls=bench.falls,
+            bench.seen,
             before=before,
         )
     )
@@ -252,9 +230,9 @@ def _end(bench: Bench) -> None:
             why = "a sacrificial unit is left as the last case left it"
             bench.judge(Judged.of(c.END, Standing.NOT_APPLICABLE, why))
             return
-        judged = c.judge_running(
-            c.END, stated_end(bench).facts, bench.boot, bench.readings, falls=bench.falls
-        )
+        # What the unit has done by itself since it was looked at last.
+        bench.look_again(bench.boot)
+        judged = c.judge_running(c.END, stated_end(bench).facts, bench.seen)
         bench.judge(judged if judged.standing is not Standing.PROVEN else _with_otadata(bench, judged))
 
 
@@ -301,7 +279,7 @@ def stated_end(bench: Bench) -> App:
 def _with_otadata(bench: Bench, judged: Judged) -> Judged:
     end, boot = bench.file.end, bench.boot
     evidence, line = judged.claim.evidence, judged.line
-    place = place_of(boot, bench.readings)
+    place = bench.seen.place
     if end.slot is not None and place != end.slot:
         standing = Standing.FAILED if place is not None else Standing.NOT_PROVEN
         return Judged.of(c.END, standing, f"{evidence}; it was to be in {end.slot}", line)

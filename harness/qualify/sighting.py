@@ -50,6 +50,45 @@ class Readings:
     image: str | None = None
     lines: Mapping[str, int] = field(default_factory=dict)
     """In which line of the log each stands."""
+    answers: bool = False
+    """The app has answered a witness that asks it, or has printed the line that means that it is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of one boot."""
+
+    boot: BootRecord | None = None
+    readings: Readings = field(default_factory=Readings)
+    """What the witnesses said in it."""
+    falls: str | None = None
+    """Why what it started does not count as running, see `unsteady`."""
+
+    @property
+    def line(self) -> int | None:
+        """Where it begins in the log."""
+        return self.boot.first_line if self.boot is not None else None
+
+    @property
+    def has_app(self) -> bool:
+        """An app was seen to come up in it; its version alone stands in the log before that."""
+        return self.boot is not None and (self.boot.app_started or self.readings.answers)
+
+    @property
+    def place(self) -> str | None:
+        """From where it started its app: the slot's label where it is known, else its offset; None: not seen."""
+        boot = self.boot
+        if boot is not None and boot.slot is not None:
+            return boot.slot
+        if self.readings.slot is not None:
+            return self.readings.slot
+        return f"{boot.offset:#x}" if boot is not None and boot.offset is not None else None
+
+    def where(self) -> str:
+        """`place` in words."""
+        place, offset = self.place, self.boot.offset if self.boot is not None else None
+        at = f" at {offset:#x}" if offset is not None and place != f"{offset:#x}" else ""
+        return f"from {place}{at}" if place else "from a slot that nothing tells"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,36 +167,15 @@ def _facts(boot: BootRecord | None, said: Readings) -> Iterator[Fact]:
         )
 
 
-def place_of(boot: BootRecord | None, readings: Readings | None = None) -> str | None:
-    """From where `boot` started its app: the slot's label where it is known, else its offset; None: not seen."""
-    if boot is not None and boot.slot is not None:
-        return boot.slot
-    if readings is not None and readings.slot is not None:
-        return readings.slot
-    return f"{boot.offset:#x}" if boot is not None and boot.offset is not None else None
-
-
-def where_of(boot: BootRecord | None, readings: Readings | None) -> str:
-    """From where it was started, in words."""
-    if boot is None:
-        return f"from {readings.slot}" if readings and readings.slot else "from a slot that nothing tells"
-    place = place_of(boot, readings)
-    at = f" at {boot.offset:#x}" if boot.offset is not None and place != f"{boot.offset:#x}" else ""
-    return f"from {place}{at}" if place else "from a slot that nothing tells"
-
-
-Seen = tuple[BootRecord | None, Readings | None]
-"""A boot, and what the witnesses said in it."""
-
-
 def same_place(one: Seen, other: Seen) -> bool | None:
     """Whether both started their app from the same slot; None: nothing tells, as of a label beside an offset."""
-    offsets = {boot.offset for boot, _ in (one, other) if boot is not None and boot.offset is not None}
+    boots = [each.boot for each in (one, other)]
+    offsets = {boot.offset for boot in boots if boot is not None and boot.offset is not None}
     if len(offsets) == 2:
         return False
-    if offsets and all(boot is not None and boot.offset is not None for boot, _ in (one, other)):
+    if offsets and all(boot is not None and boot.offset is not None for boot in boots):
         return True
-    places = place_of(*one), place_of(*other)
+    places = one.place, other.place
     if None in places or len({str(place).startswith("0x") for place in places}) == 2:
         return None
     return places[0] == places[1]

@@ -38,6 +38,8 @@ class Silicon:
     """Where the snapshot of the eFuses is from: read now, or the device record of the day it was locked."""
     security_info: dict[str, Any] | None = None
     rom_answered: bool = False
+    is_open: bool = False
+    """The ROM still reads flash for whoever asks."""
     not_read: str | None = None
     """Why the ROM was not asked, or what it does not tell any more."""
 
@@ -141,6 +143,7 @@ def _of_state(board: Board, entry: AnyEntry, state: ChipState) -> Silicon:
             "secure_download": info.secure_download,
         },
         rom_answered=True,
+        is_open=is_open,
         not_read=None if is_open else "the ROM is locked: eFuses cannot be read any more",
     )
 

@@ -5,6 +5,7 @@ Secrets (``{secret:NAME}``) come from files, are blotted out of the log, and are
 
 from __future__ import annotations
 
+import http.client
 import re
 import ssl
 import subprocess
@@ -30,6 +31,7 @@ from harness.qualify.actions import (
 )
 from harness.qualify.file import QualifyPlan
 from harness.qualify.unit import Unit
+from harness.qualify.url_secrets import without_url_secrets
 
 _PLACEHOLDER = re.compile(r"\{(secret:[A-Za-z0-9_.-]+|[a-z_]+)\}")
 VALUES = ("url", "host", "port", "path", "version", "sha256", "size", "slot", "mac", "board", "file")
@@ -137,7 +139,8 @@ class Hands:
         except urllib.error.HTTPError as error:
             # Not "from": the error holds the request with its headers.
             raise LabError(f"{action.method} {shown}: status {error.code}", board=self.unit.name) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            # The last of them: who answers speaks no HTTP.
             why = getattr(error, "reason", None) or type(error).__name__
             raise LabError(f"{action.method} {shown}: {why}", board=self.unit.name) from None
         self._note(f"{action.method} {shown}: status {status}")
@@ -173,8 +176,9 @@ class Hands:
             )
         except subprocess.TimeoutExpired:
             raise LabError(f"'{shown}' took more than {timeout_s:g} s", board=self.unit.name) from None
-        except OSError as error:
-            raise LabError(f"'{shown}' cannot be started: {error.strerror}", board=self.unit.name) from None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "no process can have such words or such an environment"
+            raise LabError(f"'{shown}' cannot be started: {why}", board=self.unit.name) from None
         if done.returncode != 0:
             said = self.unit.console.redacted(
                 done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
@@ -205,7 +209,7 @@ class Hands:
             shown += [before, seen]
         real.append(text[position:])
         shown.append(text[position:])
-        return "".join(real), "".join(shown)
+        return "".join(real), without_url_secrets("".join(shown))
 
     def _value(self, word: str) -> tuple[str, str]:
         if word.startswith("secret:"):

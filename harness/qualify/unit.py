@@ -23,7 +23,7 @@ from harness.qualify.file import QualifyFile
 T = TypeVar("T")
 
 POLL_S = 0.05
-QUIET_S = 1.0
+QUIET_S = 3.0
 """An app that has started says its version at once; after so much silence it will not."""
 
 
@@ -114,7 +114,7 @@ class Unit:
     def is_up(self, boot: BootRecord) -> bool:
         """Whether the app of `boot` has started and said, as far as it ever will, who it is."""
         if self.ready is not None:
-            return self.find(self.ready, boot.first_line) is not None and (
+            return self.says_ready(boot.first_line) and (
                 boot.number == self.look()[-1].number or boot.app_started
             )
         if not boot.app_started:
@@ -123,6 +123,12 @@ class Unit:
             return True
         newest = self.console.lines[-1:] if boot.number == self.look()[-1].number else ()
         return not newest or time.monotonic() - newest[0].at_s > QUIET_S
+
+    def says_ready(self, since: int) -> bool:
+        """Whether the boot that began at line `since` has printed the line that means that its app is up."""
+        return (
+            self.ready is not None and self.find(self.ready, since, until=self.end_of_boot(since)) is not None
+        )
 
     def watch(self, boot: BootRecord | None, for_s: float) -> None:
         """Looks on for so long, or until `boot` is over."""

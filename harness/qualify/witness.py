@@ -24,6 +24,7 @@ def read_witnesses(unit: Unit, hands: Hands, since: int, *, wait: bool = True) -
     values: dict[str, str | None] = {}
     words = CONFIRMED_WORDS
     lines: dict[str, int] = {}
+    answers = unit.says_ready(since)
     for name in WITNESSES:
         entry: WitnessEntry | None = getattr(unit.file.witness, name)
         if entry is None:
@@ -33,6 +34,7 @@ def read_witnesses(unit: Unit, hands: Hands, since: int, *, wait: bool = True) -
         value, line = read_witness(entry, unit, hands, since, timeout_s=None if waits else 0.0)
         if isinstance(entry, ConfirmedEntry) and value is not None:
             words = words_of(entry, value)
+        answers = answers or (value is not None and (entry.run is not None or entry.send is not None))
         values[name] = _as_label(value, unit) if name == "slot" else value
         if line is not None:
             lines[name] = line
@@ -43,6 +45,7 @@ def read_witnesses(unit: Unit, hands: Hands, since: int, *, wait: bool = True) -
         confirmed_words=words,
         image=values.get("image"),
         lines=lines,
+        answers=answers,
     )
 
 

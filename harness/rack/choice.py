@@ -14,12 +14,12 @@ from harness.errors import HarnessError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.inventory.inventory import Inventory
-from harness.lab import state_folder
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.provision.profile import Lock, Profile
 from harness.rack.demands import Misfit, Place, Wishes, place_of
 from harness.rack.health import HealthBook, order
 from harness.rack.offers import offers
+from harness.state_folder import state_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,13 @@ class Choice:
     places: tuple[Place, ...]
     broken: Mapping[str, str]
     """Boards that are latched broken, and the sentence that says so."""
+    held: frozenset[str] = frozenset()
+    """Boards that another job had when the run began; asked only where tests are spread over boards."""
+
+    @property
+    def passed_over(self) -> frozenset[str]:
+        """Boards that get no test where another one can have it."""
+        return self.held | frozenset(self.broken)
 
     @property
     def workers(self) -> int:
@@ -42,11 +49,19 @@ class Choice:
 
     def to_fields(self) -> dict[str, Any]:
         """For a worker."""
-        return {"places": [_place_fields(place) for place in self.places], "broken": dict(self.broken)}
+        return {
+            "places": [_place_fields(place) for place in self.places],
+            "broken": dict(self.broken),
+            "held": sorted(self.held),
+        }
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Choice:
-        return cls(tuple(_place(each) for each in fields["places"]), dict(fields["broken"]))
+        return cls(
+            tuple(_place(each) for each in fields["places"]),
+            dict(fields["broken"]),
+            frozenset(fields["held"]),
+        )
 
 
 def choose(

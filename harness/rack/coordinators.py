@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.connection import labgrid_wish
+from harness.attachment import labgrid_wish
 from harness.errors import LabError
 from harness.inventory.entry import LabgridEntry
 from harness.links.labgrid_lease import agent_command, agent_environment
 from harness.links.labgrid_program import labgrid_python
 from harness.rack.lease import Lease
 
+LOOK_AGAIN_S = 15.0
+"""How old an answer may be on a page."""
 LOOK_S = 20.0
 """One look at a coordinator: labgrid is imported, the coordinator asked."""
 
@@ -72,3 +78,45 @@ class Coordinators:
             )
         places: dict[str, Any] = told["places"]
         return places
+
+
+class WatchedCoordinators:
+    """Asks coordinators in the background, and says at once what they said last: for a page that must not wait.
+
+    A coordinator is asked only when somebody wants to know, and at most every `LOOK_AGAIN_S`.
+    """
+
+    def __init__(self, make: Callable[[], Coordinators] = Coordinators) -> None:
+        """`make`: what asks each coordinator once."""
+        self._make = make
+        self._known: dict[str, tuple[float, Coordinators]] = {}
+        self._asking: dict[str, threading.Thread] = {}
+
+    def holder_of(self, name: str, entry: LabgridEntry) -> Lease | None:
+        """As `Coordinators.holder_of`, by the last answer; None also before there is one.
+
+        Raises:
+            LabError: as there.
+        """
+        address = labgrid_wish(entry).coordinator
+        asked_s, known = self._known.get(address, (float("-inf"), None))
+        asking = self._asking.get(address)
+        idle = asking is None or not asking.is_alive()
+        if idle and time.monotonic() - asked_s > LOOK_AGAIN_S:
+            # A daemon: nobody waits for a coordinator that does not answer.
+            thread = threading.Thread(target=self._ask, args=(address, name, entry), daemon=True)
+            self._asking[address] = thread
+            thread.start()
+        return known.holder_of(name, entry) if known is not None else None
+
+    def settle(self, timeout_s: float) -> None:
+        """Waits for what is being asked."""
+        for thread in self._asking.values():
+            thread.join(timeout_s)
+
+    def _ask(self, address: str, name: str, entry: LabgridEntry) -> None:
+        asker = self._make()
+        with suppress(LabError):
+            # What is wrong is said to whoever wants to know, by the same question.
+            asker.holder_of(name, entry)
+        self._known[address] = (time.monotonic(), asker)

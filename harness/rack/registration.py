@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from harness.rack.choice import Choice, choose
 from harness.rack.demands import Demands, Wishes, chips_named
 from harness.rack.lease import holder_of
 from harness.rack.run import LEASE_WAIT_S, BoardRun
+from harness.rack.spread import LOAD
 from harness.rack.turn import Turns, WorkerTurns
 from harness.scope import Scope, profile_named
 
@@ -89,7 +91,14 @@ def _chosen(config: pytest.Config) -> Choice:
     only = tuple(profile_named(word) for word in config.getoption("--profile"))
     wishes = Wishes(only, frozenset(config.getoption("--burn")))
     chips = chips_named(config.getoption("--chip"))
-    choice = choose(Home.of_user(), inventory, config.getoption("--board"), wishes, chips)
+    home = Home.of_user()
+    choice = choose(home, inventory, config.getoption("--board"), wishes, chips)
+    if config.getoption("--rack-dist") == LOAD:
+        entries = {place.name: inventory.boards[place.name] for place in choice.places}
+        held = (
+            name for name, entry in entries.items() if holder_of(name, entry, inventory, home) is not None
+        )
+        choice = replace(choice, held=frozenset(held))
     if not choice.places:
         of = f" of {' or '.join(chips)}" if chips and inventory.boards else ""
         raise UsageError(
@@ -109,6 +118,10 @@ def check_rack_options(config: pytest.Config) -> None:
     choice_of(config)
     if not config.getoption("--rack"):
         _check_pins(config)
+    if not config.getoption("--rack"):
+        for option, value in (("--rack-strict", True), ("--rack-dist", LOAD)):
+            if config.getoption(option) == value:
+                raise UsageError(f"{option} is for runs over the rack", todo="say --rack, too")
     if not config.getoption("--rack") or hasattr(config, "workerinput"):
         return
     dist = getattr(config.option, "dist", "no")

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from harness.board import Board
+from harness.embedded.turn import scope_of
 from harness.inventory.inventory import Inventory
 from harness.rack import tally as tallies
 from harness.rack.choice import Choice
 from harness.rack.demands import Demands, Misfit, fits
 from harness.rack.layout import Layout, append_to, take_from
 from harness.rack.scheduler import BoardScheduling
-from harness.rack.shares import shares
+from harness.rack.shares import shares as parted
+from harness.rack.spread import Share, shares_of, spread
 from harness.rack.tally import NOT_RUN, Reason, Tally
 from harness.rack.target import Target
 from harness.rack.turn import HeldBy, Turns, board_of, open_in_turn, target_of
+
+if TYPE_CHECKING:
+    from harness.board import Board
 
 LEASE_WAIT_S = 600.0
 """How long ``--rack`` waits for boards that somebody else has, when nothing else is left to do."""
@@ -40,6 +44,8 @@ class BoardRun:
     turns: Turns
     tally: Tally = field(default_factory=Tally)
     _begun: bool = False
+    _shares: dict[tuple[str, str, str], Share] = field(default_factory=dict)
+    """By test function, id of the share, and id of its first board: the boards that the function fits."""
     _layout: Layout = field(default_factory=Layout)
     _selected: set[str] = field(default_factory=set)
     """Test functions that ``-k`` and the like left."""
@@ -116,7 +122,7 @@ class BoardRun:
             units = dict(sorted(units.items(), key=lambda unit: rank(unit[0])))
         told: Mapping[str, Any] = getattr(self.config, "workerinput", {})
         if told:
-            units |= shares(twins, int(told["workercount"]))
+            units |= parted(twins, int(told["workercount"]))
         idle = {
             name: next(misfit.text for nodeid, misfit in misfits if nodeid in self._selected)
             for name, misfits in self._of_boards.items()
@@ -133,6 +139,42 @@ class BoardRun:
             {ids[int(n)]: (board[int(n)], target, chip) for n, (target, chip) in layout.tests.items()}
         )
         self.tally.unfit, self.tally.examples = layout.unfit, layout.examples
+
+    # --- one board of several ------------------------------------------------------------------------------------
+
+    def shares(self, nodeid: str, targets: Sequence[Target]) -> list[Share]:
+        """With ``--rack-dist load``: `targets` of the test function `nodeid` by chip and profile."""
+        found = shares_of(targets)
+        self._shares |= {(nodeid, share.id, share.targets[0].id): share for share in found}
+        return found
+
+    def spread(self, items: list[pytest.Item]) -> None:
+        """Gives each of the `items` that are selected its board, and brings those of one board together.
+
+        Tests of a class stay together, since a fixture of the class, or a `dut` that goes on over it, is of one board.
+        """
+        wanted = []
+        for item in items:
+            target = target_of(item)
+            function = item.nodeid.split("[")[0]
+            share = None
+            if target is not None and not target.throwaway:
+                named = (
+                    found for key, found in self._shares.items() if key[0] == function and key[2] == target.id
+                )
+                share = next(named, None)
+            if share is not None:
+                scope = scope_of(item)
+                together = item.nodeid if scope == "function" else function.rpartition("::")[0]
+                together = together if scope in ("function", "class") else function.partition("::")[0]
+                wanted.append((item, together, share))
+        choice = self.choice
+        assert choice is not None
+        found = spread([(together, share) for _, together, share in wanted], choice.passed_over)
+        for (item, _, _), target in zip(wanted, found, strict=True):
+            item.callspec.params["_target"] = target  # type: ignore[attr-defined]
+        order = {name: number for number, name in enumerate(dict.fromkeys(target.name for target in found))}
+        items.sort(key=lambda item: order.get(board_of(item) or "", -1))
 
     # --- pytest-xdist -------------------------------------------------------------------------------------------
 
@@ -224,7 +266,10 @@ class BoardRun:
             if place.refusal is not None and place.refusal.is_wrong
         ]
         return tallies.problems_of(
-            self.tally, allow_busy=bool(self.config.getoption("--allow-busy")), wrong=wrong
+            self.tally,
+            allow_busy=bool(self.config.getoption("--allow-busy")),
+            strict=bool(self.config.getoption("--rack-strict")),
+            wrong=wrong,
         )
 
     @property
@@ -248,15 +293,21 @@ class BoardRun:
         for problem in self.problems:
             terminalreporter.write_line(f"not run: {problem}", red=True)
 
+    def _why_idle(self, name: str) -> str:
+        assert self.choice is not None
+        if name in self.choice.broken:
+            return self.choice.broken[name]
+        if name in self.choice.held:
+            return "had no test: another job had it"
+        return self._layout.idle.get(name, "had no test")
+
     def _chosen(self) -> list[tuple[str, str, str]]:
         assert self.choice is not None
         return [
             (
                 place.name,
                 place.chip,
-                place.refusal.text
-                if place.refusal is not None
-                else self._layout.idle.get(place.name, "had no test"),
+                place.refusal.text if place.refusal is not None else self._why_idle(place.name),
             )
             for place in self.choice.places
         ]

@@ -171,10 +171,10 @@ class BoardScheduling:
         assert work is not None
         unit = work.take_board(self._is_held, time.monotonic())
         if unit is None:
-            test = work.take_test()
-            if test is not None:
-                hand.pending.append(test)
-                node.send_runtest_some([test])
+            tests = work.take_tests(len(self._hands))
+            if tests:
+                hand.pending += tests
+                node.send_runtest_some(tests)
                 return True
             if len(hand.pending) >= AHEAD:
                 return False

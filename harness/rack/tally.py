@@ -168,16 +168,25 @@ def unfit_lines(tally: Tally) -> list[str]:
     return lines
 
 
-def problems_of(tally: Tally, *, allow_busy: bool, wrong: Iterable[tuple[str, str]] = ()) -> list[str]:
+def problems_of(
+    tally: Tally, *, allow_busy: bool, strict: bool = False, wrong: Iterable[tuple[str, str]] = ()
+) -> list[str]:
     """Why a run on which no test failed is no success all the same, a sentence each; none: it is one.
 
-    `wrong`: boards that are not what their entries say, and so took no part: chip, and the sentence.
+    Args:
+        strict: tests that fit no board are missed (``--rack-strict``); else they are only counted.
+        wrong: boards that are not what their entries say, and so took no part: chip, and the sentence.
     """
     problems = []
     if not tally.tests:
         total = sum(tally.unfit.values())
         why = f": {_tests(total)} fit{'s' if total == 1 else ''} no board" if total else ""
         return [f"no test ran on any board of the rack{why}"]
+    unfit = sum(tally.unfit.values())
+    if unfit and strict:
+        problems.append(
+            f"{_tests(unfit)} fit{'s' if unfit == 1 else ''} no board of the rack, and --rack-strict demands that all do"
+        )
     busy = tally.boards("busy")
     if busy and not allow_busy:
         problems.append(

@@ -32,6 +32,7 @@ class Work:
     def __init__(self, units: Mapping[str, Sequence[int]], free: Iterable[int]) -> None:
         self._units = [Unit(name, list(tests)) for name, tests in units.items() if tests]
         self._free = deque(free)
+        self._has_boards = bool(self._units)
 
     def __bool__(self) -> bool:
         """Something is left that no worker has."""
@@ -53,9 +54,14 @@ class Work:
             unit.looked_at_s = now_s
         return None
 
-    def take_test(self) -> int | None:
-        """A test that needs no board."""
-        return self._free.popleft() if self._free else None
+    def take_tests(self, workers: int) -> list[int]:
+        """Tests that need no board, for one of so many workers.
+
+        Of a run without any board many at a time, as xdist's ``load`` has it: fewer the fewer are left. Where there are
+        boards one, so that a worker is soon free for one that has become free.
+        """
+        count = 1 if self._has_boards else max(1, len(self._free) // (4 * max(1, workers)))
+        return [self._free.popleft() for _ in range(min(count, len(self._free)))]
 
     def take_held_board(self, now_s: float) -> Unit | None:
         """A board to wait for, since nothing else is left: of several the one that was waited for least."""

@@ -79,7 +79,7 @@ class PartWriter:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(entry, ensure_ascii=True, separators=(",", ":")) + "\n")
+            self._file.write(_line(entry))
             self._file.flush()
         except OSError as error:
             self._give_up(error)
@@ -96,6 +96,16 @@ class PartWriter:
             with suppress(OSError):
                 file.close()
         self._tell(self.failure)
+
+
+def _line(entry: Entry) -> str:
+    """`entry` in ASCII. Half a surrogate pair (a byte of a file's name that is no UTF-8, a board's "\\ud800") would not
+    go into any file that is made of it: it becomes a question mark."""
+    line = json.dumps(entry, ensure_ascii=True, separators=(",", ":"))
+    if "\\ud" in line:
+        whole = json.dumps(entry, ensure_ascii=False).encode("utf-8", errors="replace")
+        line = json.dumps(json.loads(whole), ensure_ascii=True, separators=(",", ":"))
+    return f"{line}\n"
 
 
 def fields_of(record: BaseModel) -> Entry:

@@ -153,11 +153,15 @@ class BoardRecord(_Record):
     revision: str | None = None
     profile: str | None = None
     lock: str | None = None
+    flash_key: str | None = None
+    """Id and state of the key that enciphers its flash; never the key."""
     fuses: dict[str, str] = {}
     """Security-relevant eFuses by their espefuse names; key blocks by purpose and protection, never by value."""
     app: AppFacts | None = None
     plan: dict[str, Any] | None = None
     plan_text: tuple[str, ...] = ()
+    unfinished: bool = False
+    """Its last plan was not carried out to the end: ``fuses`` are those that it began with."""
     log: str | None = None
     """The time-stamped serial log."""
     raw_log: str | None = None
@@ -204,6 +208,8 @@ class TestRecord(_Record):
     flash_steps: tuple[FlashStep, ...] = ()
     otadata_before: OtadataView | None = None
     otadata_after: OtadataView | None = None
+    otadata_told: tuple[str, ...] = ()
+    """Of a board whose otadata cannot be read: what the log tells of it, and why no more is known; a sentence each."""
     sources: tuple[str, ...] = ()
     """Public cases that it comes from."""
     properties: dict[str, str] = {}

@@ -1,7 +1,8 @@
 """What the page of the rack shows: each board, who holds it, whether it works, what it does now, what it came to last.
 
-Everything is read from files: boards.yaml, leases, health, notes of runs, device records, parts of runs, the history. No
-port is opened, no board taken; what cannot be read is said on the page, and the rest is shown.
+Everything is read from files: boards.yaml, leases, health, notes of runs, device records, parts of runs, the history.
+Of boards that labgrid lends, their coordinators are asked who has them on other hosts. No port is opened, no board taken;
+what cannot be read is said on the page, and the rest is shown.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.connection import labgrid_wish
+from harness.attachment import labgrid_wish
 from harness.errors import HarnessError
 from harness.history import History
 from harness.history.amounts import DAY_S
@@ -23,12 +24,13 @@ from harness.history.queries import BoardRate, LastRun, Scope, last_runs, rates_
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import DEFAULT_FILE, Inventory, read_inventory
-from harness.lab import RUN_NOTE, state_folder
 from harness.provision.device_record import DeviceRecord, DeviceRecords
+from harness.rack.coordinators import WatchedCoordinators
 from harness.rack.health import Health, HealthBook, mend_command
 from harness.rack.lease import Lease, holder_of
 from harness.run_note import RunNote
 from harness.serve.live_runs import LiveBoard, LiveRun, LiveRuns
+from harness.state_folder import RUN_NOTE, state_folder
 from harness.vault.key_ref import DO_NOT_SHIP
 
 SHOWN_S = 90 * DAY_S
@@ -128,6 +130,7 @@ class Rack:
         self._boards_file = boards_file or Path.cwd() / DEFAULT_FILE
         self._named = boards_file is not None
         self._live = LiveRuns(home)
+        self.coordinators = WatchedCoordinators()
         self._inventory: tuple[object, Inventory, str | None] | None = None
         self._past: tuple[object, _Past] | None = None
 
@@ -144,7 +147,7 @@ class Rack:
         boards = []
         for name, entry in inventory.boards.items():
             try:
-                boards.append(self._listed(name, entry, inventory, book, live.get(name), past))
+                boards.append(self._listed(name, entry, inventory, book, live.get(name), past, problems))
             except HarnessError as error:
                 problems.append(f"{name}: {error.message}")
             except OSError as error:
@@ -162,8 +165,18 @@ class Rack:
         book: HealthBook,
         live: tuple[LiveRun, LiveBoard] | None,
         past: _Past,
+        problems: list[str],
     ) -> BoardView:
         lease = holder_of(name, entry, inventory, self._home)
+        if lease is None and isinstance(entry, LabgridEntry):
+            # Here it is nobody's; another host's job, or a person, may have it.
+            try:
+                lease = self.coordinators.holder_of(name, entry)
+            except HarnessError as error:
+                problem = (
+                    f"{error.message}: who has the boards of that coordinator on other hosts is not known"
+                )
+                problems += [problem] if problem not in problems else []
         state = (
             None
             if isinstance(entry, PhysicalEntry)

@@ -49,9 +49,13 @@ static const char *const ERROR_NAMES[RAW_OTA_ERR_COUNT] = {
 };
 
 static const char *const PHASE_NAMES[] = {
-    [RAW_OTA_PHASE_HEADER] = "header", [RAW_OTA_PHASE_BEGIN] = "begin",
-    [RAW_OTA_PHASE_ERASE] = "erase",   [RAW_OTA_PHASE_FIRST_SECTOR] = "first-sector",
-    [RAW_OTA_PHASE_WRITE] = "write",   [RAW_OTA_PHASE_VERIFY] = "verify",
+    [RAW_OTA_PHASE_HEADER] = "header",
+    [RAW_OTA_PHASE_BEGIN] = "begin",
+    [RAW_OTA_PHASE_ERASE] = "erase",
+    [RAW_OTA_PHASE_ERASED] = "erased",
+    [RAW_OTA_PHASE_FIRST_SECTOR] = "first-sector",
+    [RAW_OTA_PHASE_WRITE] = "write",
+    [RAW_OTA_PHASE_VERIFY] = "verify",
     [RAW_OTA_PHASE_SWITCH] = "switch",
 };
 
@@ -75,6 +79,10 @@ raw_ota_err_t raw_ota_err_from_esp(esp_err_t code)
         return RAW_OTA_OK;
     case ESP_ERR_NO_MEM:
         return RAW_OTA_NO_MEMORY;
+#ifdef ESP_ERR_OTA_ALREADY_IN_PROGRESS /* from v6.1: somebody writes this slot without raw_ota_lock() */
+    case ESP_ERR_OTA_ALREADY_IN_PROGRESS:
+        return RAW_OTA_BUSY;
+#endif
     case ESP_ERR_OTA_PARTITION_CONFLICT:
         return RAW_OTA_RUNNING_SLOT;
     case ESP_ERR_OTA_VALIDATE_FAILED:

@@ -142,6 +142,16 @@ static bool is_identity(const char *coding)
     return length == 0 || (length == strlen("identity") && strncasecmp(coding, "identity", length) == 0);
 }
 
+static bool is_tls_url(const char *url)
+{
+    return strncasecmp(url, "https://", strlen("https://")) == 0;
+}
+
+static bool is_plain_url(const char *url)
+{
+    return strncasecmp(url, "http://", strlen("http://")) == 0;
+}
+
 static esp_err_t on_event(esp_http_client_event_t *event)
 {
     raw_ota_http_t *http = event->user_data;
@@ -155,6 +165,9 @@ static esp_err_t on_event(esp_http_client_event_t *event)
         take_etag(&http->answer, event->header_value);
     } else if (strcasecmp(event->header_key, "Content-Encoding") == 0) {
         http->answer.is_packed = !is_identity(event->header_value);
+    } else if (strcasecmp(event->header_key, "Location") == 0) {
+        http->answer.leads_to_tls = is_tls_url(event->header_value);
+        http->answer.leads_to_plain = is_plain_url(event->header_value);
     }
     return ESP_OK;
 }
@@ -263,6 +276,11 @@ static raw_ota_err_t request_following_redirects(raw_ota_http_t *http, bool asks
         if (!is_redirect(status)) {
             return raw_ota_fail(http->result, RAW_OTA_HTTP_STATUS, ESP_OK, "the server answered %d", status);
         }
+        /* Some versions of esp_http_client go there, and show everybody on the way what TLS hides. */
+        if (http->is_tls && http->answer.leads_to_plain) {
+            return raw_ota_fail(http->result, RAW_OTA_HTTP_STATUS, ESP_OK,
+                                "status %d leads from https:// to http://", status);
+        }
         leave(http);
         const esp_err_t followed = esp_http_client_set_redirection(http->client);
         if (followed != ESP_OK) {
@@ -270,6 +288,7 @@ static raw_ota_err_t request_following_redirects(raw_ota_http_t *http, bool asks
                                 status);
         }
         http->is_redirected = true;
+        http->is_tls = http->is_tls || http->answer.leads_to_tls;
         ESP_LOGI(TAG, "redirected (status %d)", status);
     }
     return raw_ota_fail(http->result, RAW_OTA_HTTP_STATUS, ESP_ERR_HTTP_MAX_REDIRECT,
@@ -290,6 +309,7 @@ raw_ota_err_t raw_ota_http_open(raw_ota_http_t *http, const char *url, const raw
     memset(http, 0, sizeof(*http));
     http->result = result;
     http->url = url;
+    http->is_tls = is_tls_url(url);
     http->size = -1;
     http->resumed_at = -1;
     http->resumes_left = options->resumes >= 0 ? options->resumes : CONFIG_RAW_OTA_HTTP_RESUMES;
@@ -340,6 +360,7 @@ static esp_err_t return_to_origin(raw_ota_http_t *http)
         return err;
     }
     http->is_redirected = false;
+    http->is_tls = is_tls_url(http->url);
     /* Once the host has changed, esp_http_client names it without its port. */
     const char *authority = scheme_end + strlen("://");
     const size_t length = strcspn(authority, "/?#");

@@ -19,12 +19,20 @@ class OtadataChange:
 
 
 def change_of(
-    before: OtadataView | None, after: OtadataView | None, steps: Sequence[int] = ()
+    before: OtadataView | None,
+    after: OtadataView | None,
+    steps: Sequence[int] = (),
+    told: Sequence[str] = (),
 ) -> OtadataChange | None:
-    """None where nothing is known of otadata. `steps`: numbers of the steps in flash that wrote or erased it."""
-    if before is None and after is None:
+    """None where nothing is known of otadata.
+
+    Args:
+        steps: numbers of the steps in flash that wrote or erased it.
+        told: what the log says where otadata itself was not read.
+    """
+    if before is None and after is None and not told:
         return None
-    sentences = []
+    sentences = list(told)
     if before is not None:
         sentences.append(f"Before: {followed(before)} ({how_known(before.source)}).")
     if after is not None:

@@ -205,6 +205,14 @@ class RunView:
         return len(self.boards) <= FEW_BOARDS
 
     @property
+    def virtual(self) -> str | None:
+        """That nothing, or not all, was seen on silicon; None: no virtual board took part."""
+        virtual = sum(board.record.virtual for board in self.boards)
+        if virtual == len(self.boards):
+            return "on virtual boards only: models, not silicon" if virtual else None
+        return f"{virtual} of {len(self.boards)} boards virtual" if virtual else None
+
+    @property
     def broken_boards(self) -> tuple[BoardView, ...]:
         return tuple(board for board in self.boards if board.record.problem)
 
@@ -327,7 +335,12 @@ def _test(name: str, test: TestRecord, board: BoardView | None, *, in_full: bool
         before,
         timeline_of(test.events[:MAX_EVENTS], test.began_s, test.duration_s),
         flash,
-        change_of(test.otadata_before, test.otadata_after, flash.otadata_steps if flash else ()),
+        change_of(
+            test.otadata_before,
+            test.otadata_after,
+            flash.otadata_steps if flash else (),
+            test.otadata_told,
+        ),
         tuple(excerpt),
         in_full,
         place,

@@ -19,6 +19,7 @@ from harness.cli.encrypt import _table
 from harness.cli.main import _run
 from harness.errors import FormatError, UsageError
 from harness.locks import STATE_LOCK
+from harness.preparation import Demand
 from harness.say import Say
 
 BOARDS = """\
@@ -87,6 +88,11 @@ CASES = (
         "board virtual has no known MAC",
     ),
     (("frobnicate",), 2, "No such command 'frobnicate'"),
+    # `--board "$BOARD"` with a variable that is not set: never a throwaway twin instead of the board.
+    (("run", "--board", ""), 2, "an empty argument after --board"),
+    (("run", "--board="), 2, "an empty argument for --board"),
+    (("run", "--board", "n\udcff"), 2, "there is no board 'n"),
+    (("vault", "verify", "--vault-passphrase-fd", "9" * 20), 2, "cannot be read from descriptor 9999"),
 )
 
 
@@ -183,7 +189,7 @@ def test_a_full_disk_is_an_error_of_the_lab(tmp_path: Path) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=300,
         )
     assert done.returncode == 3
     assert "No space left on device" in done.stderr
@@ -205,7 +211,7 @@ def test_a_board_that_another_process_holds_is_refused_and_the_holder_named(tmp_
     script = (
         "import sys, time; from pathlib import Path; from harness.locks import BoardLock;"
         "lock = BoardLock([Path(sys.argv[1])], board='b', purpose='a long job').acquire();"
-        "print('held', flush=True); time.sleep(60)"
+        "print('held', flush=True); time.sleep(600)"
     )
     state = tmp_path / "home" / "twins" / "virtual"
     state.mkdir(parents=True)
@@ -229,7 +235,24 @@ def test_boards_are_listed_for_people_and_for_machines(tmp_path: Path) -> None:
 
 def test_help_teaches_the_exit_codes() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0
     assert "4 refused" in done.stdout
+
+
+def test_a_run_reaches_its_profile_in_every_way_that_provision_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refused(_board: object, demand: Demand, *_: object, **__: object) -> None:
+        asked.append(demand)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("harness.cli.run.run_main_job", refused)
+    ways = ("--by-firmware", "--device-key", "--aggressive-revoke", "--revoke", "0", "--revoke", "2")
+    assert harness(tmp_path, "run", *ways).returncode == 2
+    [demand] = asked
+    assert (demand.by_firmware, demand.device_key, demand.aggressive_revoke) == (True, True, True)
+    assert demand.revoke == (0, 2)

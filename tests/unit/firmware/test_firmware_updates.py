@@ -78,6 +78,7 @@ def test_flash_operations_come_in_the_order_of_esp_idf(
         "header",
         "begin",
         "erase",
+        "erased",
         "first-sector",
         "verify",
         "switch",

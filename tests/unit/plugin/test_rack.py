@@ -139,6 +139,47 @@ def test_a_suite_runs_on_every_board_that_fits_and_says_what_did_not_run_and_why
     assert sorted(line.split()[0] for line in set(workers)) == ["b", "c"], "a board had two workers"
 
 
+def test_with_load_a_test_runs_once_per_chip_on_a_board_that_is_free_and_its_id_names_no_board(
+    folder: pytest.Pytester, keep: Callable[[str], None]
+) -> None:
+    folder.makeconftest(NO_BOARDS)
+    keep("a")
+    options = ("--rack", "--rack-dist", "load", "--rack-strict", "-n", "2", "-v", *QUIET)
+    result = folder.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=4)
+    assert result.ret == 6
+    result.stdout.fnmatch_lines_random(
+        [
+            "*PASSED test_with_load*.py::test_it[[]esp32c3-open-1]*",
+            "*PASSED test_with_load*.py::test_it[[]esp32c3-open-2]*",
+            "*PASSED test_with_load*.py::test_for_another_profile[[]esp32-release]*",
+            "board a had no test: another job had it",
+        ]
+    )
+    result.stdout.fnmatch_lines(
+        ["not run: 1 test fits no board of the rack, and --rack-strict demands that all do"]
+    )
+    workers = (folder.path / "workers.txt").read_text().splitlines()
+    assert sorted(line.split()[0] for line in workers) == ["b", "b", "c"]
+
+
+@pytest.mark.full
+def test_with_load_the_tests_are_spread_over_all_boards_without_xdist_too(folder: pytest.Pytester) -> None:
+    folder.makeconftest(NO_BOARDS)
+    result = folder.runpytest_subprocess("--rack", "--rack-dist", "load", "-p", "no:xdist", *QUIET)
+    result.assert_outcomes(passed=4)
+    assert result.ret == pytest.ExitCode.OK
+    workers = (folder.path / "workers.txt").read_text().splitlines()
+    assert sorted(line.split()[0] for line in workers) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("words", [("--rack-strict",), ("--rack-dist", "load")])
+def test_what_is_for_a_rack_is_refused_without_one(folder: pytest.Pytester, words: tuple[str, ...]) -> None:
+    result = folder.runpytest_inprocess(*words, *QUIET)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *for runs over the rack*"])
+
+
 @pytest.mark.full
 def test_a_tag_narrows_the_rack_and_n_auto_counts_what_is_left(folder: pytest.Pytester) -> None:
     folder.makeconftest(NO_BOARDS)

@@ -15,6 +15,11 @@ PORT = "/dev/ttyQUALIFY0"
 _BANNER = re.compile(rb"(?=ESP-ROM:esp32c3)")
 
 
+def boots_of(path: Path) -> list[bytes]:
+    """The boots in the log in `path`, each from its banner on."""
+    return [boot for boot in _BANNER.split(path.read_bytes()) if boot]
+
+
 class RecordedPort:
     """pyserial's interface, as far as a link and a reader use it."""
 
@@ -33,7 +38,12 @@ class RecordedPort:
     @classmethod
     def of_log(cls, path: Path) -> RecordedPort:
         """One that plays the log in `path`, boot by boot."""
-        return cls([boot for boot in _BANNER.split(path.read_bytes()) if boot])
+        return cls(boots_of(path))
+
+    def queue(self, boots: list[bytes]) -> None:
+        """Plays these from now on."""
+        with self._lock:
+            self._boots = list(boots)
 
     def play(self, *, until: bytes | None = None) -> None:
         """The next boot, or the beginning of it (the rest stays)."""
@@ -41,7 +51,7 @@ class RecordedPort:
             if not self._boots:
                 return
             boot = self._boots.pop(0)
-            if until is not None:
+            if until is not None and until in boot:
                 at = boot.index(until) + len(until)
                 at = boot.index(b"\n", at) + 1
                 self._boots.insert(0, boot[at:])

@@ -10,7 +10,8 @@ from harness.console.boot_record import BootError, BootRecord, Panic
 from harness.qualify import claims as c
 from harness.qualify.claims import Attempt
 from harness.qualify.file import ConfirmedEntry
-from harness.qualify.sighting import ImageFacts, Readings, unsteady
+from harness.qualify.otadata_told import otadata_told, why_not_read
+from harness.qualify.sighting import ImageFacts, Readings, Seen, unsteady
 from harness.qualify.witness import words_of
 from harness.report.verdict import Standing
 
@@ -32,7 +33,14 @@ def boot(**fields: object) -> BootRecord:
 
 SILENT = boot()
 RUNS_OLD = boot(version="1.0.0", project="lock", elf_sha256="aa11aa11", slot="ota_0", offset=0x20000)
-RUNS_NEW = boot(version="1.1.0", project="lock", elf_sha256="bb22bb22", slot="ota_1", offset=0x1A0000)
+RUNS_NEW = boot(
+    version="1.1.0",
+    project="lock",
+    elf_sha256="bb22bb22",
+    slot="ota_1",
+    offset=0x1A0000,
+    caused_by="reset: into run",
+)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +51,10 @@ RUNS_NEW = boot(version="1.1.0", project="lock", elf_sha256="bb22bb22", slot="ot
         (SILENT, Readings(version="1.1.0"), PROVEN),
         (SILENT, Readings(image="EF" * 32), PROVEN),
         (SILENT, Readings(image="12" * 32), PROVEN),
-        (None, Readings(version="1.1.0"), PROVEN),
+        (None, Readings(version="1.1.0"), NOT_PROVEN),
+        (None, Readings(version="1.0.0"), FAILED),
+        (replace(RUNS_NEW, app_started=False), Readings(), NOT_PROVEN),
+        (replace(RUNS_NEW, app_started=False), Readings(answers=True), PROVEN),
         (RUNS_OLD, Readings(), FAILED),
         (boot(version="1.1.0", elf_sha256="dead"), Readings(), FAILED),
         (boot(version="1.1.0", project="toaster"), Readings(), FAILED),
@@ -64,7 +75,10 @@ RUNS_NEW = boot(version="1.1.0", project="lock", elf_sha256="bb22bb22", slot="ot
         "a witness of the version",
         "a witness of the appended digest",
         "a witness of the file's digest",
-        "a witness and no log",
+        "a witness and no boot in the log",
+        "a witness of another version and no boot in the log",
+        "the version, and an app that hangs before its main function",
+        "the version, and an app without a log that says it is ready",
         "another version",
         "the version, but another ELF",
         "another project",
@@ -79,7 +93,7 @@ RUNS_NEW = boot(version="1.1.0", project="lock", elf_sha256="bb22bb22", slot="ot
 def test_what_runs_is_claimed_by_what_was_seen_of_it(
     seen: BootRecord | None, readings: Readings, standing: Standing
 ) -> None:
-    assert c.judge_running(c.UPDATE, NEW, seen, readings).standing is standing
+    assert c.judge_running(c.UPDATE, NEW, Seen(seen, readings)).standing is standing
 
 
 TWIN_OF_OLD = replace(OLD, name="update", elf_sha256="aa11aa11" + "cc" * 28, image_sha256="34" * 32)
@@ -103,14 +117,16 @@ def test_two_apps_of_one_version_are_told_apart_by_what_differs_or_not_at_all(
     seen: BootRecord | None, readings: Readings, standing: Standing
 ) -> None:
     new = replace(TWIN_OF_OLD, rival=OLD)
-    assert c.judge_running(c.UPDATE, new, seen, readings).standing is standing
-    survived = c.judge_survival("refuses-noise", Attempt(4096), replace(OLD, rival=new), new, seen, readings)
+    assert c.judge_running(c.UPDATE, new, Seen(seen, readings)).standing is standing
+    survived = c.judge_survival(
+        "refuses-noise", Attempt(4096), replace(OLD, rival=new), new, Seen(seen, readings)
+    )
     assert (survived.standing is PROVEN) is (standing is FAILED), "one of them runs, or nothing tells"
 
 
 def test_no_digits_of_a_digest_and_the_project_alone_tell_nothing() -> None:
     for seen in (boot(elf_sha256="..."), boot(elf_sha256="bb22"), boot(project="lock")):
-        assert c.judge_running(c.UPDATE, replace(NEW, rival=OLD), seen).standing is NOT_PROVEN
+        assert c.judge_running(c.UPDATE, replace(NEW, rival=OLD), Seen(seen)).standing is NOT_PROVEN
 
 
 @pytest.mark.parametrize(
@@ -118,6 +134,10 @@ def test_no_digits_of_a_digest_and_the_project_alone_tell_nothing() -> None:
     [
         (RUNS_NEW, Readings(), PROVEN),
         (None, Readings(version="1.1.0"), NOT_PROVEN),
+        (replace(RUNS_NEW, caused_by=None), Readings(), NOT_PROVEN),
+        (replace(RUNS_NEW, reset_reason="RTC_SW_CPU_RST"), Readings(), NOT_PROVEN),
+        (replace(RUNS_NEW, reset_reason="TG0WDT_SYS_RST"), Readings(), NOT_PROVEN),
+        (replace(RUNS_NEW, reset_reason="USB_UART_CHIP_RESET"), Readings(), PROVEN),
         (boot(version="1.1.0", slot="ota_0"), Readings(), FAILED),
         (boot(version="1.1.0"), Readings(slot="ota_0"), FAILED),
         (RUNS_OLD, Readings(), FAILED),
@@ -126,7 +146,7 @@ def test_no_digits_of_a_digest_and_the_project_alone_tell_nothing() -> None:
 def test_a_reset_is_survived_by_a_boot_that_the_log_shows_from_the_same_slot(
     after: BootRecord | None, readings: Readings, standing: Standing
 ) -> None:
-    assert c.judge_same_place(c.SURVIVES, NEW, RUNS_NEW, after, readings).standing is standing
+    assert c.judge_same_place(c.SURVIVES, NEW, Seen(RUNS_NEW), Seen(after, readings)).standing is standing
 
 
 @pytest.mark.parametrize(
@@ -145,7 +165,7 @@ def test_a_reset_is_survived_by_a_boot_that_the_log_shows_from_the_same_slot(
 def test_a_switch_needs_the_new_version_and_both_places(
     before: BootRecord | None, after: BootRecord, readings: Readings, standing: Standing
 ) -> None:
-    assert c.judge_switch(c.UPDATE, NEW, before, after, readings).standing is standing
+    assert c.judge_switch(c.UPDATE, NEW, Seen(before), Seen(after, readings)).standing is standing
 
 
 @pytest.mark.parametrize(
@@ -205,7 +225,18 @@ def test_a_confirmation_that_the_next_boot_disproves_has_failed(
     seen: BootRecord | None, standing: Standing
 ) -> None:
     said = c.Judged.of(c.CONFIRMED, PROVEN, "the witness says 'valid'")
-    assert c.judge_confirmed_later(said, NEW, seen).standing is standing
+    assert c.judge_confirmed_later(said, NEW, Seen(seen)).standing is standing
+
+
+@pytest.mark.parametrize(
+    ("seen", "standing"), [(RUNS_NEW, PROVEN), (SILENT, PROVEN), (None, PROVEN), (RUNS_OLD, NOT_PROVEN)]
+)
+def test_an_update_that_the_next_reset_undoes_is_not_proven_by_what_was_printed_before(
+    seen: BootRecord | None, standing: Standing
+) -> None:
+    said = c.judge_switch(c.UPDATE, NEW, Seen(RUNS_OLD), Seen(RUNS_NEW))
+    assert said.standing is PROVEN
+    assert c.judge_switch_later(said, NEW, Seen(seen)).standing is standing
 
 
 def test_confirmation_is_also_what_the_app_prints_of_its_state_and_not_asked_of_one_without_rollback() -> (
@@ -259,7 +290,7 @@ def test_a_profile_is_never_concluded_from_silence(
 def test_a_bad_update_is_survived_when_it_was_tried_and_the_old_version_runs(
     attempt: Attempt, seen: BootRecord | None, falls: str | None, standing: Standing
 ) -> None:
-    judged = c.judge_survival("refuses-noise", attempt, OLD, NEW, seen, falls=falls)
+    judged = c.judge_survival("refuses-noise", attempt, OLD, NEW, Seen(seen, falls=falls))
     assert judged.standing is standing
 
 
@@ -272,9 +303,9 @@ def test_the_old_version_in_another_slot_is_not_what_was_left_running() -> None:
             Attempt(4096),
             OLD,
             NEW,
-            seen,
+            Seen(seen),
             new_may_run=may_run,
-            before=(RUNS_OLD, None),
+            before=Seen(RUNS_OLD),
         ).standing
 
     assert judged(RUNS_OLD) is PROVEN
@@ -315,7 +346,9 @@ def test_secure_boot_is_what_the_rom_does_and_not_a_signature_that_a_bootloader_
 def test_after_a_cut_at_the_end_either_version_is_right_but_no_third_one() -> None:
     def judged(seen: BootRecord) -> Standing:
         attempt = Attempt(4096)
-        return c.judge_survival("survives-cut-at-end", attempt, OLD, NEW, seen, new_may_run=True).standing
+        return c.judge_survival(
+            "survives-cut-at-end", attempt, OLD, NEW, Seen(seen), new_may_run=True
+        ).standing
 
     assert judged(RUNS_OLD) is PROVEN
     assert judged(RUNS_NEW) is PROVEN
@@ -336,6 +369,39 @@ def test_an_app_runs_when_it_neither_dies_nor_starts_again_by_itself(
     seen: BootRecord | None, later: tuple[BootRecord, ...], steady: bool
 ) -> None:
     assert (unsteady(seen, later) is None) is steady
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        (Seen(), "After: no boot was seen."),
+        (
+            Seen(SILENT),
+            "After: nothing tells which slot the bootloader started (boot 1); its state was not printed.",
+        ),
+        (
+            Seen(replace(RUNS_OLD, ota_state="pending", confirmed=True, not_bootable=("ota_1",))),
+            "After: the bootloader gave up ota_1; the bootloader followed otadata to ota_0 (boot 1); "
+            "its state is valid by the log.",
+        ),
+        (
+            Seen(replace(RUNS_OLD, slot="factory", otadata_unreadable=True), Readings(confirmed="undefined")),
+            "After: no valid record was found; the bootloader started factory, which no record names (boot 1); "
+            "the witness says of its state: 'undefined'.",
+        ),
+        (
+            Seen(replace(RUNS_NEW, ota_state="pending", otadata_written=True)),
+            "After: the bootloader followed otadata to ota_1 (boot 1); it wrote the record of that slot anew; "
+            "its state is pending by the log.",
+        ),
+    ],
+)
+def test_of_otadata_the_report_says_what_the_log_tells_and_why_no_more(seen: Seen, told: str) -> None:
+    locked = why_not_read(observed=False, is_open=False)
+    assert otadata_told(Seen(), seen, locked)[1:] == (
+        told,
+        "The two records and their sequence numbers are not known: its ROM gives no flash any more.",
+    )
 
 
 def test_a_claim_without_evidence_is_not_proven_whoever_makes_it() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from qualify_bench import HEAD, evidence_for, sha256_of, standings
-from recorded_unit import PORT, RecordedPort, app_of
+from recorded_unit import PORT, RecordedPort, app_of, boots_of
 from ruamel.yaml import YAML
 
 from harness.cli.main import cli
@@ -71,7 +71,7 @@ PANICS = Recorded(
     0,
 )
 
-TIMES = {"boot_s": 5, "update_s": 5, "settle_s": 0.3, "steady_s": 0.3, "confirm_s": 0.5}
+TIMES = {"boot_s": 60, "update_s": 60, "settle_s": 0.3, "steady_s": 0.3, "confirm_s": 0.5}
 
 
 class Observed:
@@ -182,6 +182,12 @@ def test_an_example_of_esp_idf_passes_by_its_log_alone(observe: Observe, recorde
     stored = [(each.offset, each.content, each.source) for each in update.flash_after.extents]
     assert stored == [(slot, "ciphertext", "inferred") for slot in slots]
     assert [step.text for step in update.flash_steps] == ["update to 1.1.0"]
+    first, last, why = update.otadata_told
+    assert first.startswith("Before: the bootloader followed otadata to ota_0 (boot 1)")
+    assert last == "After: the bootloader followed otadata to ota_1 (boot 3); its state was not printed."
+    assert why.endswith("are not known: an observation touches no flash.")
+    page = (updated.folder / "out" / "report.html").read_text()
+    assert "followed otadata to ota_1 (boot 3)" in page
     left_out = [row["what"] for row in run.qualification["not_covered"]]
     assert "that the unit is the one with MAC 7c:df:a1:ae:11:da" in left_out
 
@@ -274,13 +280,77 @@ def test_an_app_that_says_its_version_and_panics_does_not_run(observe: Observe) 
     assert unit.asked == []
 
 
+OLD, NEW, AGAIN = boots_of(UPDATED.log)
+"""Three boots: of 1.0.0 until it restarts, of 1.1.0 by that restart, and of 1.1.0 after a reset."""
+BY_ITSELF = OLD.replace(b"rst:0x1 (POWERON)", b"rst:0xc (RTC_SW_CPU_RST)")
+LIES = b"""I (20000) app_init: App version:      1.1.0\r
+I (20001) app_init: ELF file SHA256:  d8738e6ce000...\r
+I (20002) main: update to version 1.1.0 done, rebooted, running from ota_1\r
+"""
+RETURNED = b"I (3770) main_task: Returned from app_main()\r\n"
+HANGS = [each[: each.index(b"main_task: Started")] for each in (NEW, AGAIN)]
+MOVED = [
+    each.replace(b"app from partition at offset 0x1d0000", b"app from partition at offset 0x20000")
+    for each in (NEW, AGAIN)
+]
+
+
+@pytest.mark.parametrize(
+    ("boots", "lost"),
+    [
+        ([OLD, BY_ITSELF + LIES, OLD + LIES], ("good-update", "survives-reset", "end-state")),
+        ([OLD + LIES, b"", OLD], ("good-update", "survives-reset", "end-state")),
+        ([OLD, NEW, OLD], ("good-update", "survives-reset", "end-state")),
+        ([OLD, BY_ITSELF, OLD], ("good-update", "survives-reset", "end-state")),
+        ([OLD, *MOVED], ("good-update",)),
+        ([OLD, *HANGS], ("good-update", "survives-reset", "end-state")),
+        ([OLD, NEW.replace(RETURNED, b"") + NEW, AGAIN], ("good-update",)),
+        ([OLD, NEW, NEW.replace(RETURNED, b"") + NEW], ("survives-reset", "end-state")),
+        ([OLD, NEW, NEW], ("survives-reset",)),
+        ([OLD, NEW, b""], ("survives-reset", "end-state")),
+    ],
+    ids=[
+        "the old app restarts and says that it is the new one",
+        "the old app says that it is the new one and does not restart",
+        "the old app prints the boot of the new one",
+        "the old slot is started again",
+        "the new version is started from the slot of the old one",
+        "the new version hangs before its main function",
+        "the new version restarts by itself once",
+        "the new version restarts by itself after the reset",
+        "the reset does nothing and the app restarts by itself",
+        "nothing is heard after the reset",
+    ],
+)
+def test_what_only_looks_like_an_update_is_never_proven(
+    observe: Observe, boots: list[bytes], lost: tuple[str, ...]
+) -> None:
+    unit = observe(UPDATED)
+    unit.port.queue(boots)
+    told = standings(unit.qualify(end={"otadata": "undefined"}, times={**TIMES, "boot_s": 1, "update_s": 1}))
+    assert [key for key in lost if told[key] == "proven"] == []
+
+
+def test_a_witness_that_says_the_same_of_both_versions_proves_neither(observe: Observe) -> None:
+    witness = {"version": {"pattern": "Starting (OTA) example task"}}
+    told = standings(observe(UPDATED).qualify(witness=witness, end={"otadata": "undefined"}))
+    assert "proven" not in (told["runs-before"], told["good-update"], told["end-state"])
+
+
 def test_somebody_elses_server_gets_the_update_by_a_command(observe: Observe) -> None:
     unit = observe(UPDATED)
     copy = [sys.executable, "-c", "import shutil, sys; shutil.copy(sys.argv[1], 'published')", "{file}"]
-    server = {"by": "external", "url": "https://updates.example/app.bin?token=abc", "publish": copy}
+    server = {"by": "external", "url": "https://updates.example/app.bin?token=Zugang99", "publish": copy}
+    unit.port.queue([OLD, b"I (1) ota: from https://updates.example/app.bin?token=Zugang99\r\n" + NEW, AGAIN])
     run = unit.qualify(server=server, end={"otadata": "undefined"})
     assert run.verdict == "passed"
     assert (unit.folder / "published").read_bytes() == (unit.folder / "app-1.1.0.bin").read_bytes()
     assert unit.asked == ["start the update to 1.1.0"]
     assert run.qualification is not None
-    assert run.qualification["server"] == "external: https://updates.example/app.bin?…"
+    for file in (unit.folder / "out").rglob("*"):
+        assert not file.is_file() or b"Zugang99" not in file.read_bytes(), f"the token is in {file}"
+    assert (
+        "url: https://updates.example/app.bin?token=<redacted>"
+        in (unit.folder / "out" / "ship" / "qualify.yaml").read_text()
+    )
+    assert run.qualification["server"] == "external: https://updates.example/app.bin?token=<redacted>"

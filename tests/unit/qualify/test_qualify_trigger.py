@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def test_a_line_is_sent_when_the_unit_has_said_that_it_is_ready(desk: Desk) -> None:
     desk.says("type the URL")
-    desk.do(by="uart", after="type the URL", send="{url}", end="\r\n", timeout_s=5)
+    desk.do(by="uart", after="type the URL", send="{url}", end="\r\n", timeout_s=60)
     assert desk.port.written == b"http://10.0.2.2/a.bin\r\n"
 
 
@@ -90,7 +91,7 @@ def test_a_secret_goes_over_the_wire_and_into_no_log_even_when_it_is_echoed(desk
     assert SECRET.encode() in desk.port.written
     desk.says(f"> join home {SECRET}")
     desk.says("joined")
-    desk.do(by="await", line="joined", timeout_s=5)
+    desk.do(by="await", line="joined", timeout_s=60)
     desk.console.close()
     assert SECRET not in desk.log
     assert SECRET.encode() not in (desk.folder / "serial.raw").read_bytes()
@@ -165,6 +166,26 @@ def test_an_http_call_carries_body_and_headers_and_its_status_counts(desk: Desk)
             desk.do(by="http", url=f"{base}/missing", body="")
         server.shutdown()
     assert SECRET not in desk.log
+
+
+def test_a_unit_that_answers_no_http_costs_a_sentence(desk: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            caller, _ = server.accept()
+            with caller:
+                caller.recv(4096)
+                caller.sendall(b"E (12) lock: not now\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/update"
+        with pytest.raises(LabError, match=r"POST http://127.0.0.1:.*: BadStatusLine"):
+            desk.do(by="http", url=url, body="")
+
+
+def test_a_command_that_no_system_could_start_costs_a_sentence(desk: Desk) -> None:
+    with pytest.raises(LabError, match="'true' cannot be started"):
+        desk.do(by="command", run=["true"], environment={"A=B": "x"})
 
 
 @pytest.mark.parametrize("url", ["ftp://unit/x", "unit/x", "file:///etc/passwd"])

@@ -28,11 +28,14 @@ class FakeWorker:
 class Run:
     """Two boards of three tests each, `a` (0, 1, 2) and `b` (3, 4, 5), and `free` tests of none; 99 stands between."""
 
-    def __init__(self, workers: int, *, free: int = 0, lease_wait_s: float = 60.0) -> None:
+    def __init__(
+        self, workers: int, *, free: int = 0, lease_wait_s: float = 60.0, boards: bool = True
+    ) -> None:
         self.held: set[str] = set()
-        self.ids = [f"test_{number}" for number in range(6 + free)]
+        units = {"a": [0, 1, 2], "b": [3, 4, 5]} if boards else {}
+        self.ids = [f"test_{number}" for number in range(sum(map(len, units.values())) + free)]
         self.between = len(self.ids)
-        layout = Layout({"a": [0, 1, 2], "b": [3, 4, 5]}, ["a", "b"])
+        layout = Layout(units, list(units))
         self.scheduling = BoardScheduling(
             SimpleNamespace(),  # type: ignore[arg-type]
             workers,
@@ -101,6 +104,23 @@ def test_one_worker_takes_one_board_after_the_other() -> None:
     run.end(worker, 3, 4, 5)
     assert worker.shutting_down
     assert run.scheduling.tests_finished
+
+
+def test_a_run_without_boards_is_given_out_many_tests_at_a_time_and_fewer_towards_its_end() -> None:
+    run = Run(2, free=80, boards=False)
+    run.start()
+    first, second = run.workers
+    assert (len(first.queue), len(second.queue)) == (10, 8)
+    sent = 0
+    while not run.scheduling.tests_finished:
+        worker = max(run.workers, key=lambda each: len(each.queue))
+        before = len(worker.queue)
+        run.end(worker, worker.queue[0])
+        sent += len(worker.queue) >= before
+    for worker in run.workers:
+        run.end(worker, *worker.queue)
+    assert sent < 30, "a message for nearly every test"
+    assert not run.scheduling.has_pending
 
 
 def test_workers_without_work_are_sent_home() -> None:

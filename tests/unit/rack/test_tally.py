@@ -79,6 +79,14 @@ def test_a_run_in_which_no_test_fits_is_none() -> None:
     ]
 
 
+@pytest.mark.parametrize(("strict", "problems"), [(False, 0), (True, 1)])
+def test_tests_that_fit_no_board_are_missed_where_that_is_demanded(strict: bool, problems: int) -> None:
+    tally = tally_of()
+    tally.unfit = {"capability power": 2}
+    found = problems_of(tally, allow_busy=False, strict=strict)
+    assert [said.split(",")[0] for said in found] == ["2 tests fit no board of the rack"] * problems
+
+
 def test_the_table_has_a_line_per_board_and_says_below_why_one_did_not_run() -> None:
     chosen = [(name, chip, "fits none of the tests") for name, chip in {**BOARDS, "d": "esp32s3"}.items()]
     assert lines_of(tally_of(b="broken", c="failed"), chosen) == [

@@ -183,3 +183,10 @@ def test_a_full_disk_is_told_once_and_stops_nothing(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no record of a run"):
         rebuild(tmp_path)
+
+
+def test_a_byte_that_is_no_text_costs_one_character_and_not_the_record(tmp_path: Path) -> None:
+    writer = PartWriter(tmp_path, "main")
+    writer.write("run", run={**HEAD, "subject": "board n\udcff \U0001f4a5"})
+    writer.close()
+    assert rebuild(tmp_path).subject == "board n? \U0001f4a5"

@@ -96,6 +96,7 @@ typedef enum {
     RAW_OTA_PHASE_HEADER,       /**< header received, not yet judged */
     RAW_OTA_PHASE_BEGIN,        /**< every check that needs no flash operation has passed */
     RAW_OTA_PHASE_ERASE,        /**< the slot is about to be erased */
+    RAW_OTA_PHASE_ERASED,       /**< the slot is erased; not with the test hook that leaves that out */
     RAW_OTA_PHASE_FIRST_SECTOR, /**< the first sector is written and deciphers to the announced image */
     RAW_OTA_PHASE_WRITE,        /**< bytes of the body written so far */
     RAW_OTA_PHASE_VERIFY,       /**< all bytes written; reading back */

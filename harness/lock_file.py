@@ -49,6 +49,13 @@ class LockHeldError(Exception):
         """The holder's own words, None when they are missing."""
 
 
+def advice_for(lock: Path, error: OSError) -> str:
+    """What a person does about a lock that could not be taken."""
+    if error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        return f"{lock.parent} has to take files: make room there, or use a state folder (HARNESS_HOME) elsewhere"
+    return "remove that file if no job of yours or another user's runs"
+
+
 class LockFile:
     """An exclusive lock on `path`, taken at once or not at all. Not inherited by child processes."""
 

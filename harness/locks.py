@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.errors import InUseError, LabError
-from harness.lock_file import LockFile, LockHeldError
+from harness.lock_file import LockFile, LockHeldError, advice_for
 from harness.lock_note import Note
 
 STATE_LOCK = "board.lock"
@@ -118,7 +118,7 @@ class BoardLock:
             raise LabError(
                 f"the lock {lock.path} cannot be taken: {error.strerror or error}",
                 board=self._board,
-                todo="remove that file if no job of yours or another user's runs",
+                todo=advice_for(lock.path, error),
             ) from error
 
     def _refusal(self, held: LockHeldError) -> InUseError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from harness.interruption import Interrupted, ignore_all, listen
 
@@ -37,7 +38,9 @@ def main() -> None:
         from harness.cli.main import main as carry_on
     except Interrupted as interrupted:
         ignore_all()
-        sys.stderr.write("\nharness: interrupted before anything began\n")
+        # Where nobody takes that (a closed terminal) the exit status says it alone.
+        with suppress(OSError):
+            os.write(2, b"\nharness: interrupted before anything began\n")
         raise SystemExit(interrupted.exit_status) from None
     except ImportError as error:
         if os.environ.get("HARNESS_DEBUG"):

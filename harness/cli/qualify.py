@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -139,9 +140,12 @@ def qualify(
             raise
     run = seal(folder, done.run, key)
     keep_run(run, folder, tell=say.line)
-    _tell(run, folder, as_json=as_json)
     if done.error is not None:
+        # It may be that the terminal is gone, which is what ended it.
+        with suppress(OSError):
+            _tell(run, folder, as_json=as_json)
         raise done.error
+    _tell(run, folder, as_json=as_json)
     return done.verdict.exit_code
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import LabError
-from harness.lock_file import LockFile, LockHeldError
+from harness.lock_file import LockFile, LockHeldError, advice_for
 from harness.lock_note import Note
 from harness.locks import PREFIX, shared_folder
 
@@ -128,7 +128,7 @@ class HubGuard:
                 raise LabError(
                     f"the lock {lock.path} cannot be taken: {error.strerror or error}",
                     board=board,
-                    todo="remove that file if no job of yours or another user's runs",
+                    todo=advice_for(lock.path, error),
                 ) from error
             else:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -326,6 +327,18 @@ def test_what_was_planted_in_the_place_of_a_lock_is_refused_and_harms_nothing(
     assert "remove that file" in (caught.value.todo or "")
     assert precious.read_text() == "the user's own"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lock", "precious"]
+
+
+def test_where_no_lock_can_be_written_nobody_is_told_to_remove_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(locks.LockFile, "acquire", refuse)
+    with pytest.raises(LabError, match="cannot be taken") as caught:
+        lock_on(tmp_path / "lock").acquire()
+    assert f"{tmp_path} has to take files" in (caught.value.todo or "")
 
 
 @posix

@@ -33,7 +33,8 @@ from harness.provision.device_record import DeviceRecords
 from harness.provision.flash_baud import FlashBauds
 from harness.provision.profile import Lock, Profile
 from harness.provision.told_fuses import told_state
-from harness.vault.vault import Vault, now_utc
+from harness.vault.record_file import now_utc
+from harness.vault.vault import Vault
 
 UPDATE_TIMEOUT_S = 180.0
 

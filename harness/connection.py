@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from harness.attachment import labgrid_wish, named_port
 from harness.chips import chip_named
 from harness.errors import BoardError, LabError
 from harness.home import Home
@@ -29,12 +30,10 @@ from harness.links.espemu import EspEmu, EspEmuLink
 from harness.links.find_port import (
     LastingPort,
     port_by_mac,
-    port_by_usb_location,
-    port_by_usb_serial,
     serial_ports,
 )
 from harness.links.labgrid import LabgridLink, labgrid_link
-from harness.links.labgrid_lease import DEFAULT_COORDINATOR, PlaceLease, PlaceWish
+from harness.links.labgrid_lease import PlaceLease
 from harness.links.labgrid_program import labgrid_python
 from harness.links.link import BootMode, Link
 from harness.links.qemu import Qemu, QemuLink
@@ -97,19 +96,6 @@ def physical_link(name: str, entry: SerialEntry | Rfc2217Entry, port: str) -> Li
     return SerialLink(port, baud=entry.baud, console_baud=entry.console_baud, board=name, place=lasting)
 
 
-def labgrid_wish(entry: LabgridEntry) -> PlaceWish:
-    """What a coordinator is asked for, and which one."""
-    return PlaceWish(
-        entry.coordinator or os.environ.get("LG_COORDINATOR") or DEFAULT_COORDINATOR,
-        entry.place,
-        dict(entry.filter or {}),
-        entry.reserve_timeout_s,
-        entry.grace_s,
-        entry.serial_port,
-        entry.power_port,
-    )
-
-
 def labgrid_lease(name: str, entry: LabgridEntry, home: Home, waiting: Callable[[str], None]) -> PlaceLease:
     """The lease on the place that the entry names; nothing is asked for yet.
 
@@ -143,19 +129,15 @@ def port_of(name: str, entry: SerialEntry, inventory: Inventory) -> str:
     Raises:
         LabError: nothing of that description is plugged in.
     """
-    if entry.port:
-        return entry.port
-    ports = serial_ports()
-    if entry.usb_serial:
-        return port_by_usb_serial(entry.usb_serial, ports, board=name).device
-    if entry.usb_location:
-        return port_by_usb_location(entry.usb_location, ports, board=name).device
+    named = named_port(name, entry)
+    if named is not None:
+        return named
     assert entry.mac is not None
     others = (other for other_name, other in inventory.boards.items() if other_name != name)
     claimed = [other.port for other in others if isinstance(other, SerialEntry) and other.port]
     return port_by_mac(
         entry.mac,
-        ports,
+        serial_ports(),
         claimed=claimed,
         board=name,
         guard=lambda device: BoardLock(lock_files(device_names(device)), board=name, purpose="search by MAC"),

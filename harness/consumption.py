@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.board import Board
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.provision.chip_state import Download, unreachable_state
 from harness.provision.consumables import (
@@ -23,6 +23,9 @@ from harness.provision.consumables import (
 )
 from harness.provision.consumption_ledger import ConsumptionLedger
 from harness.provision.profile import Lock
+
+if TYPE_CHECKING:
+    from harness.board import Board
 
 MARKER = "consumes"
 FILE_NAME = "consumables.json"

@@ -25,13 +25,13 @@ class Deadline:
     """The moment at which this run may be killed."""
 
     at_s: float
-    """Seconds since 1970: the same moment in every process of the run."""
+    """By `time.monotonic`: the same moment in every process of the run, and the machine's clock may be set meanwhile."""
     told_by: str
     """For messages: what said so."""
 
     def left_s(self) -> float:
         """Seconds until then; negative when it is over."""
-        return self.at_s - time.time()
+        return self.at_s - time.monotonic()
 
 
 def deadline_in(time_left_s: float | None, environment: Mapping[str, str] = os.environ) -> Deadline | None:
@@ -44,7 +44,7 @@ def deadline_in(time_left_s: float | None, environment: Mapping[str, str] = os.e
     if time_left_s is not None:
         if not math.isfinite(time_left_s) or time_left_s < 0:
             raise UsageError(f"--time-left is {time_left_s}, not a number of seconds", todo=TODO)
-        found.append(Deadline(time.time() + time_left_s, f"--time-left {time_left_s:g}"))
+        found.append(Deadline(time.monotonic() + time_left_s, f"--time-left {time_left_s:g}"))
     told = environment.get(VARIABLE)
     if told:
         try:
@@ -56,5 +56,5 @@ def deadline_in(time_left_s: float | None, environment: Mapping[str, str] = os.e
                 f"{VARIABLE} is '{told[:40]}', not a time",
                 todo=f"set it to seconds since 1970: {VARIABLE}=$(($(date +%s) + 3000))",
             )
-        found.append(Deadline(at_s, VARIABLE))
+        found.append(Deadline(time.monotonic() + at_s - time.time(), VARIABLE))
     return min(found, key=lambda each: each.at_s, default=None)

@@ -16,7 +16,7 @@ from harness.build.firmware_source import (
     SignedFirmware,
     TargetFirmware,
 )
-from harness.build.fuses_burned import SelfBurns, frozen_at_start, self_burns
+from harness.build.fuses_burned import SIGNED_BY_P192, SelfBurns, frozen_at_start, self_burns
 from harness.build.signing import ImageSigner
 from harness.chips import SigningScheme
 from harness.chips.idf_burns import SKIP_START_UP_WRITE_PROTECTION
@@ -149,10 +149,14 @@ def burned_by_itself(
         ]
         released = profile.encryption is Profile.RELEASE and by_host and not by_firmware
         needed = () if released else tuple(name for name in fuses.release if not state.is_set(name))
+        if boot.curve_mode is not None and (app.sdkconfig or {}).get(f"CONFIG_{SIGNED_BY_P192}") == "y":
+            burned.append(boot.curve_mode)
+        own = self_burns(app.sdkconfig, app.chip.name, encrypted=True, secure_boot=True, burned=burned)
+        needed += tuple(each.fuse for each in own.burns)
         burned += [
             f"WR_DIS of {name}"
-            for name in (boot.write_protect, *boot.also_write_protect)
-            if not set(needed) & set(sharing_protection(state.chip, name))
+            for name in (*((boot.write_protect,) if by_host else ()), *boot.also_write_protect)
+            if not set(needed) & {name, *sharing_protection(state.chip, name)}
         ]
     return self_burns(
         app.sdkconfig,

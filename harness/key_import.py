@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.board import Board
+from harness.chips import Chip
 from harness.errors import BoardError, RefusedError
 from harness.ota.key_proof import proof_by_firmware
 from harness.ota.release import signer
 from harness.preparation import identify
 from harness.provision.chip_state import ChipState, Download
-from harness.provision.device_record import DeviceRecord
+from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.provision.key_blocks import flash_key_blocks
 from harness.provision.key_proof import can_read_flash, proof_by_bootloader, proof_by_key_block
 from harness.provision.profile import Profile
@@ -22,7 +23,8 @@ from harness.vault.key_life import discard_unproven, import_key, mark_proven
 from harness.vault.key_proof import KeyProof, ProofResult
 from harness.vault.key_record import KeyRecord
 from harness.vault.key_ref import KeyState
-from harness.vault.vault import now_utc
+from harness.vault.record_file import now_utc
+from harness.vault.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,10 @@ def import_and_prove(board: Board, key: bytes, *, say: Say, prove: bool = True) 
             board=board.name,
             todo="to have this key burned, name it in the board's entry: flash_key: {file: FILE}",
         )
-    before = board.vault.key_record(mac)
-    record = import_key(board.vault, mac, board.chip, key)
-    was_here = before is not None and before.state is not KeyState.FORGOTTEN
+    done = import_unproven(board.vault, board.records, mac, board.chip, key)
+    record, was_here = done.record, done.was_here
     if record.state is not KeyState.UNPROVEN:
-        board.records.note_key(record)
-        return Imported(record, None, was_here)
+        return done
     proof, status = _proof(board, state, key, say) if prove else (None, None)
     if proof is not None and proof.result is ProofResult.WRONG:
         discard_unproven(board.vault, mac)
@@ -76,6 +76,19 @@ def import_and_prove(board: Board, key: bytes, *, say: Say, prove: bool = True) 
         record = mark_proven(board.vault, mac, proof.how)
         _note_device(board, state, status, record)
     return Imported(record, proof, was_here)
+
+
+def import_unproven(vault: Vault, records: DeviceRecords, mac: str, chip: Chip, key: bytes) -> Imported:
+    """Stores `key` for `mac`, and asks no board; one that is here already, and proven, stays proven.
+
+    Raises:
+        UsageError: the key's length is not that of the chip. RefusedError: the vault has another one for it.
+    """
+    before = vault.key_record(mac)
+    record = import_key(vault, mac, chip, key)
+    if record.state is not KeyState.UNPROVEN:
+        records.note_key(record)
+    return Imported(record, None, before is not None and before.state is not KeyState.FORGOTTEN)
 
 
 def _proof(board: Board, state: ChipState, key: bytes, say: Say) -> tuple[KeyProof, Mapping[str, Any] | None]:

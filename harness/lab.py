@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
-import tempfile
-import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from harness.board import Board
 from harness.build.board_keys import KeySources
@@ -30,7 +25,7 @@ from harness.connection import (
     virtual_link,
 )
 from harness.deadline import Deadline, deadline_in
-from harness.errors import HarnessError, LabError, UsageError
+from harness.errors import HarnessError, UsageError
 from harness.home import Home
 from harness.interruption import Interrupted, unbroken
 from harness.inventory.entry import (
@@ -60,19 +55,13 @@ from harness.rack.renewal import leased
 from harness.rack.watch import BoardWatch
 from harness.run_note import RunNote
 from harness.say import Say
+from harness.state_folder import RUN_NOTE, base_folder, make_state_folder, make_throwaway_folder, state_folder
 from harness.vault.record_file import remove_leftovers
 from harness.vault.secret import KeyFile, Secret
 from harness.vault.vault import Vault
 
 BENCH = "bench"
 """Folder of the vault that signs packages for physical boards in profile ``open``."""
-
-RUN_NOTE = "run.json"
-"""In the state folder of a virtual board: what the run on it is doing."""
-
-_THROWAWAY_PREFIX = "harness-twin-"
-_THROWAWAY_AGE_S = 3600.0
-"""Older folders of throwaway twins that nobody holds were left by a harness that was killed."""
 
 
 @dataclass(slots=True)
@@ -109,7 +98,7 @@ class Lab:
         if isinstance(entry, PhysicalEntry):
             return self._open_physical(name, entry)
         state = state_folder(self.home, self.inventory.path, name, entry)
-        _make_state_folder(name, state)
+        make_state_folder(name, state)
         self._lock(name, [state / STATE_LOCK])
         for folder in (state, state / "devices"):
             remove_leftovers(folder)
@@ -142,8 +131,7 @@ class Lab:
 
     def throwaway(self, chip: str, name: str | None = None, *, entry: TwinEntry | None = None) -> Board:
         """A twin with blank flash and eFuses that is gone when the lab closes."""
-        _remove_abandoned()
-        folder = Path(tempfile.mkdtemp(prefix=_THROWAWAY_PREFIX))
+        folder = make_throwaway_folder()
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         return self._open_virtual(name or f"twin-{chip}", entry or TwinEntry(chip=chip), folder)
 
@@ -285,51 +273,6 @@ class Lab:
         )
         self._stack.callback(board.close)
         return board
-
-
-def _make_state_folder(name: str, state: Path) -> None:
-    try:
-        for folder in (*reversed(state.parents), state):
-            # With its parents' own mode, mkdir(parents=True) would leave them open to all.
-            if not folder.exists():
-                folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise LabError(
-            f"the state folder {state} cannot be made: {error.strerror}",
-            board=name,
-            todo="choose a folder that you may write to",
-        ) from error
-
-
-def _remove_abandoned() -> None:
-    """Throwaway twins go with their lab; this removes those whose harness was killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_THROWAWAY_PREFIX}*"):
-        try:
-            status = folder.lstat()
-            if time.time() - status.st_mtime < _THROWAWAY_AGE_S or not _is_own_folder(status):
-                continue
-            with FileLock(folder / "lock", timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
-        except (OSError, Timeout):
-            # A long job's.
-            continue
-
-
-def _is_own_folder(status: os.stat_result) -> bool:
-    """In a folder that all write to, a link of this name may lead anywhere, and another's folder is not ours to open."""
-    return stat.S_ISDIR(status.st_mode) and (os.name != "posix" or status.st_uid == os.getuid())
-
-
-def base_folder(inventory: Path | None) -> Path:
-    """What relative paths in a boards.yaml are relative to."""
-    return inventory.parent if inventory else Path.cwd()
-
-
-def state_folder(home: Home, inventory: Path | None, name: str, entry: VirtualEntry) -> Path:
-    """Where the state of the virtual board `name` lies; a relative `state:` is relative to its boards.yaml."""
-    if entry.state is None:
-        return home.twin(name)
-    return (base_folder(inventory) / Path(entry.state).expanduser()).absolute()
 
 
 def open_vault(

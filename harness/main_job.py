@@ -92,7 +92,7 @@ def _versions(board: Board, running: str) -> tuple[str, str]:
 
 def _provisioned(board: Board, demand: Demand) -> list[Claim]:
     boot = board.boots[-1]
-    wanted = demand.profile.built_as.value if board.encrypts else "off"
+    wanted = demand.profile.told_as(board.chip).value if board.encrypts else "off"
     return [
         Claim.of("the board boots", boot.app_started, boot.summary())
         if board.runs_app
@@ -150,7 +150,9 @@ def _there_and_back(board: Board, first: Running, steps: StepRecording, *, say: 
     ):
         expected = running.next_slot
         with steps.step(f"update to {version}") as step:
-            step.claims += _update(board, board.release(version), running, say=say)
+            release = board.release(version)
+            step.properties |= _properties(board, release, running)
+            step.claims += _update(board, release, running, say=say)
             running = board.status()
             came_back = proof is RAW_UPDATE_THERE or running.slot == first.slot
             if came_back and all(claim.standing is Standing.PROVEN for claim in step.claims):
@@ -165,6 +167,22 @@ def _there_and_back(board: Board, first: Running, steps: StepRecording, *, say: 
     return claims
 
 
+def _properties(board: Board, release: Release, before: Running) -> dict[str, str]:
+    """What is sent to the board, by which a person finds it again."""
+    slot = board.slot(before.next_slot)
+    key = board.vault.key_record(board.mac) if board.encrypts and board.mac is not None else None
+    told = {"image": f"{release.version}, {len(release.image)} bytes, SHA-256 {release.sha256.hex()}"}
+    if key is not None:
+        told["enciphered"] = f"on the host with key {key.key_id}, for {slot.label} at {slot.offset:#x}"
+    return told
+
+
+NOT_COVERED = (
+    "not covered: updates that must be refused, faults of the server, lost power, damaged otadata. "
+    "That is tested by pytest tests/ota and harness explore"
+)
+
+
 def _confessed(board: Board, running: Running, demand: Demand) -> list[Claim]:
     boot = board.boots[-1]
     claims = [
@@ -172,7 +190,7 @@ def _confessed(board: Board, running: Running, demand: Demand) -> list[Claim]:
             "bootloader and firmware agree on the encryption",
             boot.encryption
             == running.encryption
-            == (demand.profile.built_as.value if board.encrypts else "off"),
+            == (demand.profile.told_as(board.chip).value if board.encrypts else "off"),
             f"log: {boot.encryption}, firmware: {running.encryption}",
         ),
     ]

@@ -12,20 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.board import Board
-from harness.console.boot_record import BootRecord
 from harness.console.log_file import BOARD_SIGN, MARK_SIGN
 from harness.console.sanitizer_report import sanitizer_report
 from harness.consumption import Consumption
 from harness.embedded import fixtures as embedded
 from harness.errors import HarnessError, NotApplicableError
 from harness.home import Home
-from harness.lab import Lab, secret_from
-from harness.ota.server import OtaServer
 from harness.pytest_bench import Bench, opened, prepare_for
 from harness.pytest_options import DEADLINE, MARKERS, add_options, check_options
 from harness.pytest_targets import targets_of
@@ -46,6 +42,11 @@ from harness.report.pytest_recording import RunRecording
 from harness.session_ending import SessionEnding
 from harness.subset import Subset
 from harness.traceback_values import hide_values
+
+if TYPE_CHECKING:
+    from harness.board import Board
+    from harness.console.boot_record import BootRecord
+    from harness.ota.server import OtaServer
 
 SUBSET = pytest.StashKey[Subset]()
 CONSUMPTION = pytest.StashKey[Consumption]()
@@ -226,6 +227,9 @@ def _target(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture(scope="session")
 def _bench(_target: Target, request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Opens and prepares the board of this round, once; what went wrong is kept for every test that wanted it."""
+    # A session that opens no board does not wait for what a board needs.
+    from harness.lab import Lab, secret_from
+
     config = request.config
     recording = config.stash[RECORDING]
     lab = Lab(

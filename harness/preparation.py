@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from harness.build.app_dir import AppDirectory
 from harness.build.flash_layout import lay_out
 from harness.build.fuses_burned import SelfBurns
 from harness.connection import burn_guard
+from harness.console.mark import STEP, step_text
 from harness.errors import AppDownError, BoardError, HarnessError, RefusedError
 from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
@@ -42,6 +43,9 @@ from harness.vault.key_life import note_device_made
 from harness.vault.key_ref import KeyState
 
 FIRST_VERSION = "1.0.0"
+
+_TARGET_CODE = "twin: this image holds target code"
+"""How the line begins that a twin prints of an app that was built for the chip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +114,16 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
 
     Raises:
         BoardError: the firmware does not come up; AppDownError where `demand` names an app. RefusedError: it is another
-            board.
+            board, or a twin whose flash holds an app that was built for the chip.
     """
     board.profile, board.lock = demand.profile, planned.plan.lock
     board.run_note.doing("during the first boot")
+    mark = board.console.mark()
     with say.phase("first boot", lambda: board.uart_bytes), _uncut_if_it_burns(board, planned):
         try:
             running = board.settle()
         except BoardError as error:
+            require_code_of_its_own(board, mark)
             raise (AppDownError if demand.apps else BoardError)(
                 f"was provisioned as {demand.profile.value}, but its firmware does not come up: {error.message}",
                 board=board.name,
@@ -130,6 +136,20 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
             _note_device_made(board, planned.plan, running)
         _prove_update_path(board, running, say)
     return Prepared(planned.plan, running)
+
+
+def require_code_of_its_own(board: Board, since: int) -> None:
+    """The twin did not say, after the mark `since`, that the app in its flash was built for the chip.
+
+    Raises:
+        RefusedError: it did; nothing is wrong with the board.
+    """
+    if any(line.text.startswith(_TARGET_CODE) for line in board.console.lines_since(since)):
+        raise RefusedError(
+            "its flash holds an app that was built for the chip: a twin loads that, and cannot run it",
+            board=board.name,
+            todo="run it in an emulator on the same state folder ('link: qemu'), or give the twin a folder of its own",
+        )
 
 
 @contextmanager
@@ -282,29 +302,11 @@ def make_plan(
             say=say,
         )
         apps = board.firmware.all(demand.version)
-        remarks = tuple(
-            dict.fromkeys(
-                remark
-                for each in apps
-                for remark in judge(board, each, demand.profile, lock, device_key=demand.device_key)
-            )
-        )
+        remarks = _remarks_on(apps, board, demand, lock)
     app = apps[0]
     board.app = app
     board.table = app.partition_table
-    # What the board may be updated to burns its fuses as well as what is flashed.
-    burns = SelfBurns(())
-    for each in apps:
-        burns = burns.together_with(
-            burned_by_itself(
-                each,
-                state,
-                demand.profile,
-                lock,
-                device_key=demand.device_key,
-                by_firmware=demand.by_firmware,
-            )
-        )
+    burns = _burned_by(apps, demand, state, lock)
     layout = lay_out(
         app,
         encrypts=demand.profile.encrypts and not demand.device_key,
@@ -336,6 +338,29 @@ def make_plan(
         require_key(plan, key)
     keep_plan(board, plan)
     return Planned(plan, regions, state, app, burns)
+
+
+def _remarks_on(apps: Iterable[AppDirectory], board: Board, demand: Demand, lock: Lock) -> tuple[str, ...]:
+    """What a person should know of builds that nothing forbids; each once."""
+    found = (judge(board, each, demand.profile, lock, device_key=demand.device_key) for each in apps)
+    return tuple(dict.fromkeys(remark for remarks in found for remark in remarks))
+
+
+def _burned_by(apps: Iterable[AppDirectory], demand: Demand, state: ChipState, lock: Lock) -> SelfBurns:
+    """What `apps` burn by themselves: what the board may be updated to does it as well as what is flashed."""
+    burns = SelfBurns(())
+    for each in apps:
+        burns = burns.together_with(
+            burned_by_itself(
+                each,
+                state,
+                demand.profile,
+                lock,
+                device_key=demand.device_key,
+                by_firmware=demand.by_firmware,
+            )
+        )
+    return burns
 
 
 def keep_plan(board: Board, plan: Plan) -> None:
@@ -472,13 +497,12 @@ def carry_out_plan(
             # The plan has been printed in full: here is only where it is.
             board.run_note.doing(f"in step {event.number}/{event.total} ({event.step.headline})")
             say.detail(f"{event.number:2d}/{event.total}  {event.step.headline}")
+        board.console.note(_step_note(event), kind=STEP)
 
     revoked = revoked_by(plan)
     if revoked:
-        what = "".join(f" --revoke {slot}" for slot in revoked)
-        ConsumptionLedger(board.records.folder).note(
-            plan.mac, f"harness provision{what}", {Resource.REVOCATIONS: len(revoked)}
-        )
+        what = " ".join(f"--revoke {slot}" for slot in revoked)
+        ConsumptionLedger(board.records.folder).note(plan.mac, what, {Resource.REVOCATIONS: len(revoked)})
     guard = burn_guard(board.link, board.name) if plan.burns else nullcontext()
     with say.phase("provision", lambda: board.uart_bytes), _called_by_name(board), guard:
         outcome = carry_out(
@@ -494,6 +518,12 @@ def carry_out_plan(
         )
     for remark in outcome.remarks:
         say.detail(remark)
+
+
+def _step_note(event: StepEvent) -> str:
+    """What the log says of a step that begins, or has ended."""
+    for_good = " (for good)" if event.step.irreversible else ""
+    return step_text(event.number, event.total, None if event.done else f"{event.step.headline}{for_good}")
 
 
 def burn_by_firmware(board: Board, step: FirmwareCommand) -> None:

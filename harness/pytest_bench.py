@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from harness.board import Board
 from harness.errors import HarnessError, RefusedError
 from harness.inventory.entry import TwinEntry
-from harness.lab import Lab
-from harness.preparation import Consent, Demand, identify, prepare, reflash
 from harness.provision.profile import Profile
 from harness.provision.recognition import profile_of
 from harness.rack.broken_boards import BoardFate
@@ -21,6 +18,10 @@ from harness.rack.health import latches
 from harness.rack.tally import Reason
 from harness.rack.target import Target
 from harness.say import Say
+
+if TYPE_CHECKING:
+    from harness.board import Board
+    from harness.lab import Lab
 
 
 @dataclass(slots=True)
@@ -93,6 +94,9 @@ def opened(lab: Lab, target: Target) -> Board:
 
 
 def prepare_for(bench: Bench, board: Board, target: Target, lab: Lab, config: pytest.Config) -> None:
+    # A session that opens no board does not wait for what a board needs.
+    from harness.preparation import Consent, Demand, identify, prepare, reflash
+
     burn = frozenset(config.getoption("--burn"))
     profile = target.profile
     if profile is None or board.link.physical:

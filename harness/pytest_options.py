@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from harness.build.app_dir import read_app_dir
 from harness.chips import TWINS
 from harness.deadline import TODO, Deadline, deadline_in
 from harness.embedded import fixtures as embedded
@@ -37,148 +36,151 @@ MARKERS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of pytest's command line.
+
+    `metavar` None: a flag, or one of `choices`, whose first is the default. `many`: may be repeated.
+    """
+
+    name: str
+    metavar: str | None
+    help: str
+    many: bool = False
+    choices: tuple[str, ...] = ()
+
+    def add_to(self, group: pytest.OptionGroup) -> None:
+        """Left out it is False, the first choice, an empty list, or None."""
+        if self.choices:
+            group.addoption(self.name, choices=self.choices, default=self.choices[0], help=self.help)
+        elif self.metavar is None:
+            group.addoption(self.name, action="store_true", default=False, help=self.help)
+        elif self.many:
+            group.addoption(self.name, action="append", default=[], metavar=self.metavar, help=self.help)
+        else:
+            group.addoption(self.name, default=None, metavar=self.metavar, help=self.help)
+
+
+OPTIONS = (
+    Option(
+        "--board",
+        "NAME",
+        "board or tag of boards.yaml, may be repeated; default: throwaway twins",
+        many=True,
+    ),
+    Option(
+        "--rack",
+        None,
+        "run on every board of boards.yaml (of --board and --chip, if given) that a test's demands fit; "
+        "with pytest-xdist, -n auto starts one worker per board",
+    ),
+    Option(
+        "--lease-wait",
+        "SECONDS",
+        "how long to wait for a board that another job has, when nothing else is left to do; default: "
+        f"{LEASE_WAIT_S:g} with --rack, else 0",
+    ),
+    Option(
+        "--allow-busy",
+        None,
+        "a --rack run may succeed without boards that another job kept, if other boards of the chip ran "
+        "the tests",
+    ),
+    Option(
+        "--rack-strict",
+        None,
+        "a --rack run is no success (exit status 6) if a test that was selected fits no board",
+    ),
+    Option(
+        "--rack-dist",
+        None,
+        "each (default): with --rack a test runs on every board that it fits; load: once per chip and "
+        "profile, on one of them, and the tests are spread over the boards that are free and healthy",
+        choices=(EACH, LOAD),
+    ),
+    Option(
+        "--boards",
+        "FILE",
+        "the boards.yaml to use; default: the one in the root folder",
+    ),
+    Option(
+        "--profile",
+        "P",
+        f"only these security profiles: {', '.join(profile.value for profile in Profile)}",
+        many=True,
+    ),
+    Option(
+        "--chip",
+        "CHIP",
+        f"chips of the throwaway twins: {', '.join(TWINS)}",
+        many=True,
+    ),
+    Option(
+        "--burn",
+        "NAME",
+        "allow this run to burn eFuses of the board NAME, as far as its burn_up_to says",
+        many=True,
+    ),
+    Option(
+        "--consume",
+        "NAME",
+        "allow this run scenarios that use something of the board NAME up for good, within its budget",
+        many=True,
+    ),
+    Option(
+        f"--{FULL}",
+        None,
+        "every scenario on the twins of all chips and in every profile where it makes sense; default: "
+        "a subset of a few minutes, which says what it leaves out",
+    ),
+    Option(
+        "--accept-unknown-burns",
+        "NAME",
+        "allow the board NAME firmware without an sdkconfig, which may burn any eFuse by itself",
+        many=True,
+    ),
+    Option(
+        "--app",
+        "DIR",
+        "flash this build (of `harness build`, or an ESP-IDF build folder), may be repeated: of several "
+        "the one for the board's chip and profile is taken",
+        many=True,
+    ),
+    Option(
+        "--fragment",
+        "NAME",
+        "sdkconfig fragment that the companion firmware is built with besides, e.g. rollback.anti",
+        many=True,
+    ),
+    Option(
+        "--idf",
+        "DIR",
+        "ESP-IDF to build the companion firmware with; default: IDF_PATH",
+    ),
+    Option(
+        "--time-left",
+        "SECONDS",
+        "this run may be killed after so long (a CI job's time-out): begin no eFuse burn that may not be "
+        "over by then; HARNESS_DEADLINE says the same in seconds since 1970",
+    ),
+    Option(
+        "--vault-key-file",
+        "FILE",
+        "key file of the vault of physical boards",
+    ),
+    Option(
+        "--harness-out",
+        "DIR",
+        "folder for the run's record, report and logs; default: one per run under HARNESS_HOME/artefacts",
+    ),
+)
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Options of the harness; `pytest --help` shows them as a group."""
     group = parser.getgroup("harness", "ESP32 secure-OTA harness")
-    profiles = ", ".join(profile.value for profile in Profile)
-    options: list[tuple[str, dict[str, Any]]] = [
-        (
-            "--board",
-            {
-                "action": "append",
-                "metavar": "NAME",
-                "help": "board or tag of boards.yaml, may be repeated; default: throwaway twins",
-            },
-        ),
-        (
-            "--rack",
-            {
-                "action": "store_true",
-                "help": "run on every board of boards.yaml (of --board and --chip, if given) that a test's demands fit; "
-                "with pytest-xdist, -n auto starts one worker per board",
-            },
-        ),
-        (
-            "--lease-wait",
-            {
-                "metavar": "SECONDS",
-                "help": "how long to wait for a board that another job has, when nothing else is left to do; default: "
-                f"{LEASE_WAIT_S:g} with --rack, else 0",
-            },
-        ),
-        (
-            "--allow-busy",
-            {
-                "action": "store_true",
-                "help": "a --rack run may succeed without boards that another job kept, if other boards of the chip ran "
-                "the tests",
-            },
-        ),
-        (
-            "--rack-strict",
-            {
-                "action": "store_true",
-                "help": "a --rack run is no success (exit status 6) if a test that was selected fits no board",
-            },
-        ),
-        (
-            "--rack-dist",
-            {
-                "choices": (EACH, LOAD),
-                "default": EACH,
-                "help": "each (default): with --rack a test runs on every board that it fits; load: once per chip and "
-                "profile, on one of them, and the tests are spread over the boards that are free and healthy",
-            },
-        ),
-        (
-            "--boards",
-            {"metavar": "FILE", "help": "the boards.yaml to use; default: the one in the root folder"},
-        ),
-        (
-            "--profile",
-            {"action": "append", "metavar": "P", "help": f"only these security profiles: {profiles}"},
-        ),
-        (
-            "--chip",
-            {
-                "action": "append",
-                "metavar": "CHIP",
-                "help": f"chips of the throwaway twins: {', '.join(TWINS)}",
-            },
-        ),
-        (
-            "--burn",
-            {
-                "action": "append",
-                "metavar": "NAME",
-                "help": "allow this run to burn eFuses of the board NAME, as far as its burn_up_to says",
-            },
-        ),
-        (
-            "--consume",
-            {
-                "action": "append",
-                "metavar": "NAME",
-                "help": "allow this run scenarios that use something of the board NAME up for good, within its budget",
-            },
-        ),
-        (
-            f"--{FULL}",
-            {
-                "action": "store_true",
-                "help": "every scenario on the twins of all chips and in every profile where it makes sense; default: "
-                "a subset of a few minutes, which says what it leaves out",
-            },
-        ),
-        (
-            "--accept-unknown-burns",
-            {
-                "action": "append",
-                "metavar": "NAME",
-                "help": "allow the board NAME firmware without an sdkconfig, which may burn any eFuse by itself",
-            },
-        ),
-        (
-            "--app",
-            {
-                "action": "append",
-                "metavar": "DIR",
-                "help": "flash this build (of `harness build`, or an ESP-IDF build folder), may be repeated: of several "
-                "the one for the board's chip and profile is taken",
-            },
-        ),
-        (
-            "--fragment",
-            {
-                "action": "append",
-                "metavar": "NAME",
-                "help": "sdkconfig fragment that the companion firmware is built with besides, e.g. rollback.anti",
-            },
-        ),
-        (
-            "--idf",
-            {"metavar": "DIR", "help": "ESP-IDF to build the companion firmware with; default: IDF_PATH"},
-        ),
-        (
-            "--time-left",
-            {
-                "metavar": "SECONDS",
-                "help": "this run may be killed after so long (a CI job's time-out): begin no eFuse burn that may not be "
-                "over by then; HARNESS_DEADLINE says the same in seconds since 1970",
-            },
-        ),
-        ("--vault-key-file", {"metavar": "FILE", "help": "key file of the vault of physical boards"}),
-        (
-            "--harness-out",
-            {
-                "metavar": "DIR",
-                "help": "folder for the run's record, report and logs; default: one per run under HARNESS_HOME/artefacts",
-            },
-        ),
-    ]
-    for name, settings in options:
-        default = {"append": [], "store_true": False}.get(settings.get("action", ""))
-        group.addoption(name, **{"default": default, **settings})
+    for option in OPTIONS:
+        option.add_to(group)
     parser.addini(INI, embedded.INI_HELP, default="function")
 
 
@@ -190,6 +192,8 @@ def check_options(config: pytest.Config) -> None:
         for word in config.getoption("--chip"):
             twin_chip(word)
         for folder in config.getoption("--app"):
+            from harness.build.app_dir import read_app_dir
+
             read_app_dir(Path(folder))
         if config.getoption("--boards") or config.getoption("--board"):
             inventory_of(config).select(config.getoption("--board"))

@@ -31,7 +31,7 @@ from harness.provision.rescue import only_ciphertext, require_rescuable, require
 from harness.say import Say
 from harness.vault.intent import Intent
 from harness.vault.key_ref import plain_mac
-from harness.vault.vault import now_utc
+from harness.vault.record_file import now_utc
 
 
 @dataclass(frozen=True, slots=True)

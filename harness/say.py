@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import click
@@ -34,7 +34,9 @@ class Say:
         """One line to standard error, so that ``--json`` output stays clean."""
         if self.quiet:
             return
-        with self._lock:
+        # A terminal that was closed, a full disk: what cannot be told stops no work, least of all between a burn and
+        # the record of it.
+        with self._lock, suppress(OSError):
             click.echo(click.style(text, fg=style) if style else text, err=True)
 
     def step(self, text: str) -> None:

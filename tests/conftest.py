@@ -30,7 +30,7 @@ def sanitizers_link(tmp_path_factory: pytest.TempPathFactory) -> None:
     (folder / "empty.c").write_text("int main(void) { return 0; }\n")
     for name in ("address,undefined", "thread"):
         command = [*find_compiler(), f"-fsanitize={name}", "empty.c", "-o", "empty"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode != 0:
             said = f"the C compiler links no sanitizers: {done.stderr.strip()[-200:]}"
             if os.environ.get("CI") == "true":

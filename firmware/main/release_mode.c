@@ -93,7 +93,9 @@ static esp_err_t (*const STEPS[])(void) = {
 
 esp_err_t release_mode_set(void)
 {
-    for (size_t i = 0; esp_flash_encryption_enabled() && i < sizeof(STEPS) / sizeof(STEPS[0]); i++) {
+    /* Not esp_flash_encryption_enabled(): deprecated from v6.0, its successor absent before. */
+    const bool encrypted = esp_get_flash_encryption_mode() != ESP_FLASH_ENC_MODE_DISABLED;
+    for (size_t i = 0; encrypted && i < sizeof(STEPS) / sizeof(STEPS[0]); i++) {
         const esp_err_t err = STEPS[i]();
         if (err != ESP_OK) {
             return err;

@@ -86,10 +86,7 @@ def _one_of(schemes: Sequence[SigningScheme]) -> str:
 
 def digests_of(keys: Sequence[BootKey]) -> tuple[BootDigest, ...]:
     """What eFuses are to hold of `keys`, which are listed by digest slot."""
-    return tuple(
-        BootDigest(slot, key.digest, key.name, sha384=key.scheme is SigningScheme.ECDSA_P384)
-        for slot, key in enumerate(keys)
-    )
+    return tuple(BootDigest(slot, key.digest, key.name, key.scheme) for slot, key in enumerate(keys))
 
 
 def keys_for(chip: Chip, keys: Sequence[BootKey], trusted: Sequence[BootDigest]) -> tuple[BootKey, ...]:

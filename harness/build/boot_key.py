@@ -31,7 +31,7 @@ from harness.formats.signature_block import (
     scheme_of,
 )
 from harness.provision.vendor_log import listening, vendor_log_installed
-from harness.vault.boot_keys import StoredBootKey
+from harness.vault.boot_keys import MOST_PEM_BYTES, StoredBootKey
 from harness.vault.record_file import require_private
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - what is made in it is private to us
@@ -82,7 +82,8 @@ def from_pem(path: Path) -> BootKey:
         UnsafePermissionsError: others may read the private key.
     """
     try:
-        pem = path.read_bytes()
+        with path.open("rb") as stream:
+            pem = stream.read(MOST_PEM_BYTES)
     except OSError as error:
         raise UsageError(
             f"the secure boot key {path} cannot be read: {error.strerror}", todo="correct secure_boot: keys:"

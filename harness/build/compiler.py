@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.build.dependencies import Dependencies
 from harness.errors import LabError, UsageError
 
 COMPILE_TIMEOUT_S = 120
@@ -54,8 +55,10 @@ class Compiler:
     link_flags: tuple[str, ...]
     cache: Path
     log: Path
-    headers_sha256: str
-    """Digest of everything that sources include, so that a changed header compiles all anew."""
+    dependencies: Dependencies
+    """Tells when a source has to be compiled anew."""
+    place_flags: tuple[str, ...] = ()
+    """Flags that only say where the options lie that `dependencies` knows of."""
     jobs: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
 
     def compile(self, units: Sequence[Unit]) -> list[Path]:
@@ -83,13 +86,15 @@ class Compiler:
 
     def _object(self, unit: Unit) -> Path:
         digest = hashlib.sha256(f"{self.identity}\0{self.flags}\0{unit.defines}\0".encode())
-        digest.update(self.headers_sha256.encode())
-        digest.update(unit.source.name.encode())
-        digest.update((self.folder / unit.source).read_bytes())
+        digest.update(self.dependencies.digest(unit.source).encode())
         target = self.cache / "objects" / f"{digest.hexdigest()}.o"
         if not target.exists():
             defines = [f"-D{define}" for define in unit.defines]
-            self._make(target, [*self.flags, *defines, "-c", str(unit.source)], f"compiling {unit.source}")
+            self._make(
+                target,
+                [*self.flags, *self.place_flags, *defines, "-c", str(unit.source)],
+                f"compiling {unit.source}",
+            )
         return target
 
     def _make(self, target: Path, arguments: Sequence[str], what: str) -> None:

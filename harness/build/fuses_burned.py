@@ -18,6 +18,8 @@ from harness.provision.steps import FirmwareBurns
 
 BOOTLOADER = "bootloader"
 APP = "app"
+SIGNED_BY_P192 = "SECURE_BOOT_ECDSA_KEY_LEN_192_BITS"
+"""The option of a build that takes signatures of P-192 only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +298,10 @@ def _start_up(c: Mapping[str, str], chip_name: str, fuses: _ChipFuses) -> Iterat
         yield SelfBurn(APP, "UART_PRINT_CONTROL", when, Profile.DEVELOPMENT)
     if _on(c, "ESP_CRYPTO_FORCE_ECC_CONSTANT_TIME_POINT_MUL"):
         yield SelfBurn(APP, "ECC_FORCE_CONST_TIME", when, Profile.DEVELOPMENT)
+    curve_mode = chip_named(chip_name).secure_boot.curve_mode
+    if curve_mode is not None and _on(c, SIGNED_BY_P192):
+        for by in (BOOTLOADER, APP):
+            yield SelfBurn(by, curve_mode, "when it looks at a signature of P-192", Profile.DEVELOPMENT)
     if _on(c, "ESP_ECDSA_ENABLE_P192_CURVE"):
         yield SelfBurn(APP, "ECDSA_CURVE_MODE", when, Profile.DEVELOPMENT)
     frozen = frozen_at_start(c, chip_name)

@@ -34,6 +34,7 @@ from harness.build.compiler import (
     sanitizers,
     warnings_are_errors,
 )
+from harness.build.dependencies import Dependencies
 from harness.build.sdkconfig import native_options, parse_sdkconfig, to_header, to_text
 from harness.build.store import install_program
 from harness.chips import Chip
@@ -58,6 +59,7 @@ _PORT_OF_PARTITIONS = Path("native/src/partition.c")
 _WRAPPED = ("esp_partition_write", "esp_partition_write_raw", "esp_partition_erase_range")
 """Calls that reach the test hook first; for a chip the linker's ``--wrap`` does it, which not every host's has."""
 _INCLUDES = ("native/include", "native/src", "components/raw_ota/include", "components/raw_ota", "main")
+_FORCED_INCLUDE = "native/include/native_stdio.h"
 _EMBED_SCRIPT = Path("components/raw_ota/embed_public_keys.py")
 
 
@@ -229,11 +231,12 @@ def _build_program(
         command=command,
         identity=identify(command),
         folder=firmware,
-        flags=_compile_flags(firmware, config),
+        flags=_compile_flags(firmware),
         link_flags=_link_flags(),
         cache=work,
         log=log,
-        headers_sha256=_headers_digest(firmware, header),
+        dependencies=Dependencies(firmware, _INCLUDES, (_FORCED_INCLUDE,), options),
+        place_flags=(f"-I{config}",),
     )
     hooks = options.get("CONFIG_RAW_OTA_TEST_HOOKS") == "y"
     units = [Unit(source, _wrapping(source) if hooks else ()) for source in _sources(firmware)] + [Unit(keys)]
@@ -287,15 +290,7 @@ def _wrapping(source: Path) -> tuple[str, ...]:
     return tuple(f"{call}={name.format(call)}" for call in _WRAPPED)
 
 
-def _headers_digest(firmware: Path, header: str) -> str:
-    digest = hashlib.sha256(header.encode())
-    for folder in _INCLUDES:
-        for path in sorted((firmware / folder).rglob("*.h")):
-            digest.update(str(path.relative_to(firmware)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _compile_flags(firmware: Path, config: Path) -> tuple[str, ...]:
+def _compile_flags(firmware: Path) -> tuple[str, ...]:
     return (
         "-std=gnu11",
         "-O1",
@@ -303,9 +298,8 @@ def _compile_flags(firmware: Path, config: Path) -> tuple[str, ...]:
         *(("-Werror",) if warnings_are_errors() else ()),
         "-pthread",
         "-include",
-        "native/include/native_stdio.h",
+        _FORCED_INCLUDE,
         *(f"-I{folder}" for folder in _INCLUDES),
-        f"-I{config}",
         *sanitizer_flags(sanitizers(), firmware),
         *extra_flags(),
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.build.app_dir import AppDirectory, is_signed, with_images
 from harness.build.board_keys import KeySources, digests_of, keys_for
 from harness.build.boot_key import BootKey
-from harness.chips import Chip, SigningScheme
+from harness.chips import Chip
 from harness.errors import FormatError, LabError, UsageError
 from harness.formats.app_image import parse_app_image, secure_padded
 from harness.formats.signature_block import (
@@ -161,7 +161,7 @@ def digests_in(image: bytes, chip: Chip, *, name: str) -> tuple[BootDigest, ...]
             slot,
             block.key_digest,
             f"signature {block.index} of {name}",
-            sha384=block.scheme is SigningScheme.ECDSA_P384,
+            block.scheme,
         )
         for slot, block in enumerate(good)
     )

@@ -1,6 +1,8 @@
 """The per-chip table of facts: another chip is another file here and another row in `CHIPS`."""
 
 from harness.chips.chip import (
+    CURVE_MODE_BOTH,
+    CURVES_BY_MODE,
     KEY_PURPOSE_NUMBERS,
     Chip,
     Cipher,
@@ -47,6 +49,8 @@ def chip_with_id(chip_id: int) -> Chip | None:
 
 __all__ = [
     "CHIPS",
+    "CURVES_BY_MODE",
+    "CURVE_MODE_BOTH",
     "KEY_PURPOSE_NUMBERS",
     "TWINS",
     "Chip",

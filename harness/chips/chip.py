@@ -53,6 +53,17 @@ class SigningScheme(str, Enum):
         return self is SigningScheme.RSA_3072
 
 
+CURVES_BY_MODE: Mapping[int, tuple[SigningScheme, ...]] = {
+    0: (SigningScheme.ECDSA_P256,),
+    1: (SigningScheme.ECDSA_P192,),
+    2: (SigningScheme.ECDSA_P192, SigningScheme.ECDSA_P256),
+    3: (SigningScheme.ECDSA_P256,),
+}
+"""Values of `SecureBootFuses.curve_mode` (``esp_efuse_ecdsa_curve_mode_t`` of ESP-IDF)."""
+CURVE_MODE_BOTH = 2
+"""What ESP-IDF burns when it meets a signature of P-192."""
+
+
 @dataclass(frozen=True, slots=True)
 class FuseNames:
     """eFuse names as espefuse spells them, grouped by the step of a plan that burns them.
@@ -130,6 +141,8 @@ class SecureBootFuses:
     """
     sha384_enable: str | None = None
     """Burned with ECDSA P-384, whose images are signed over SHA-384; None where the ROM has no P-384."""
+    curve_mode: str | None = None
+    """Which of P-192 and P-256 the hardware calculates on, `CURVES_BY_MODE` (ESP32-H2); None: on all it has."""
     digest_part: str | None = None
     """The field of `digest_block` that holds the digest, where it is a part of the block (ESP32-C2)."""
 

@@ -47,6 +47,7 @@ ESP32H2 = Chip(
         aggressive_revoke="SECURE_BOOT_AGGRESSIVE_REVOKE",
         min_chip_rev_full=102,
         also_write_protect=("ECDSA_CURVE_MODE",),
+        curve_mode="ECDSA_CURVE_MODE",
     ),
     stub_with_secure_boot=False,
     usb_serial_jtag=True,

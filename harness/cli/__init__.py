@@ -14,8 +14,13 @@ REPAIR = (
 )
 
 
+def misfit(error: ImportError) -> str:
+    """What a person reads who has no doctor yet: that needs the same packages."""
+    return f"harness: the packages of this environment do not fit together: {error}\n  what to do: {REPAIR}\n"
+
+
 def main() -> None:
-    """Entry point of the `harness` command: listens for signals first, since its imports take half a second."""
+    """Entry point of the `harness` command: listens for signals first, since its imports take a while."""
     asked = os.environ.get("_HARNESS_COMPLETE")
     if asked:
         # Before anything is imported that takes longer than a keystroke.
@@ -37,10 +42,7 @@ def main() -> None:
     except ImportError as error:
         if os.environ.get("HARNESS_DEBUG"):
             raise
-        # Before there is a doctor: it needs the same packages.
-        sys.stderr.write(
-            f"harness: the packages of this environment do not fit together: {error}\n  what to do: {REPAIR}\n"
-        )
+        sys.stderr.write(misfit(error))
         raise SystemExit(EXIT_LAB) from None
     carry_on()
 

@@ -10,21 +10,20 @@ from typing import Any
 
 import click
 
+from harness.attachment import labgrid_wish
 from harness.cli.options import boards_option, json_option, open_lab, out_option, secret_options
-from harness.connection import labgrid_wish
 from harness.doctor.finding import Report, lines_of
 from harness.errors import LabError, UsageError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import read_inventory
-from harness.lab import state_folder
 from harness.lock_note import clock
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.rack.coordinators import Coordinators
 from harness.rack.health import Health, HealthBook, mend_command, take_back_command
 from harness.rack.lease import Lease, holder_of
-from harness.rack.mending import check_health
 from harness.say import Say
+from harness.state_folder import state_folder
 from harness.vault.key_ref import DO_NOT_SHIP
 
 COLUMNS = ("board", "chip", "link", "profile", "held by", "health", "last used", "ship", "burn up to", "tags")
@@ -32,7 +31,14 @@ COLUMNS = ("board", "chip", "link", "profile", "held by", "health", "last used",
 EXIT_STILL_BROKEN = 3
 
 
-@click.group(invoke_without_command=True, short_help="List the boards of boards.yaml; mend broken ones.")
+@click.group(
+    invoke_without_command=True,
+    epilog="""\b
+Examples:
+  harness boards               who holds what since when, what is broken
+  harness boards mend desk-c3  check a board that is latched broken
+""",
+)
 @boards_option
 @json_option
 @click.pass_context
@@ -103,6 +109,9 @@ def mend(
     What is latched broken is cleared only if nothing is wrong. A retired board stays retired; a tag does not mean it.
     Exit code 0: all are well; 3: one is not.
     """
+    # Only what opens a board needs what a board needs.
+    from harness.rack.mending import check_health
+
     outer = context.parent.params if context.parent is not None else {}
     boards_file, as_json = boards_file or outer.get("boards_file"), as_json or bool(outer.get("as_json"))
     inventory = read_inventory(boards_file)

@@ -32,7 +32,9 @@ from harness.provision.profile import Lock, Profile, default_lock
 from harness.say import Say, is_terminal
 
 
-@click.command()
+@click.command(
+    epilog="Example: harness build --board desk-c3 --profile release --out app-c3",
+)
 @click.option("--board", metavar="NAME", help="Board of boards.yaml: its chip, and its vault's signing key.")
 @click.option("--chip", type=click.Choice(list(CHIPS)), help="Chip, where no board is named.")
 @click.option(

@@ -14,7 +14,9 @@ INSTALL = {
 """The line that installs it."""
 
 
-@click.command()
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("shell", type=click.Choice(list(INSTALL)))
 def completion(shell: str) -> None:
     """Print what makes SHELL complete commands, options, boards, tags, chips and profiles.

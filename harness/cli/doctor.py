@@ -23,7 +23,14 @@ EXIT_SOMETHING_WRONG = 3
 COLOURS = {Level.GOOD: "green", Level.WRONG: "red"}
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  harness doctor
+  harness doctor --board desk-c3 --probe          that board alone; resets it
+  harness doctor --vault-key-file ~/keys/lab.key  opens every key of the vault, too
+""",
+)
 @click.option(
     "--board", multiple=True, metavar="NAME", help="Only these boards (name or tag; may be repeated)."
 )

@@ -15,18 +15,18 @@ from harness.formats.partition_table import PartitionTable
 from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import read_inventory
-from harness.lab import base_folder, open_vault, state_folder
+from harness.lab import open_vault
 from harness.ota.bundle import make_bundle, write_bundle
 from harness.ota.release import read_release, signer
 from harness.provision.boot_keys import BootDigest
 from harness.provision.device_record import DeviceRecords
+from harness.state_folder import base_folder, state_folder
 
 MAX_TABLE_OFFSET = 16 << 20
 """The largest flash that is provided for, in bytes."""
 
 
 @click.command(
-    short_help="Encipher an app for one board, for every slot.",
     epilog="Example: harness encrypt build/app.bin --board desk-c3 --table partitions.csv --out bundle/",
 )
 @click.argument("image", type=click.Path(path_type=Path))

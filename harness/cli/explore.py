@@ -34,7 +34,6 @@ from harness.say import Say
 
 @click.command(
     "explore",
-    short_help="Cut the power at every flash operation of a twin, and look at what is left.",
     epilog="""\b
 Examples:
   harness explore                                            all sequences, ESP32-C3, release mode

@@ -43,7 +43,6 @@ _LONGEST_CAUSE = 100
 
 
 @click.command(
-    short_help="Pass rates, flaky tests and durations over all runs.",
     epilog="""\b
 Examples:
   harness history --since 30d

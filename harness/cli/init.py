@@ -18,7 +18,13 @@ from harness.inventory.schema import EDITOR_LINE, FILE_NAME, boards_schema, sche
 from harness.links.find_port import port_holder, serial_ports
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  harness init                  what is plugged in, by its USB descriptors
+  harness init --probe --print  ask the chips, too; write nothing
+""",
+)
 @click.option(
     "--boards",
     "boards_file",

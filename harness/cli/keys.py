@@ -24,10 +24,11 @@ from harness.errors import NotProvenError, RefusedError, UsageError
 from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import Inventory, read_inventory
-from harness.key_import import Imported, import_and_prove
-from harness.lab import own_vault, state_folder
+from harness.key_import import Imported, import_and_prove, import_unproven
+from harness.lab import own_vault
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.say import Say
+from harness.state_folder import state_folder
 from harness.vault import copies, key_life
 from harness.vault.hand_over import CHALLENGE_FILE, espsecure_command, make_parcel, read_challenge
 from harness.vault.key_record import KeyRecord
@@ -130,7 +131,15 @@ def _common(function: F) -> F:
 # --- list ---
 
 
-@keys.command("list")
+@keys.command(
+    "list",
+    short_help="List the keys, and which devices must not be shipped.",
+    epilog="""\b
+Examples:
+  harness keys list --vault-key-file ~/keys/lab.key
+  harness keys list --board twin-c3 --history
+""",
+)
 @click.option("--history", is_flag=True, help="Also every change of each key's state, with its time (UTC).")
 @_common
 @json_option
@@ -197,7 +206,11 @@ def _shared(known: tuple[KeyRecord, ...]) -> list[str]:
 # --- import ---
 
 
-@keys.command("import")
+@keys.command(
+    "import",
+    short_help="Take in a key that somebody burned, and have the board prove it.",
+    epilog="Example: harness keys import flash.key --board desk-c3 --vault-key-file ~/keys/lab.key",
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--board", required=True, metavar="NAME", help="The board in whose eFuses the key is.")
 @click.option(
@@ -224,20 +237,30 @@ def import_file(
     it is proven nothing is enciphered with it. A key that is here is never replaced.
     """
     say = Say(quiet=as_json)
-    with open_lab(
-        boards_file=boards_file,
-        out=out,
-        say=say,
-        purpose="harness keys import",
-        vault_key_file=vault_key_file,
-        vault_passphrase_fd=vault_passphrase_fd,
-    ) as lab:
-        entry = lab.inventory.named(board)
-        key = read_key_file(file, chip_named(entry.chip))
-        opened = lab.open(board)
-        done = import_and_prove(opened, key, say=say, prove=not no_proof)
-        reports = copies.refresh(opened.vault)
-        unburnable = isinstance(entry, PhysicalEntry) and not opened.vault.copies()
+    entry = read_inventory(boards_file).named(board)
+    chip = chip_named(entry.chip)
+    key = read_key_file(file, chip)
+    physical = isinstance(entry, PhysicalEntry)
+    if no_proof and isinstance(entry, PhysicalEntry) and entry.mac is not None:
+        # Its entry says who it is: it need not be at hand.
+        known = _Keys.open(board, boards_file, vault_key_file, vault_passphrase_fd)
+        vault = known.vault
+        done = import_unproven(vault, known.records, entry.mac, chip, key)
+        reports = copies.refresh(vault)
+    else:
+        with open_lab(
+            boards_file=boards_file,
+            out=out,
+            say=say,
+            purpose="harness keys import",
+            vault_key_file=vault_key_file,
+            vault_passphrase_fd=vault_passphrase_fd,
+        ) as lab:
+            opened = lab.open(board)
+            vault = opened.vault
+            done = import_and_prove(opened, key, say=say, prove=not no_proof)
+            reports = copies.refresh(vault)
+    unburnable = physical and not vault.copies()
     if as_json:
         click.echo(json.dumps(_import_fields(board, done), indent=1))
     else:
@@ -281,7 +304,10 @@ def _import_text(board: str, done: Imported, file: Path) -> str:
 # --- export ---
 
 
-@keys.command()
+@keys.command(
+    short_help="Write a key to a file for espsecure, readable by you alone.",
+    epilog="Example: harness keys export --board desk-c3 --out desk-c3.key",
+)
 @click.argument("mac", required=False)
 @click.option(
     "--out", "file", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A new file."
@@ -310,7 +336,15 @@ def export(
 # --- hand-over ---
 
 
-@keys.command("hand-over")
+@keys.command(
+    "hand-over",
+    short_help="Give a key to who will own the device, in two steps.",
+    epilog="""\b
+Examples:
+  harness keys hand-over --board ship-042 --out for-acme --receiver ACME --certificate acme.pem
+  harness keys hand-over --board ship-042 --answer answer.txt
+""",
+)
 @click.argument("mac", required=False)
 @click.option(
     "--out",
@@ -389,7 +423,10 @@ def _answer(text: str) -> bytes:
         return data
 
 
-@keys.command()
+@keys.command(
+    short_help="As the receiver of a key: show that your copy is whole.",
+    epilog="Example: harness keys answer for-acme/challenge.json --key my-copy.key",
+)
 @click.argument("challenge", type=click.Path(path_type=Path), metavar=CHALLENGE_FILE.upper())
 @click.option(
     "--key",
@@ -417,7 +454,10 @@ def answer(challenge: Path, key_file: Path) -> None:
 # --- forget ---
 
 
-@keys.command()
+@keys.command(
+    short_help="Destroy a key here, once its receiver has it.",
+    epilog="Example: harness keys forget --board ship-042",
+)
 @click.argument("mac", required=False)
 @click.option("--lose-updates", is_flag=True, help="Although nobody else is known to have the key.")
 @click.option("--confirm", metavar="MAC", help="The MAC once more, typed, instead of being asked for it.")

@@ -14,7 +14,6 @@ from harness.console.render import read_boots, render_log
 
 
 @click.command(
-    short_help="Say what a serial log says: boots first.",
     epilog="Example: harness log harness-out/20260101-120000/twin-esp32c3/serial.log --boots",
 )
 @click.argument("file", type=click.Path(path_type=Path))

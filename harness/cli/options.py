@@ -7,21 +7,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from harness.chips import TWINS
 from harness.deadline import deadline_in
 from harness.errors import RefusedError, UsageError
-from harness.home import Home
-from harness.inventory.entry import AnyEntry
-from harness.inventory.inventory import Inventory, read_inventory
-from harness.lab import Lab, secret_from
-from harness.preparation import Consent, Demand
 from harness.provision.profile import Lock, Profile
-from harness.say import Say
-from harness.vault.secret import Passphrase, Secret
+
+if TYPE_CHECKING:
+    # Half of the ecosystem: a command that opens no board does not wait for it.
+    from harness.inventory.entry import AnyEntry
+    from harness.inventory.inventory import Inventory
+    from harness.lab import Lab
+    from harness.preparation import Consent, Demand
+    from harness.say import Say
+    from harness.vault.secret import Secret
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -162,6 +164,8 @@ def demand_of(
     revoke: tuple[int, ...] = (),
 ) -> Demand:
     """What the options of `demand_options` and `firmware_options` ask for."""
+    from harness.preparation import Demand
+
     return Demand(
         Profile(profile),
         Lock(lock) if lock else None,
@@ -248,6 +252,8 @@ def consent_of(
     Raises:
         UsageError: they name a board that there is not.
     """
+    from harness.preparation import Consent
+
     inventory.require_named(burn, "--burn")
     inventory.require_named(unknown_burns, "--accept-unknown-burns")
     return Consent(entry, frozenset(burn), frozenset(unknown_burns))
@@ -266,6 +272,9 @@ def chip_option(function: F) -> F:
 
 def vault_secret(key_file: str | None, passphrase_fd: int | None) -> Callable[[Path], Secret]:
     """What the options say, else a question at the terminal, else an error that says what is missing."""
+    from harness.lab import secret_from
+    from harness.vault.secret import Passphrase
+
     if passphrase_fd is not None:
         passphrase = Passphrase.from_descriptor(passphrase_fd)
         return lambda _place: passphrase
@@ -287,6 +296,10 @@ def open_lab(
     time_left_s: float | None = None,
 ) -> Lab:
     """The lab that a command works in."""
+    from harness.home import Home
+    from harness.inventory.inventory import read_inventory
+    from harness.lab import Lab
+
     deadline = deadline_in(time_left_s)
     out = out or Path("harness-out") / time.strftime("%Y%m%d-%H%M%S")
     try:

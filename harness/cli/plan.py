@@ -43,7 +43,6 @@ SHOWN_CHANGES = 8
 
 
 @click.command(
-    short_help="Print what would be done to a board; touch nothing.",
     epilog="Example: harness plan --board desk-c3 --profile release",
 )
 @click.option("--board", required=True, metavar="NAME", help="Board of boards.yaml.")
@@ -109,7 +108,6 @@ def plan(
 
 
 @click.command(
-    short_help="Bring a board into a profile, or carry out a plan.",
     epilog="""\b
 Examples:
   harness provision --board twin-c3 --profile development

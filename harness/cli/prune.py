@@ -14,7 +14,6 @@ from harness.home import Home
 
 @click.command(
     "prune",
-    short_help="Delete old artefacts of runs; never keys, records or states.",
     epilog="""\b
 Examples:
   harness prune --dry-run

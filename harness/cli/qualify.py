@@ -32,7 +32,6 @@ KIND = "qualify"
 
 
 @click.command(
-    short_help="Accept or reject a unit with your own app: a report to sign.",
     epilog="""\b
 Examples:
   harness qualify --init                                  write a commented qualify.yaml

@@ -14,7 +14,6 @@ from harness.report.run_folder import read_run
 
 @click.command(
     "report",
-    short_help="Make the HTML report of a run again, from the run's folder.",
     epilog="Example: harness report harness-out/20260101-120000 --open",
 )
 @click.argument("folder", type=click.Path(path_type=Path))

@@ -31,7 +31,6 @@ from harness.vault.key_ref import plain_mac
 
 
 @click.command(
-    short_help="Bring back a dead board that is locked and cannot say who it is.",
     epilog="""\b
 Examples:
   harness rescue ship-042 --as 7c:df:a1:00:00:2a        asks for the MAC on the board's label

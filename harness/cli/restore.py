@@ -19,7 +19,13 @@ from harness.provision.saved_flash import FOLDER, SavedFlash, SavedFlashes, put_
 from harness.say import Say
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  harness restore desk-c3 --list  what was saved of it
+  harness restore desk-c3         the newest of it
+""",
+)
 @click.argument("board")
 @click.option("--list", "only_list", is_flag=True, help="Only list what was saved of it. Opens no port.")
 @click.option("--number", type=int, metavar="N", help="Which one of the list (default: the newest).")

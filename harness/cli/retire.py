@@ -14,7 +14,7 @@ from harness.errors import HarnessError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.inventory.inventory import read_inventory
-from harness.lab import Lab, own_vault, state_folder
+from harness.lab import Lab, own_vault
 from harness.links.link import BootMode
 from harness.preparation import ask_rom
 from harness.provision.chip_state import Download, unreachable_state
@@ -25,13 +25,13 @@ from harness.provision.recognition import profile_of
 from harness.rack.health import HealthBook, take_back_command
 from harness.retirement import KeyPlace, Look, Retirement, retirement_of
 from harness.say import Say
+from harness.state_folder import state_folder
 from harness.vault.vault import Vault
 
 BOOT_TIMEOUT_S = 20.0
 
 
 @click.command(
-    short_help="Take a board off the bench: what is for good, what runs, where its key is.",
     epilog="""\b
 Examples:
   harness retire desk-c3                     asks its ROM (nothing is written), and marks it as retired

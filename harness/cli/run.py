@@ -23,16 +23,16 @@ from harness.cli.options import (
     profile_for,
     secret_options,
     time_left_option,
+    way_options,
 )
 from harness.inventory.entry import TwinEntry
-from harness.main_job import run_main_job, write_verdict
+from harness.main_job import NOT_COVERED, run_main_job, write_verdict
 from harness.report.command_recording import CommandRecording, recorded_command
 from harness.report.verdict import Verdict
 from harness.say import Say
 
 
 @click.command(
-    short_help="The main job: provision, update there and back, prove it.",
     epilog="""\b
 Examples:
   harness run                                             a throwaway ESP32-C3 twin, release mode
@@ -47,6 +47,7 @@ Examples:
 )
 @chip_option
 @demand_options
+@way_options
 @firmware_options
 @burn_option
 @time_left_option
@@ -59,6 +60,10 @@ def run(
     chip: str,
     profile: str,
     lock: str | None,
+    by_firmware: bool,
+    device_key: bool,
+    aggressive_revoke: bool,
+    revoke: tuple[int, ...],
     apps: tuple[Path, ...],
     idf: Path | None,
     write: tuple[str, ...],
@@ -94,7 +99,19 @@ def run(
         entry = lab.inventory.named(board) if board else TwinEntry(chip=chip)
         if board:
             profile = profile_for(board, entry, profile, said=is_said("profile"))
-        demand = demand_of(lab.inventory, profile, lock, apps=apps, idf=idf, write=write, erase=erase)
+        demand = demand_of(
+            lab.inventory,
+            profile,
+            lock,
+            apps=apps,
+            idf=idf,
+            write=write,
+            erase=erase,
+            by_firmware=by_firmware,
+            device_key=device_key,
+            aggressive_revoke=aggressive_revoke,
+            revoke=revoke,
+        )
         consent = consent_of(lab.inventory, entry, burn, unknown_burns)
         watch = lab.watch(board) if board else None
         with watch.watching() if watch else nullcontext():
@@ -109,6 +126,7 @@ def run(
                     steps=steps,
                     on_ready=watch.ready if watch else lambda: None,
                 )
+        recording.recorder.note(NOT_COVERED)
         write_verdict(verdict, opened.folder)
         recording.conclude(verdict)
     _tell(verdict, opened.folder, recording, as_json=as_json)

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from harness.inventory.schema import boards_schema, qualify_schema, schema_text
+from harness.inventory.schema import boards_schema, schema_text
+from harness.qualify.schema import qualify_schema
 
 SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "boards.yaml": boards_schema,
@@ -15,7 +16,9 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@click.command()
+@click.command(
+    epilog="Example: harness schema > boards.schema.json",
+)
 @click.argument("file", type=click.Choice(list(SCHEMAS)), default="boards.yaml")
 def schema(file: str) -> None:
     """Print the JSON Schema of FILE (boards.yaml, qualify.yaml), for editors.

@@ -16,7 +16,6 @@ from harness.serve.server import DEFAULT_PORT, access_of, bind, serve, url_of
 
 @click.command(
     "serve",
-    short_help="Show the rack live in a browser, read-only.",
     epilog="""\b
 Examples:
   harness serve                        for this machine alone

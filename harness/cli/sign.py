@@ -15,12 +15,12 @@ from harness.errors import UsageError
 from harness.formats.signature_block import verify
 from harness.home import Home
 from harness.inventory.inventory import read_inventory
-from harness.lab import base_folder, open_vault
+from harness.lab import open_vault
+from harness.state_folder import base_folder
 
 
 @click.command(
     "sign",
-    short_help="Sign an app or bootloader for one board's secure boot.",
     epilog="Example: harness sign build/app.bin --board desk-c3 --out app-signed.bin",
 )
 @click.argument("image", type=click.Path(path_type=Path, dir_okay=False))

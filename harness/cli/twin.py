@@ -28,7 +28,6 @@ def _mac(_context: click.Context, _parameter: click.Parameter, value: str | None
 
 
 @click.command(
-    short_help="Serve a virtual board's UART.",
     epilog="Example: harness twin --chip esp32c3 --state /tmp/board",
 )
 @chip_option

@@ -17,8 +17,9 @@ from harness.errors import HarnessError, UsageError
 from harness.home import Home
 from harness.inventory.entry import PhysicalEntry
 from harness.inventory.inventory import read_inventory
-from harness.lab import open_vault, own_vault, state_folder
+from harness.lab import open_vault, own_vault
 from harness.provision.profile import Profile
+from harness.state_folder import state_folder
 from harness.vault import boot_keys, copies
 from harness.vault.secret import KeyFile, Passphrase, Secret
 from harness.vault.vault import Vault
@@ -74,7 +75,10 @@ def _opened(
     return own_vault(state)
 
 
-@vault.command("new-key-file")
+@vault.command(
+    "new-key-file",
+    epilog="Example: harness vault new-key-file ~/keys/lab.key",
+)
 @click.argument("file", type=click.Path(path_type=Path))
 def new_key_file(file: Path) -> None:
     """Make a key FILE (256 random bits) that opens a vault. Keep it apart from the vault, and a copy on paper."""
@@ -82,7 +86,10 @@ def new_key_file(file: Path) -> None:
     click.echo(f"{file}: made, readable by you alone")
 
 
-@vault.command()
+@vault.command(
+    short_help="Make the vault of physical boards.",
+    epilog="Example: harness vault create --vault-key-file ~/keys/lab.key",
+)
 @secret_options
 def create(vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
     """Make the vault of physical boards (HARNESS_VAULT), opened by a key file or a passphrase."""
@@ -93,7 +100,11 @@ def create(vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
     )
 
 
-@vault.command("public-key")
+@vault.command(
+    "public-key",
+    short_help="Print the public key that checks the packages of a board.",
+    epilog="Example: harness vault public-key --board desk-c3 > lab.pem",
+)
 @click.option(
     "--board", required=True, metavar="NAME", help="Board of boards.yaml whose packages are signed."
 )
@@ -126,7 +137,9 @@ def public_key(
     click.echo(pem.decode(), nl=False)
 
 
-@vault.command()
+@vault.command(
+    epilog="Example: harness vault verify --vault-key-file ~/keys/lab.key",
+)
 @_vault_options
 def verify(
     board: str | None, boards_file: Path | None, vault_key_file: str | None, vault_passphrase_fd: int | None
@@ -145,7 +158,10 @@ def verify(
     )
 
 
-@vault.command()
+@vault.command(
+    short_help="Copy the vault to another disk and read it back.",
+    epilog="Example: harness vault backup /mnt/other-disk/vault --vault-key-file ~/keys/lab.key",
+)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @_vault_options
 def backup(
@@ -161,7 +177,10 @@ def backup(
     )
 
 
-@vault.command()
+@vault.command(
+    short_help="Bring back from a copy what is missing or damaged.",
+    epilog="Example: harness vault restore /mnt/other-disk/vault --vault-key-file ~/keys/lab.key",
+)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @secret_options
 def restore(folder: Path, vault_key_file: str | None, vault_passphrase_fd: int | None) -> None:
@@ -171,8 +190,13 @@ def restore(folder: Path, vault_key_file: str | None, vault_passphrase_fd: int |
     click.echo(f"{place}: {len(restored)} file(s) brought back" + "".join(f"\n  {file}" for file in restored))
 
 
-@vault.command()
-@click.option("--new-key-file", type=click.Path(path_type=Path), help="What shall open it from now on.")
+@vault.command(
+    short_help="Change what opens the vault, and its copies within reach.",
+    epilog="Example: harness vault rekey --vault-key-file ~/keys/lab.key --new-key-file ~/keys/new.key",
+)
+@click.option(
+    "--new-key-file", type=click.Path(path_type=Path), metavar="FILE", help="What shall open it from now on."
+)
 @click.option(
     "--new-passphrase-fd",
     type=click.IntRange(min=0),
@@ -210,7 +234,7 @@ def _new_secret(key_file: Path | None, passphrase_fd: int | None) -> Secret:
     )
 
 
-@vault.group("boot-key")
+@vault.group("boot-key", short_help="The keys that sign for secure boot.")
 def boot_key() -> None:
     """The keys that sign for secure boot: one per scheme and digest slot, made when a board first needs one."""
 
@@ -225,7 +249,11 @@ def _slot_option(function: click.decorators.FC) -> click.decorators.FC:
     )(function)
 
 
-@boot_key.command("list")
+@boot_key.command(
+    "list",
+    short_help="List the keys: scheme, digest slot, digest.",
+    epilog="Example: harness vault boot-key list --board twin-c3",
+)
 @_vault_options
 def list_boot_keys(
     board: str | None, boards_file: Path | None, vault_key_file: str | None, vault_passphrase_fd: int | None
@@ -236,7 +264,11 @@ def list_boot_keys(
         click.echo(f"{key.scheme.value:9} slot {key.slot}  {key.digest.hex()}  {came} {key.made}")
 
 
-@boot_key.command("export-public")
+@boot_key.command(
+    "export-public",
+    short_help="Print a public key (PEM), for espsecure.",
+    epilog="Example: harness vault boot-key export-public --scheme rsa3072 > boot.pem",
+)
 @click.option(
     "--scheme",
     type=click.Choice([scheme.value for scheme in SigningScheme]),
@@ -259,7 +291,7 @@ def export_public(
     click.echo(boot_keys.boot_key(opened, SigningScheme(scheme), slot).public_pem.decode(), nl=False)
 
 
-@boot_key.command("import")
+@boot_key.command("import", epilog="Example: harness vault boot-key import private.pem --slot 0")
 @click.argument("pem", type=click.Path(path_type=Path, dir_okay=False))
 @_slot_option
 @_vault_options
@@ -273,7 +305,8 @@ def import_key(
 ) -> None:
     """Take the private key in the file PEM into the vault. A key that is there is never overwritten."""
     try:
-        content = pem.read_bytes()
+        with pem.open("rb") as stream:
+            content = stream.read(boot_keys.MOST_PEM_BYTES)
     except OSError as error:
         raise UsageError(
             f"{pem} cannot be read: {error.strerror}", todo="give a private key as PEM"

@@ -215,10 +215,6 @@ class BootRecord:
         """The printed partition that starts at `offset`."""
         return next((p for p in self.partitions if p.offset == offset), None)
 
-    def offset_of(self, label: str) -> int | None:
-        """Offset of the printed partition called `label`."""
-        return next((p.offset for p in self.partitions if p.label == label), None)
-
     def summary(self) -> str:
         """One line: ``boot 3: SW_CPU_RESET → ota_1 @ 0x1a0000, 1.1.0, flash encryption RELEASE``."""
         return summary_of(self)

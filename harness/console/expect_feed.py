@@ -33,11 +33,6 @@ class ExpectFeed:
         self._thread.start()
 
     @property
-    def dropped_bytes(self) -> int:
-        """How much the consumer never got, because it did not read."""
-        return self._dropped_bytes
-
-    @property
     def is_alive(self) -> bool:
         """Whether anybody still takes what is put."""
         return not self._broken and not self._ended

@@ -25,6 +25,11 @@ OTADATA = "otadata"
 """The mark after which otadata, and only otadata, may be another: a change of slot then has its reason, unless
 the bootloader finds otadata unreadable."""
 
+STEP = "step"
+"""The mark of a step of a plan: that it begins, or that it is done."""
+
+STEP_DONE = re.compile(r"(\d{1,4}/\d{1,4}) done")
+
 _REPEATED = re.compile(r"(\d{1,18})(?: more)? times (.*)", re.DOTALL)
 
 
@@ -33,7 +38,7 @@ class Mark:
     """One thing that the harness did or noticed.
 
     Kinds in use: ``opened``, ``closed``, ``vanished``, ``gap``, ``lent``, ``returned``, ``flash``, ``otadata``,
-    ``reset``, ``power``, ``cut``, ``sent``, ``tool``, ``repeated``, ``note``.
+    ``reset``, ``power``, ``cut``, ``sent``, ``tool``, ``step``, ``repeated``, ``note``.
     """
 
     kind: str
@@ -49,6 +54,11 @@ class Mark:
 def mark_text(kind: str, text: str) -> str:
     """The text of a mark's line."""
     return f"{kind}: {text}"
+
+
+def step_text(number: int, total: int, headline: str | None) -> str:
+    """The text of the mark that says that step `number` of `total` begins; without a headline, that it is done."""
+    return f"{number}/{total} {headline or 'done'}"
 
 
 def repeated_text(count: int, text: str) -> str:

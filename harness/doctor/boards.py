@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from harness.attachment import labgrid_wish
 from harness.board import Board
-from harness.connection import labgrid_wish
 from harness.doctor.board_facts import BoardFacts, area_of, check_board
 from harness.doctor.finding import Finding, good, note, wrong
 from harness.doctor.network import check_network, probe_network
@@ -24,7 +25,7 @@ from harness.inventory.entry import (
     Rfc2217Entry,
     SerialEntry,
 )
-from harness.lab import Lab, base_folder, state_folder
+from harness.lab import Lab
 from harness.links import espemu, qemu
 from harness.links.emulator import find_program
 from harness.links.find_port import (
@@ -36,6 +37,7 @@ from harness.links.labgrid_program import labgrid_python
 from harness.links.link import BootMode
 from harness.links.qemu import MACHINES
 from harness.provision.chip_state import ChipState, unreachable_state
+from harness.state_folder import base_folder, state_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Surroundings:
     access: Callable[[str], Access]
     probe: bool
     """Physical boards may be reset to read them."""
+    holder: Callable[[str], str | None] = lambda _device: None
+    """Who has a port open that is none of `attached`: a link, a pseudo terminal."""
 
 
 def examine(lab: Lab, name: str, around: Surroundings) -> list[Finding]:
@@ -71,6 +75,9 @@ def _examine(lab: Lab, name: str, entry: AnyEntry, around: Surroundings) -> list
     if missing is not None:
         return [missing]
     state = state_folder(lab.home, lab.inventory.path, name, entry)
+    if os.path.lexists(state) and not state.is_dir():
+        todo = "name a folder with 'state' in its entry, or take that away"
+        return [wrong(area, f"its state {state} is no folder", todo)]
     if not (state / "flash.bin").exists():
         return [note(area, f"{entry.chip} on {entry.link}: its state {state} is made at its first use")]
     return _read(lab, name, entry)
@@ -123,10 +130,9 @@ def check_from_outside(name: str, entry: PhysicalEntry, around: Surroundings) ->
     if complaint is not None:
         return [wrong(area, f"port {device} {complaint[0]}", _with_other_names(device, complaint[1], around))]
     there = _attached_at(device, around.attached)
-    if there is not None and there.holder is not None:
-        return [
-            note(area, f"port {device} is held by {there.holder}; not opened", "look again when it is free")
-        ]
+    holder = there.holder if there is not None else around.holder(device)
+    if holder is not None:
+        return [note(area, f"port {device} is held by {holder}; not opened", "look again when it is free")]
     if there is not None and there.says_its_mac and entry.console == "uart0":
         return [
             wrong(

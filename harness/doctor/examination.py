@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from harness.doctor.boards import Surroundings, examine
 from harness.doctor.finding import Finding, Level, good, note, wrong
 from harness.doctor.host import HostFacts, check_host, probe_host
-from harness.doctor.machine import check_machine, probe_machine
+from harness.doctor.machine import check_key_file, check_machine, probe_machine
 from harness.doctor.programs import check_hubs, check_qemu, probe_hubs, probe_qemu
 from harness.doctor.rack import check_coordinators, check_names_apart
 from harness.doctor.serial_ports import check_ports, probe_access, probe_services
@@ -25,7 +26,7 @@ from harness.doctor.state_folder import (
 from harness.errors import HarnessError, UsageError
 from harness.history.pruning import Limits
 from harness.home import Home
-from harness.inventory.discover import Attached, look_around
+from harness.inventory.discover import look_around
 from harness.inventory.entry import AnyEntry, PhysicalEntry, UhubctlEntry
 from harness.inventory.inventory import Inventory, read_inventory
 from harness.lab import Lab
@@ -65,24 +66,34 @@ def examination(
     attached = look_around(ports(), holder=holder)
     power_by_hub = any(isinstance(getattr(entry, "power", None), UhubctlEntry) for entry in entries)
     folders = (request.home.root, Path.cwd(), Path(tempfile.gettempdir()))
-    host = probe_host(folders)
+    host, machine = probe_host(folders), probe_machine()
     yield from check_host(host, links, power_by_hub=power_by_hub)
     yield from _programs(host, entries, power_by_hub=power_by_hub)
-    yield from check_machine(probe_machine())
+    yield from check_machine(machine)
     yield from check_ports(attached, probe_access, services=probe_services())
     home = check_home(probe_home(request.home))
     yield from home
-    yield from check_artefacts(artefact_bytes(request.home), Limits.of_environment())
+    yield from _artefacts(request.home)
     burns = any(isinstance(entry, PhysicalEntry) and entry.burn_up_to for entry in entries)
+    yield from check_key_file(machine)
     yield from check_vault(probe_vault(request.home.vault, request.secret), burns=burns)
     yield from complaint
     if not complaint:
         yield from _file(inventory)
         yield from check_names_apart(inventory.boards)
         yield from check_coordinators(chosen)
-    yield from _boards(
-        request, inventory, chosen, attached, usable=all(each.level is not Level.WRONG for each in home)
-    )
+    if all(each.level is not Level.WRONG for each in home):
+        around = Surroundings(attached, probe_access, request.probe, holder)
+        yield from _boards(request, inventory, chosen, around)
+    elif chosen:
+        yield note("boards", "the boards were not looked at: the state folder must be usable first")
+
+
+def _artefacts(home: Home) -> list[Finding]:
+    try:
+        return check_artefacts(artefact_bytes(home), Limits.of_environment())
+    except UsageError as error:
+        return [wrong("state", error.message, error.todo or "correct it")]
 
 
 def _programs(host: HostFacts, entries: Sequence[AnyEntry], *, power_by_hub: bool) -> Iterator[Finding]:
@@ -99,7 +110,7 @@ def _inventory(path: Path | None) -> tuple[Inventory, list[Finding]]:
     try:
         return read_inventory(path), []
     except UsageError as error:
-        if path is not None and not path.exists():
+        if path is not None and not os.path.lexists(path):
             raise
         return Inventory(None, {}), [wrong("boards", error.message, error.todo or "mend boards.yaml")]
 
@@ -121,16 +132,8 @@ def _boards(
     request: Request,
     inventory: Inventory,
     chosen: dict[str, AnyEntry],
-    attached: tuple[Attached, ...],
-    *,
-    usable: bool,
+    around: Surroundings,
 ) -> Iterator[Finding]:
-    if not chosen:
-        return
-    if not usable:
-        yield note("boards", "the boards were not looked at: the state folder must be usable first")
-        return
-    around = Surroundings(attached, probe_access, request.probe)
     # What a look leaves behind is of no use to anybody; the board's own logs are those of its runs.
     with tempfile.TemporaryDirectory(prefix="harness-doctor-") as out:
         for name in chosen:

@@ -142,7 +142,7 @@ def check_coordinators(boards: Mapping[str, AnyEntry]) -> list[Finding]:
 
 
 def _address(entry: LabgridEntry) -> str:
-    from harness.connection import labgrid_wish
+    from harness.attachment import labgrid_wish
 
     address = str(labgrid_wish(entry).coordinator)
     return address if ":" in address else f"{address}:20408"

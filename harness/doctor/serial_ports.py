@@ -13,9 +13,6 @@ from harness.doctor.finding import Finding, good, note, wrong
 from harness.doctor.udev import INSTALL
 from harness.inventory.discover import Attached
 
-PORT_GROUPS = ("dialout", "uucp", "plugdev")
-"""Groups that distributions give their serial ports to (Debian and Fedora: dialout; Arch: uucp)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -32,6 +29,7 @@ class Access:
     member: bool = False
     """The user is in the group by the system's books, so that a new login has it."""
     character_device: bool = True
+    """False: a file or a folder, so no port at all."""
 
 
 def probe_access(device: str) -> Access:
@@ -72,7 +70,8 @@ def check_ports(
     boards = [one for one in attached if one.may_be_a_board]
     found = [_check_port(one, access(one.port.device)) for one in boards]
     if not boards:
-        others = f" ({len(attached)} other serial ports)" if attached else ""
+        count = len(attached)
+        others = f" ({count} other serial port{'s' if count > 1 else ''})" if count else ""
         found.append(note("ports", f"no board is plugged in by USB{others}"))
     if boards and "ModemManager" in services:
         found.append(
@@ -102,6 +101,8 @@ def complaint_on(access: Access) -> tuple[str, str] | None:
     """Why this user cannot open the port, and the sentence that mends it; None: the user can."""
     if not access.exists:
         return "does not exist", "plug the board in, or correct the port in its entry"
+    if not access.character_device:
+        return "is a file or a folder, not a serial port", "correct the port in its entry"
     if access.allowed:
         return None
     text = f"this user ({_user()}) may not open it"

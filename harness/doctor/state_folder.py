@@ -72,6 +72,9 @@ class VaultFacts:
 def probe_home(home: Home) -> FolderFacts:
     """Looks at the state folder; makes nothing."""
     path = home.root
+    if not is_there(path) and os.path.lexists(path):
+        # A link that leads nowhere, or in a circle.
+        return FolderFacts(path, True, False, False, False, (), None)
     if not is_there(path):
         above = existing_part(path)
         return FolderFacts(path, False, True, os.access(above, os.W_OK | os.X_OK), True, (), _kind(above))
@@ -91,7 +94,7 @@ def check_home(facts: FolderFacts) -> list[Finding]:
     """Judges the state folder."""
     where = f"state folder {facts.path}"
     if not facts.is_folder:
-        return [wrong("state", f"{where} is a file", "set HARNESS_HOME to a folder")]
+        return [wrong("state", f"{where} is no folder", "set HARNESS_HOME to a folder")]
     if not facts.writable:
         how = "may not be written to" if facts.exists else "cannot be made"
         return [wrong("state", f"{where} {how}", "set HARNESS_HOME to a folder that you may write to")]

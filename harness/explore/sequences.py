@@ -18,9 +18,10 @@ from harness.explore.provisioning import SACRIFICED
 from harness.explore.windows import Proof, Window
 from harness.formats.ota_package import HEADER_BYTES
 from harness.lab import Lab
+from harness.ota.faults import Fault, FaultKind
 from harness.ota.image_variants import patched_image
 from harness.ota.release import parse_release, signer
-from harness.ota.variants import flipped, signed_by, truncated, unsigned, with_image_cut, with_image_sha256
+from harness.ota.variants import flipped, signed_by, unsigned, with_image_cut, with_image_sha256
 from harness.preparation import FIRST_VERSION, Demand
 from harness.provision.profile import Lock, Profile
 
@@ -309,11 +310,14 @@ def _forged(bench: Bench) -> Exploration:
 
 
 def _broken_off(bench: Bench) -> Exploration:
-    """A download that ends too early, and the good one behind it, in one boot."""
-    right = bench.package(NEXT)
-    return Exploration(
-        (*_refused(bench, truncated(right, len(right) * 2 // 3), "truncated"), *_good_after(bench))
+    """A download whose connection ends in its body, and a good one of another version behind it, in one boot."""
+    other = bench.package(LAST)
+    row = _refused_row(bench, "broken update", other, "truncated")
+    bench.board.server.faults.add(
+        Fault(FaultKind.TRUNCATE, match="broken-update.pkg", times=None, at_byte=len(other) * 2 // 3)
     )
+    row["arguments"]["resumes"] = 0
+    return Exploration((BOOT | {"expect": {"version": FIRST, "state": "valid"}}, row, *_good_after(bench)))
 
 
 def _substituted(bench: Bench) -> Exploration:
@@ -414,7 +418,9 @@ SEQUENCES: tuple[Sequence, ...] = (
     Sequence("rollback-command", "the firmware gives its own version up", _rollback_command),
     Sequence("fall-back", "an update while otadata names a slot that does not boot", _fall_back),
     Sequence("forged", "headers that nobody signed, and a hash that does not fit, are refused", _forged),
-    Sequence("broken-off", "a download that ends too early, and the good one in the same boot", _broken_off),
+    Sequence(
+        "broken-off", "a download that breaks in its body, and a good one in the same boot", _broken_off
+    ),
     Sequence(
         "substituted",
         "another intact image behind a signed header is refused, whenever the power goes",

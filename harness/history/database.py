@@ -52,7 +52,7 @@ class Database:
         try:
             with closing(self._opened_to_read()) as connection:
                 yield connection
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._complaint(error) from error
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> tuple[T, Path | None]:
@@ -64,12 +64,12 @@ class Database:
         try:
             try:
                 return self._written(work), None
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if not _tells_damage(error):
                     raise
                 aside = self._put_aside()
                 return self._written(work), aside
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._complaint(error) from error
         except OSError as error:
             raise HistoryError(
@@ -119,6 +119,7 @@ class Database:
                 return connection
             # Whoever reads only changes nothing: an older one is brought up to date in memory.
             copy = sqlite3.connect(":memory:", isolation_level=None)
+            copy.text_factory = _text
             connection.backup(copy)
         except BaseException:
             connection.close()
@@ -128,7 +129,9 @@ class Database:
         return copy
 
     def _connected(self, uri: str) -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=self._wait_s, isolation_level=None)
+        connection = sqlite3.connect(uri, uri=True, timeout=self._wait_s, isolation_level=None)
+        connection.text_factory = _text
+        return connection
 
     def _require_known(self, connection: sqlite3.Connection) -> None:
         found = schema_of(connection)
@@ -155,7 +158,7 @@ class Database:
         try:
             with closing(self._connected(f"{self.path.as_uri()}?mode=ro")) as connection:
                 return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             return not _tells_damage(error)
 
     def _free_name(self) -> Path:
@@ -168,7 +171,7 @@ class Database:
     def _lock(self) -> FileLock:
         return FileLock(self.path.with_suffix(".lock"), timeout=self._wait_s)
 
-    def _complaint(self, error: sqlite3.Error) -> HistoryError:
+    def _complaint(self, error: sqlite3.Error | UnicodeDecodeError) -> HistoryError:
         if _tells_damage(error):
             return HistoryError(
                 f"the history {self.path} is damaged ({error})",
@@ -181,9 +184,15 @@ class Database:
         )
 
 
-def _tells_damage(error: sqlite3.Error) -> bool:
-    # Of this class itself are "malformed" and "not a database"; its subclasses are something else.
-    return type(error) is sqlite3.DatabaseError
+def _text(stored: bytes) -> str:
+    """Text of a damaged file may be none; what is left of it is shown."""
+    return stored.decode("utf-8", "replace")
+
+
+def _tells_damage(error: sqlite3.Error | UnicodeDecodeError) -> bool:
+    # Of this class itself are "malformed" and "not a database"; its subclasses are something else. Names of columns that
+    # are no UTF-8 nobody has written.
+    return type(error) is sqlite3.DatabaseError or isinstance(error, UnicodeDecodeError)
 
 
 def _empty() -> sqlite3.Connection:

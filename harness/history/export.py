@@ -62,4 +62,5 @@ def _objects(rows: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
 
 
 def _line(record: str, fields: dict[str, Any]) -> str:
-    return json.dumps({"record": record} | fields, ensure_ascii=False)
+    # Bytes where text belongs: the file is damaged, and what is left of it is still told.
+    return json.dumps({"record": record} | fields, ensure_ascii=False, default=repr)

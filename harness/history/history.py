@@ -69,15 +69,24 @@ def key_of_test(test: TestRecord) -> str:
 
 
 def _take(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> None:
+    number = _take_run(database, run, folder)
+    if number is not None:
+        _take_boards(database, number, run)
+        _take_tests(database, number, run)
+        _take_phases(database, number, run)
+
+
+def _take_run(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> int | None:
+    """Its number; None: what is there already is newer. What is there and older goes, with all that belongs to it."""
     known = database.execute(
         "SELECT run, ended_s FROM runs WHERE id = ? AND host = ?", (run.id, run.host)
     ).fetchone()
     if known is not None:
         if known[1] is not None and run.ended_s is None:
             # What was written while it ran comes after its end: the end counts.
-            return
+            return None
         database.execute("DELETE FROM runs WHERE run = ?", (known[0],))
-    number = database.execute(
+    return database.execute(
         "INSERT INTO runs (id, host, kind, subject, command, began_s, ended_s, verdict, reason, user, harness, folder)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -95,7 +104,9 @@ def _take(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> 
             None if folder is None else _text(str(folder.absolute())),
         ),
     ).lastrowid
-    firmware = {board.name: board.app.sha256 for board in run.boards if board.app}
+
+
+def _take_boards(database: sqlite3.Connection, number: int, run: RunRecord) -> None:
     # Of several copies of one board the one with a problem counts.
     boards = sorted(run.boards, key=lambda board: board.problem is not None)
     database.executemany(
@@ -119,6 +130,10 @@ def _take(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> 
             for board in boards
         ],
     )
+
+
+def _take_tests(database: sqlite3.Connection, number: int, run: RunRecord) -> None:
+    firmware = {board.name: board.app.sha256 for board in run.boards if board.app}
     database.executemany(
         "INSERT INTO tests (run, id, test, name, board, profile, firmware_sha256, outcome, began_s, duration_s, cause)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -139,6 +154,9 @@ def _take(database: sqlite3.Connection, run: RunRecord, folder: Path | None) -> 
             for test in run.tests
         ],
     )
+
+
+def _take_phases(database: sqlite3.Connection, number: int, run: RunRecord) -> None:
     database.executemany(
         "INSERT INTO phases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [

@@ -17,8 +17,9 @@ from harness.report.run_record import Event, RunRecord, TestRecord
 _CHANGING = re.compile(r"\b0x[0-9a-fA-F]+\b|\bv?\d+(?:\.\d+)*(?:[-+][\w.]+)?\b|\b[0-9a-fA-F]{8,}\b")
 _LONGEST_NAME = 80
 
-_PASSED_OVER = ("command", "served")
-"""Kinds of event: a command's time is that of what it does, and a download's is in the update's own phases."""
+_PASSED_OVER = ("command", "served", "step")
+"""Kinds of event: a command's time is that of what it does, a download's is in the update's own phases, and that of a
+plan's step in the tools that it runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.history.amounts import DAY_S, GB, age_s, age_text, size_bytes, size_text
 from harness.history.run_folders import ARTEFACTS, Contents, RunFolder, contents_of, run_folder, run_folders
 from harness.home import Home
@@ -39,6 +40,8 @@ _GOING = ".going-"
 """A folder of this name is being deleted; what a kill left of one goes the next time."""
 _STAMP = ".pruned"
 
+Amount = TypeVar("Amount", int, float)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -55,11 +58,21 @@ class Limits:
         Raises:
             UsageError: one is no age, or no size.
         """
-        age, size = os.environ.get(AGE_VARIABLE), os.environ.get(SIZE_VARIABLE)
         return cls(
-            KEEP_AGE_S if age is None else None if age == EVERYTHING else age_s(age),
-            KEEP_SIZE if size is None else None if size == EVERYTHING else size_bytes(size),
+            _of_variable(AGE_VARIABLE, age_s, KEEP_AGE_S), _of_variable(SIZE_VARIABLE, size_bytes, KEEP_SIZE)
         )
+
+
+def _of_variable(variable: str, amount: Callable[[str], Amount], default: Amount) -> Amount | None:
+    """What the environment says of a limit; None: there is none."""
+    said = os.environ.get(variable)
+    if said is None or said == EVERYTHING:
+        return default if said is None else None
+    try:
+        return amount(said)
+    except UsageError as error:
+        error.message = f"the environment variable {variable}: {error.message}"
+        raise
 
 
 @dataclass(frozen=True, slots=True)

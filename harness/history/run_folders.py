@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.history.plain_file import open_plain
-from harness.home import Home
+from harness.home import VAULT_HEAD, Home
 from harness.report.run_record import RUN_FILE
-from harness.vault.vault import HEAD_FILE as VAULT_FILE
 
 ARTEFACTS = "artefacts"
 """Under HARNESS_HOME; `harness.report.recorder` makes them, which imports this."""
@@ -32,6 +31,9 @@ KEEP_FILE = "keep"
 
 STALE_S = 24 * 3600.0
 """A run that has not ended, of whose process nothing is known, and that wrote nothing for so long is over."""
+
+_CLOCK_STEP_S = 300.0
+"""By how much a process may seem younger than its run: the clock is set now and then."""
 
 ID_PATTERN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4,16}")
 _KEY_SUFFIXES = (".key", ".pem", ".p12", ".pfx", ".der")
@@ -127,7 +129,7 @@ def contents_of(folder: Path) -> Contents:
         touched_s = max(touched_s, status.st_mtime)
         if stat.S_ISREG(status.st_mode):
             size += status.st_size
-        if path.name == VAULT_FILE:
+        if path.name == VAULT_HEAD:
             strange = f"there is a vault in {path.parent}"
         elif path.suffix.lower() in _KEY_SUFFIXES:
             # No run leaves one: a person has put it there.
@@ -169,9 +171,27 @@ def _may_run(head: dict[str, object], folder: Path) -> bool:
         except (ProcessLookupError, OverflowError):
             return False
         except OSError:
+            pass  # another user's
+        began_s, started_s = head.get("began_s"), _started_s(pid)
+        # A number is given again, soon after the machine was started: that process is younger than the run. Where the
+        # clock was set meanwhile, a run that goes on looks like that, too, and writes.
+        is_its_own = (
+            started_s is None or not isinstance(began_s, (int, float)) or started_s < began_s + _CLOCK_STEP_S
+        )
+        if is_its_own:
             return True
-        return True
     return time.time() - contents_of(folder).touched_s < STALE_S
+
+
+def _started_s(pid: int) -> float | None:
+    """When process `pid` began, in seconds since 1970; None: this system does not tell."""
+    try:
+        # Fields behind the name, which may hold anything: the first is the state, the 20th the start.
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        booted = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
+        return None if booted is None else int(booted[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _beginning(path: Path) -> str:

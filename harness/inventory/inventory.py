@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
@@ -113,10 +114,10 @@ def read_inventory(path: Path | None, *, folder: Path | None = None) -> Inventor
             # One byte more than is allowed, whatever the file is: a device never ends.
             text = file.read(MAX_FILE_BYTES + 1).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(
-            f"{path}: cannot be read: {reason}", todo="give a readable file with --boards"
-        ) from error
+        reason, todo = "it is not UTF-8 text", "save it as UTF-8: iconv -f latin1 -t utf-8 converts most"
+        if isinstance(error, OSError):
+            reason, todo = error.strerror or str(error), "give a readable file with --boards"
+        raise UsageError(f"{path}: cannot be read: {reason}", todo=todo) from error
     return parse_inventory(text, path)
 
 
@@ -131,8 +132,13 @@ def parse_inventory(text: str, path: Path) -> Inventory:
             f"{path}:1: the file has more than {MAX_FILE_BYTES >> 10} KiB", todo="split it by --boards FILE"
         )
     try:
-        _check_events(text, path)
+        check_events(text, path)
         tree = YAML(typ="rt").load(text)
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        twice = _TWICE.match(str(error.problem))
+        name = f"'{twice[1]}'" if twice else "a name"
+        raise UsageError(f"{path}:{line}: {name} stands there twice", todo="take one of them out") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         # Not "from": the error quotes the line, and what is wrong there may be a password.
@@ -178,8 +184,8 @@ def parse_inventory(text: str, path: Path) -> Inventory:
     return Inventory(path, parsed.boards, named)
 
 
-def _check_events(text: str, path: Path) -> None:
-    """That the file's form is one that needs no more of the reader than its length says.
+def check_events(text: str, path: Path) -> None:
+    """That the form of a file of ours is one that needs no more of the reader than its length says.
 
     Raises:
         UsageError: nested too deeply, or with a tag, which could make anything of a value. YAMLError.
@@ -276,6 +282,9 @@ _WANTED: Mapping[str, str] = {
     "less_than_equal": "must be at most {le}",
     "union_tag_invalid": "{discriminator} must be one of: {expected_tags}",
 }
+
+
+_TWICE = re.compile(r'found duplicate key "([\w.-]{1,64})" with value')
 
 
 def _unquoted(problem: str) -> str:

@@ -140,15 +140,6 @@ def schema_text(schema: Mapping[str, Any]) -> str:
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
-def qualify_schema() -> dict[str, Any]:
-    """The schema of qualify.yaml."""
-    from harness.qualify.file import QualifyFile
-
-    return schema_of(
-        QualifyFile, "urn:esp32-secure-ota-harness:qualify.yaml:1", "qualify.yaml of esp32-secure-ota-harness"
-    )
-
-
 def schema_of(model: type[BaseModel], address: str, title: str) -> dict[str, Any]:
     """The schema of a file that `model` reads, with the models' own words as descriptions."""
     made = model.model_json_schema(by_alias=True)

@@ -18,8 +18,8 @@ from harness.links.emulator_process import EmulatorProcess
 from harness.links.emulator_state import DEFAULT_FLASH_BYTES, EmulatorState, keep_sdkconfig
 from harness.links.link import BootMode, Link
 
-START_TIMEOUT_S = 20.0
-"""An emulator is up in a tenth of a second; twenty seconds cover a machine that swaps."""
+START_TIMEOUT_S = 60.0
+"""An emulator is up in a tenth of a second; sixty seconds cover a machine that swaps."""
 
 
 class EmulatorLink(Link):
@@ -79,9 +79,14 @@ class EmulatorLink(Link):
         keep_sdkconfig(self._state.path, text)
 
     def reset(self, mode: BootMode) -> None:
-        """Warm where the emulator can and the straps stay the same, else cold."""
+        """Warm where the emulator can and the straps stay the same, else cold.
+
+        Cold, too, when the chip has not answered what was sent to it last: on a wire those bytes are lost, an emulator
+        would read them after its reset, at the ROM's baud rate.
+        """
         with self._changing:
-            if self._mode is mode and self._runs() and self._reset_warm():
+            is_clean = self._mode is mode and self._runs() and self._uart.is_answered
+            if is_clean and self._reset_warm():
                 return
             self.power_off()
             self.power_on(mode)

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 _SLICE_S = 0.05
 """How long one look at a connection takes: after that another process may have taken its place."""
 
+_LONG_WAIT_S = 1.0
+_PATIENCE = 5
+"""How much longer than asked a read of `_LONG_WAIT_S` or more waits before it gives up.
+
+A tool that waits so long, as esptool does 3 s for a block of 16 KiB, waits for the chip to do something. An emulator's
+time goes as fast as a busy host lets it.
+"""
+
 _PEEK_BYTES = 1 << 16
 
 EMULATOR_GONE = "the emulator has gone"
@@ -43,6 +51,7 @@ class EmulatorPort(serial.SerialBase):
         self._connections: deque[socket.socket] = deque()
         self._changed = threading.Condition()
         self._parked = True
+        self._is_answered = True
         self._why_gone = why_gone
         super().__init__(None, baudrate=115_200, timeout=_SLICE_S)
         self.port = name
@@ -62,7 +71,13 @@ class EmulatorPort(serial.SerialBase):
         with self._changed:
             self._connections.append(connection)
             self._parked = False
+            self._is_answered = True
             self._changed.notify_all()
+
+    @property
+    def is_answered(self) -> bool:
+        """Something has come since the last write; else what was written may still be on its way to the chip."""
+        return self._is_answered
 
     # --- pyserial's ---
 
@@ -79,12 +94,12 @@ class EmulatorPort(serial.SerialBase):
             self._changed.notify_all()
 
     def read(self, size: int = 1) -> bytes:
-        """Up to `size` bytes, fewer when the time-out strikes.
+        """Up to `size` bytes, fewer when the time-out strikes: a long one later than asked, see `_PATIENCE`.
 
         Raises:
             SerialException: the emulator has ended by itself; says how.
         """
-        deadline = _Deadline(self.timeout)
+        deadline = _Deadline(_patient(self.timeout))
         data = bytearray()
         while len(data) < size:
             self._require_open()
@@ -116,6 +131,7 @@ class EmulatorPort(serial.SerialBase):
                 break
             try:
                 rest = rest[connection.send(rest) :]
+                self._is_answered = False
             except BlockingIOError:
                 if deadline.over:
                     raise serial.SerialTimeoutException(f"{self.port} takes no more bytes") from None
@@ -193,7 +209,9 @@ class EmulatorPort(serial.SerialBase):
         except (OSError, ValueError):
             # ValueError: closed by `close` in another thread while we waited.
             data = b""
-        if not data:
+        if data:
+            self._is_answered = True
+        else:
             self._drop(connection)
         return data
 
@@ -247,6 +265,10 @@ class _Deadline:
     @property
     def over(self) -> bool:
         return self.left_s == 0.0
+
+
+def _patient(timeout_s: float | None) -> float | None:
+    return timeout_s if timeout_s is None or timeout_s < _LONG_WAIT_S else timeout_s * _PATIENCE
 
 
 def _slice(wait_s: float | None) -> float:

@@ -23,12 +23,12 @@ from harness.links.emulator_state import keep_sdkconfig
 from harness.links.flash_log import FLASH_KINDS, FlashChange
 from harness.links.link import BootMode, Link
 
-START_TIMEOUT_S = 20.0
-"""A twin is up in under a second; twenty cover a machine that swaps."""
+START_TIMEOUT_S = 60.0
+"""A twin is up in under a second; sixty cover a machine that swaps."""
 
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 20.0
 
-EARLIER_TIMEOUT_S = 6.0
+EARLIER_TIMEOUT_S = 21.0
 """The twin of a harness that was killed a moment ago may still be ending; it takes as long as any twin to stop."""
 
 _SAID_NOTHING = "it said nothing"
@@ -214,7 +214,7 @@ class _Control:
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=10.0)
+        self._socket = socket.create_connection((host, int(port)), timeout=60.0)
         self._file = self._socket.makefile("rb")
         self._lock = threading.Lock()
 

@@ -217,12 +217,12 @@ class ArmedFault:
 
     @property
     def released(self) -> bool:
-        """`release` was called: stalls end, no further request is struck."""
+        """`release` was called: stalls and slowness end, no further request is struck."""
         with self._changed:
             return self._released
 
     def release(self) -> None:
-        """End its stalls in progress and strike no more."""
+        """End its stalls and slowness in progress and strike no more."""
         with self._changed:
             self._released = True
             self._changed.notify_all()

@@ -101,7 +101,7 @@ async def _send_as_usual(
     await writer.drain()
     if fault is not None and fault.kind is FaultKind.SLOW:
         await _send_bytes(writer, answer.body[: cut or 0], record)
-        await _send_bytes(writer, answer.body[cut or 0 :], record, fault.bytes_per_s)
+        await _send_bytes(writer, answer.body[cut or 0 :], record, fault.bytes_per_s, armed)
     elif armed is not None and fault is not None and _is_cut(fault):
         await _send_bytes(writer, answer.body[:cut], record)
         if await _strike(request, armed, record):
@@ -173,9 +173,14 @@ def _closed(request: web.Request) -> web.StreamResponse:
 
 
 async def _send_bytes(
-    writer: AbstractStreamWriter, data: bytes, record: OpenRequest | None, bytes_per_s: float | None = None
+    writer: AbstractStreamWriter,
+    data: bytes,
+    record: OpenRequest | None,
+    bytes_per_s: float | None = None,
+    armed: ArmedFault | None = None,
 ) -> None:
-    """Hand `data` to the network piece by piece, each accepted by the kernel before it is counted."""
+    """Hand `data` to the network piece by piece, each accepted by the kernel before it is counted; at `bytes_per_s`
+    until `armed` is released."""
     piece_bytes = _PIECE_BYTES
     if bytes_per_s is not None:
         piece_bytes = max(1, min(_PIECE_BYTES, int(bytes_per_s * _SLOW_TICK_S)))
@@ -186,7 +191,7 @@ async def _send_bytes(
         await writer.drain()
         if record is not None:
             record.bytes_sent += len(piece)
-        if bytes_per_s is not None:
+        if bytes_per_s is not None and not (armed is not None and armed.released):
             due_s = started_s + (at + len(piece)) / bytes_per_s
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 

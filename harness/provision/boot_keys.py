@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.chips import Chip
+from harness.chips import Chip, SigningScheme
 from harness.errors import UsageError
 
 DIGEST_BYTES = 32
@@ -21,8 +21,13 @@ class BootDigest:
     """All 32 bytes of SHA-256 over the public key as the ROM hashes it, before a chip's truncation."""
     name: str
     """What the key is called, for people."""
-    sha384: bool = False
-    """Its signatures are over SHA-384 (ECDSA P-384), which the ROM must be told by a fuse."""
+    scheme: SigningScheme | None = None
+    """What it signs with; some schemes want a fuse of their own. None: it is not known."""
+
+    @property
+    def sha384(self) -> bool:
+        """Its signatures are over SHA-384 (ECDSA P-384), which the ROM must be told by a fuse."""
+        return self.scheme is SigningScheme.ECDSA_P384
 
     def burned_on(self, chip: Chip) -> bytes:
         """What lies in the chip's eFuses: the digest, or its first 16 bytes on ESP32-C2."""

@@ -19,6 +19,7 @@ from harness.provision.chip_state import ChipState, Download, KeyBlock
 from harness.provision.fuse_definitions import parse_once
 from harness.provision.key_blocks import digest_block_name, has_purposes, shares_one_block
 from harness.provision.session import KeyToBurn
+from harness.provision.vendor_log import catch_prints
 from harness.vault.key_ref import key_id
 
 with warnings.catch_warnings():
@@ -47,6 +48,7 @@ class FuseBurner:
         self.chip = chip
         self._esp = esp
         parse_once(chip.name)
+        catch_prints(chip.name)
         try:
             self._commands = init_commands(esp=esp, do_not_confirm=True)
         except esptool.FatalError as error:

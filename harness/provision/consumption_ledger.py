@@ -9,8 +9,7 @@ from pathlib import Path
 from harness.provision.consumables import Resource, Uses, added
 from harness.vault.errors import DamagedError
 from harness.vault.key_ref import plain_mac
-from harness.vault.record_file import make_private_folder, read_record, write_record
-from harness.vault.vault import now_utc
+from harness.vault.record_file import make_private_folder, now_utc, read_record, write_record
 
 FORMAT = 1
 SUFFIX = ".used"

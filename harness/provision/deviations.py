@@ -155,6 +155,13 @@ DEVIATIONS: tuple[Deviation, ...] = (
         chips=("esp32c5",),
     ),
     Deviation(
+        "curves on",
+        "ECDSA_CURVE_MODE is burned before it is frozen, when a boot key is of P-192",
+        "the hardware does P-256 only until then; ESP-IDF's bootloader burns it at its first start, and then cannot",
+        _burns("ECDSA_CURVE_MODE"),
+        chips=("esp32h2",),
+    ),
+    Deviation(
         "SHA-384 open until release",
         "SECURE_BOOT_SHA384_EN is not write-protected before release",
         "its bit of WR_DIS also freezes XTS_DPA_PSEUDO_LEVEL, which release burns",

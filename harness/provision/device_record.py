@@ -15,8 +15,7 @@ from harness.provision.profile import Lock, Profile
 from harness.vault.errors import DamagedError
 from harness.vault.key_record import KeyRecord
 from harness.vault.key_ref import DO_NOT_SHIP, KeyState, plain_mac
-from harness.vault.record_file import make_private_folder, read_record, write_record
-from harness.vault.vault import now_utc
+from harness.vault.record_file import make_private_folder, now_utc, read_record, write_record
 
 FORMAT = 1
 

@@ -55,7 +55,8 @@ from harness.vault.key_life import mark_proven
 from harness.vault.key_proof import ProofResult
 from harness.vault.key_ref import KeyRef, KeyState, key_id
 from harness.vault.place import require_safe_place
-from harness.vault.vault import Vault, now_utc
+from harness.vault.record_file import now_utc
+from harness.vault.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)

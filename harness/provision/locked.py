@@ -61,7 +61,9 @@ def plan_behind_lock(request: Request) -> Plan:
         f"{fuse} is burned, so no eFuse can be burned any more; the board is {now.text()}, "
         f"not {profile.value} with lock {lock.value}",
         board=mac,
-        todo=f"use it as {now.profile.value}, or another board" if now.profile else "use another board",
+        todo=f"use it as it is (--profile {now.profile.value}), or another board"
+        if now.profile
+        else "use another board",
     )
 
 

@@ -52,7 +52,7 @@ from harness.provision.locked import plan_behind_lock
 from harness.provision.obstacles import chip_problems, direction_problems, refuse
 from harness.provision.plan import Plan
 from harness.provision.profile import Lock, Profile, default_lock
-from harness.provision.promise import promised, state_after
+from harness.provision.promise import promised, promised_so_far, state_after
 from harness.provision.recognition import Recognition, profile_of
 from harness.provision.region import FlashRegion
 from harness.provision.request import Request, SignersOf, check_request
@@ -61,7 +61,7 @@ from harness.provision.secure_boot_state import no_key_is_left, secure_boot_is_o
 from harness.provision.secure_boot_steps import BootSteps, secure_boot_steps
 from harness.provision.steps import BurnFuses, FirmwareBurns, FirmwareCommand, Step
 from harness.vault.intent import Intent
-from harness.vault.key_ref import KeyRef
+from harness.vault.key_ref import KeyRef, KeyState
 
 
 def plan_for(
@@ -124,6 +124,9 @@ def plan_for(
         by_firmware=by_firmware,
         device_key=device_key,
         revoke=tuple(revoke),
+        firmware_burns=frozenset(
+            name for step in (firmware.burns if firmware else ()) for name in step.fuses
+        ),
     )
     plan = _plan(request)
     return plan if firmware is None or not plan.writes else _with_firmware(plan, firmware)
@@ -201,13 +204,16 @@ def _completed(request: Request, last: tuple[Step, ...], now: Recognition) -> Pl
     return made(request, (*boot.all, *check, *last), now=now, remarks=boot.remarks)
 
 
-def _boot_steps(request: Request, state: ChipState, *, locks: bool, joint: bool = False) -> BootSteps:
+def _boot_steps(
+    request: Request, state: ChipState, *, locks: bool, joint: bool = False, hides_key_later: bool = False
+) -> BootSteps:
     """Of secure boot, what is missing in `state`; where it is on and no lock follows, what must be missing is said.
 
     Args:
         state: after the burns that come first.
         locks: behind this plan nothing can be burned any more.
         joint: the digest is burned together with the flash key.
+        hides_key_later: the firmware hides a key that it makes, and freezes RD_DIS itself.
     """
     if not request.profile.secure_boot:
         return BootSteps()
@@ -217,6 +223,8 @@ def _boot_steps(request: Request, state: ChipState, *, locks: bool, joint: bool 
         request.intent,
         burned_with_key=joint,
         aggressive_revoke=request.aggressive_revoke,
+        firmware_burns=request.firmware_burns,
+        hides_key_later=hides_key_later,
     )
     return boot.problems_become_remarks() if secure_boot_is_on(state) and not locks else boot
 
@@ -296,20 +304,42 @@ def _digest_beside_the_key(request: Request) -> BootDigest | None:
 def _with_a_key_of_the_device(request: Request, now: Recognition) -> Plan:
     """Plaintext and a firmware that enciphers it by itself; or a board that has done so before."""
     state, profile = request.state, request.profile
-    if state.encrypted or flash_key_blocks(state):
+    if state.encrypted or (flash_key_blocks(state) and not _was_cut_while_it_encrypted(request)):
         return _again_with_a_key_of_the_device(request, now)
-    problems = [*chip_problems(state), *direction_problems(state, profile, request.lock)]
+    boot = _boot_steps(request, state, locks=request.lock is not Lock.NONE, hides_key_later=True)
+    problems = [*chip_problems(state), *direction_problems(state, profile, request.lock), *boot.problems]
+    problems += _no_room_for_a_hidden_key(request)
     refuse(problems, state, profile)
-    if profile.secure_boot:
-        raise RefusedError(
-            f"a key of the device and secure boot do not go together here: {profile.value} write-protects RD_DIS before "
-            "the firmware runs, and a key that it makes then could no longer be hidden. Both together are left to "
-            "ESP-IDF's own first boot",
-            board=state.mac,
-            todo=f"drop --device-key, or demand {profile.encryption.value}, the profile without +sbv2",
-        )
     check_flash_is_given(request)
-    return made(request, flash_steps(request.regions, enciphered=False), now=now)
+    check_signed(request, boot.placed)
+    steps = [*boot.all, *flash_steps(request.regions, enciphered=False)]
+    if boot.all:
+        # The firmware has not run yet: nothing is encrypted, and the block of its key is still empty.
+        steps.append(promised_so_far(promised(state, boot.all, Profile.OPEN_SBV2)))
+    return made(request, steps, now=now, remarks=boot.remarks)
+
+
+def _was_cut_while_it_encrypted(request: Request) -> bool:
+    """The device has made its key, and lost power before encryption was on: the same plaintext begins that anew."""
+    state, record = request.state, request.record
+    told = record is not None and record.key_state == KeyState.DEVICE_MADE.value
+    return told and not state.crypt_count and not any(block.readable for block in flash_key_blocks(state))
+
+
+def _no_room_for_a_hidden_key(request: Request) -> list[str]:
+    """Why a key that the firmware makes could not be burned and hidden beside secure boot."""
+    state, boot = request.state, request.state.chip.secure_boot
+    problems = []
+    if boot.write_protect in state.write_protected and not flash_key_blocks(state):
+        problems.append(
+            f"{boot.write_protect} is write-protected: a key that the device makes could never be hidden"
+        )
+    if request.profile.secure_boot and shares_one_block(state.chip):
+        problems.append(
+            "digest and flash key share a block that takes one burn, and nobody knows the device's key before: only "
+            "ESP-IDF's own first boot can burn both"
+        )
+    return problems
 
 
 def _again_with_a_key_of_the_device(request: Request, now: Recognition) -> Plan:

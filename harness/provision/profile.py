@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from harness.chips import Chip
+from harness.chips.idf_burns import idf_burns
 
 _SECURE_BOOT = "+sbv2"
 
@@ -51,6 +52,17 @@ class Profile(str, Enum):
         """The encryption whose firmware runs in this one: to ESP-IDF, a ROM that no longer enciphers is development."""
         mode = self.encryption
         return Profile.DEVELOPMENT if mode is Profile.CIPHERTEXT_ONLY else mode
+
+    def told_as(self, chip: Chip) -> Profile:
+        """The encryption in ESP-IDF's words, as log and firmware say it on `chip`.
+
+        Where ESP-IDF looks at no other fuse of the download mode (ESP32-C5, ESP32-H2), a ROM that no longer enciphers is
+        release to it; its release check still objects.
+        """
+        looked_at = idf_burns(chip.name).release_mode
+        if self.encryption is Profile.CIPHERTEXT_ONLY and looked_at == (chip.fuses.manual_encrypt_disable,):
+            return Profile.RELEASE
+        return self.built_as
 
     def covers(self, other: Profile) -> bool:
         """Whether `other` burns nothing that this one does not: encryption and secure boot are compared apart."""

@@ -42,6 +42,8 @@ class Request:
     """The device makes its flash key itself, at its first start."""
     revoke: tuple[int, ...] = ()
     """Digest slots whose boot keys are no longer to be accepted."""
+    firmware_burns: frozenset[str] = frozenset()
+    """Fuses that the firmware burns by itself, and does not start without: none may be frozen before."""
 
     @property
     def vouched(self) -> bool:

@@ -33,6 +33,8 @@ ROM_BAUD = 115_200
 """Baud rate at which the ROM is spoken to and eFuses are burned; the ROM finds it by itself."""
 
 _CONNECT_ATTEMPTS = 3
+_RESETS_TO_BEGIN_AGAIN = 3
+"""A chip that has just answered, on a busy host's emulator or a poor wire, is not given up at the first silence."""
 
 _WIRE_FAULTS = re.compile(
     r"serial data|more data to read|packet|SLIP|Response doesn't match|timed? ?out|checksum|MD5 of file|target RAM",
@@ -409,8 +411,15 @@ class RomSession:
         assert self._reset is not None
         self._burner, self._flash_ready, self._burned = None, False, False
         self._port.baudrate = ROM_BAUD
-        self._reset()
-        self._connect()
+        for left in reversed(range(_RESETS_TO_BEGIN_AGAIN)):
+            self._reset()
+            try:
+                self._connect()
+                return
+            except esptool.FatalError as error:
+                if not left:
+                    raise
+                self._log(f"no answer after the reset ({_first_line(error)}); resetting, once more")
 
     def _require_chip(self) -> None:
         """esptool goes on with a chip that it does not know."""

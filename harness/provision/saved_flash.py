@@ -22,8 +22,7 @@ from harness.provision.secure_boot_state import secure_boot_fuses
 from harness.provision.session import Session
 from harness.vault.errors import DamagedError
 from harness.vault.key_ref import plain_mac
-from harness.vault.record_file import make_private_folder, read_record, write_bytes, write_record
-from harness.vault.vault import now_utc
+from harness.vault.record_file import make_private_folder, now_utc, read_record, write_bytes, write_record
 
 FORMAT = 1
 """Of the manifests that this code writes."""

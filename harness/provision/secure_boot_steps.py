@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from harness.chips import CURVE_MODE_BOTH, CURVES_BY_MODE
 from harness.provision.boot_keys import BootDigest
 from harness.provision.chip_state import ChipState, KeyBlock
 from harness.provision.key_blocks import (
@@ -69,6 +70,8 @@ def secure_boot_steps(
     *,
     burned_with_key: bool = False,
     aggressive_revoke: bool = False,
+    firmware_burns: Collection[str] = (),
+    hides_key_later: bool = False,
 ) -> BootSteps:
     """What is still to burn so that the ROM trusts exactly the keys in `digests`.
 
@@ -79,6 +82,8 @@ def secure_boot_steps(
         state: after the burns of flash encryption that come first.
         burned_with_key: the digest goes into its block together with the flash key (ESP32-C2).
         aggressive_revoke: burn SECURE_BOOT_AGGRESSIVE_REVOKE, too.
+        firmware_burns: fuses that the firmware burns by itself when it runs.
+        hides_key_later: RD_DIS stays open, because the firmware's bootloader hides a key that it makes.
     """
     chip = state.chip
     boot = chip.secure_boot
@@ -104,6 +109,9 @@ def secure_boot_steps(
             )
         else:
             with_it.insert(0, (sha384, 1))
+    curve_mode, locked_curves = _curve_mode(state, digests)
+    with_it[:0] = curve_mode
+    problems += locked_curves
     if aggressive_revoke:
         if boot.aggressive_revoke is None:
             problems.append(f"{chip.title} has no aggressive revocation: it has one digest slot")
@@ -127,9 +135,16 @@ def secure_boot_steps(
     if with_it:
         enable.append(BurnFuses(tuple(with_it), "no way round secure boot"))
     closing: list[Step] = []
-    freezing, left_open = freezes(state, boot.also_write_protect)
+    freezing, left_open = freezes(state, boot.also_write_protect, firmware_burns)
     remarks += left_open
-    for fuse in (*freezing, boot.write_protect):
+    if hides_key_later:
+        remarks.append(
+            f"{boot.write_protect} is left open for the firmware, whose bootloader hides the key that it makes and then "
+            "write-protects it"
+        )
+    else:
+        freezing.append(boot.write_protect)
+    for fuse in freezing:
         if fuse in state.write_protected:
             continue
         if "WR_DIS" in state.write_protected:
@@ -148,18 +163,47 @@ def secure_boot_steps(
     )
 
 
-def freezes(state: ChipState, fuses: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Which of `fuses` may be write-protected now, and remarks on those that would freeze what release still needs."""
+def _curve_mode(state: ChipState, digests: Sequence[BootDigest]) -> tuple[list[tuple[str, int]], list[str]]:
+    """The burn that lets the hardware calculate on the keys' curves, if they need one; or what is in its way.
+
+    It comes before the fuse is frozen: ESP32-H2 does P-256 only until it is told, and signatures on another curve
+    would never verify.
+    """
+    fuse = state.chip.secure_boot.curve_mode
+    if fuse is None:
+        return [], []
+    mode = state.fuses.get(fuse, 0)
+    wanted = CURVES_BY_MODE[CURVE_MODE_BOTH]
+    off = [each for each in digests if each.scheme in wanted and each.scheme not in CURVES_BY_MODE[mode]]
+    if not off:
+        return [], []
+    if mode == 0:
+        return [(fuse, CURVE_MODE_BOTH)], []
+    listed = ", ".join(f"boot key {each.name} ({each.scheme.value})" for each in off if each.scheme)
+    return [], [f"{fuse} is {mode}, for good: the hardware verifies nothing by {listed}"]
+
+
+def freezes(
+    state: ChipState, fuses: Sequence[str], firmware_burns: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Which of `fuses` may be write-protected now, and remarks on those that would freeze what is still to be burned.
+
+    An app of ESP-IDF that finds a fuse frozen that it wants to burn at its start does not start.
+    """
     freezing, remarks = [], []
     for fuse in fuses:
-        needed = [
-            other
-            for other in sharing_protection(state.chip, fuse)
-            if other in state.chip.fuses.release and not state.is_set(other)
-        ]
+        sharing = sharing_protection(state.chip, fuse)
+        open_ones = [other for other in (fuse, *sharing) if not state.is_set(other)]
+        needed = [other for other in open_ones if other in state.chip.fuses.release]
+        wanted = [other for other in open_ones if other in firmware_burns]
         if needed:
             remarks.append(
                 f"{fuse} is not write-protected: its bit would also freeze {', '.join(needed)}, which release burns"
+            )
+        elif wanted:
+            remarks.append(
+                f"{fuse} is not write-protected here: that would freeze {', '.join(wanted)}, which the firmware burns "
+                "by itself and does not start without"
             )
         else:
             freezing.append(fuse)

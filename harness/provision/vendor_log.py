@@ -6,6 +6,8 @@ session of the thread that printed it; other threads' lines go where they went b
 
 from __future__ import annotations
 
+import functools
+import importlib
 import re
 import sys
 import threading
@@ -107,6 +109,16 @@ def listening(lines: Sink, progress: ProgressSink | None) -> Iterator[None]:
         yield
     finally:
         _listening.lines, _listening.progress = earlier
+
+
+@functools.cache
+def catch_prints(chip_name: str) -> None:
+    """Has what espefuse's module of a chip prints past its own logger go there, too.
+
+    espefuse 5.6 does so while it burns a key of ESP32-P4: into the middle of what we print for machines.
+    """
+    module = importlib.import_module(f"espefuse.efuse.{chip_name}.fields")
+    vars(module)["print"] = lambda *args, **kwargs: log.print(*args, **kwargs)
 
 
 def _current() -> Any:

@@ -21,6 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from harness.errors import UsageError
 from harness.inventory.entry import Host, PortRange, Ports
+from harness.inventory.inventory import check_events
 from harness.qualify.actions import (
     ACTIONS,
     Action,
@@ -339,6 +340,7 @@ def parse_qualify_text(text: str, path: Path) -> QualifyFile:
     if len(text) > MAX_FILE_BYTES:
         raise UsageError(f"{path}:1: the file has more than {MAX_FILE_BYTES >> 10} KiB")
     try:
+        check_events(text, path)
         tree = YAML(typ="rt").load(text)
         plain = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:

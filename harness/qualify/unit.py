@@ -23,7 +23,7 @@ from harness.qualify.file import QualifyFile
 T = TypeVar("T")
 
 POLL_S = 0.05
-QUIET_S = 1.0
+QUIET_S = 3.0
 """An app that has started says its version at once; after so much silence it will not."""
 
 

@@ -14,12 +14,12 @@ from harness.errors import HarnessError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.inventory.inventory import Inventory
-from harness.lab import state_folder
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.provision.profile import Lock, Profile
 from harness.rack.demands import Misfit, Place, Wishes, place_of
 from harness.rack.health import HealthBook, order
 from harness.rack.offers import offers
+from harness.state_folder import state_folder
 
 
 @dataclass(frozen=True, slots=True)

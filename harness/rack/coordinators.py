@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.connection import labgrid_wish
+from harness.attachment import labgrid_wish
 from harness.errors import LabError
 from harness.inventory.entry import LabgridEntry
 from harness.links.labgrid_lease import agent_command, agent_environment

@@ -8,18 +8,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.connection import labgrid_wish, port_of
+from harness.attachment import labgrid_wish, named_port
 from harness.errors import LabError
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import Inventory
-from harness.lab import state_folder
 from harness.links.device_names import device_names, labgrid_name, mac_name
 from harness.lock_file import Holder
 from harness.lock_file import holder_of as holder_of_lock
 from harness.lock_note import clock, user_name
 from harness.locks import STATE_LOCK, lock_files
 from harness.rack.renewal import LEASE_S
+from harness.state_folder import state_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,12 @@ def board_locks(name: str, entry: AnyEntry, inventory: Inventory, home: Home) ->
     elif isinstance(entry, LabgridEntry) and entry.place is not None:
         # Who holds it on another host only its coordinator knows.
         names.add(labgrid_name(labgrid_wish(entry).coordinator, entry.place))
-    # An entry with its MAC alone: its port is found by asking chips, and its holder has the lock of that name too.
-    elif isinstance(entry, SerialEntry) and (entry.port or entry.usb_serial or entry.usb_location):
+    elif isinstance(entry, SerialEntry):
         # Where nothing of that description is plugged in, only the MAC is left.
         with suppress(LabError):
-            names |= set(device_names(port_of(name, entry, inventory)))
+            port = named_port(name, entry)
+            # With its MAC alone, its port is found by asking chips, and its holder has the lock of that name too.
+            names |= set(device_names(port)) if port is not None else set()
     return lock_files(names) if names else ()
 
 

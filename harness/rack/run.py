@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from harness.board import Board
 from harness.embedded.turn import scope_of
 from harness.inventory.inventory import Inventory
 from harness.rack import tally as tallies
@@ -22,6 +21,9 @@ from harness.rack.spread import Share, shares_of, spread
 from harness.rack.tally import NOT_RUN, Reason, Tally
 from harness.rack.target import Target
 from harness.rack.turn import HeldBy, Turns, board_of, open_in_turn, target_of
+
+if TYPE_CHECKING:
+    from harness.board import Board
 
 LEASE_WAIT_S = 600.0
 """How long ``--rack`` waits for boards that somebody else has, when nothing else is left to do."""

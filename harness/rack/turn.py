@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.board import Board
 from harness.errors import InUseError
 from harness.rack.layout import LayoutItem
+
+if TYPE_CHECKING:
+    from harness.board import Board
 
 POLL_S = 0.25
 """Between two looks at a board that somebody else has."""

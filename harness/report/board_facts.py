@@ -10,19 +10,20 @@ from harness.board import Board
 from harness.build.app_dir import AppDirectory
 from harness.chips import Chip
 from harness.errors import HarnessError
-from harness.inventory.entry import PhysicalEntry
 from harness.provision.chip_state import ChipState
+from harness.provision.plan import Plan
 from harness.provision.promise import described, state_after
 from harness.provision.steps import LockDownload
-from harness.rack.target import Target
 from harness.report.run_record import AppFacts, BoardRecord
 from harness.vault.key_life import due_notes
+from harness.vault.key_record import KeyRecord
 
 
 def facts_of(board: Board, folder: Path, *, name: str | None = None) -> BoardRecord:
     """What is known of `board` now; paths are relative to `folder`, the run's. Nothing is asked of the board."""
     state = _state(board)
     plan = board.plans[-1] if board.plans else None
+    key = _flash_key(board)
     return BoardRecord(
         name=name or board.name,
         link=board.link.kind,
@@ -35,25 +36,12 @@ def facts_of(board: Board, folder: Path, *, name: str | None = None) -> BoardRec
         fuses=_recorded_fuses(board, state) if state is not None else {},
         app=_app(board.app) if board.app is not None else None,
         plan=json.loads(plan.to_json()) if plan is not None else None,
+        unfinished=plan is not None and _is_unfinished(board, plan),
         plan_text=tuple(line for each in board.plans for line in each.text().splitlines()),
         log=relative(board.log_path, folder),
         raw_log=relative(board.console.raw_path, folder),
-        marks=_marks(board),
-    )
-
-
-def entry_facts(target: Target, problem: str | None) -> BoardRecord:
-    """What is known of a board that was not opened: what its entry says, and why it was not."""
-    entry = target.entry
-    physical = isinstance(entry, PhysicalEntry)
-    return BoardRecord(
-        name=target.id if target.throwaway else target.name,
-        link=entry.link,
-        chip=entry.chip,
-        virtual=not physical,
-        mac=entry.mac if physical else None,
-        profile=target.profile.value if target.profile is not None else None,
-        problem=problem,
+        flash_key=f"{key.key_id}, {key.state.value}" if key is not None else None,
+        marks=tuple(due_notes(key)) if key is not None else (),
     )
 
 
@@ -65,13 +53,18 @@ def relative(path: Path, folder: Path) -> str:
         return str(path)
 
 
+def _is_unfinished(board: Board, plan: Plan) -> bool:
+    """Whether `plan` has not been carried out to its end: what the board is by now is what the plan begins with, or a
+    part of the way from there."""
+    return board.profile is not plan.profile
+
+
 def _state(board: Board) -> ChipState | None:
     """The chip after what its last plan burned, as far as the run knows it."""
     if not board.plans:
         return None
     plan = board.plans[-1]
-    if board.profile is not plan.profile:
-        # It has not been carried out: the board is what the plan begins with.
+    if _is_unfinished(board, plan):
         return plan.state
     state = state_after(plan.state, plan.steps)
     locks = {step.fuse: 1 for step in plan.steps if isinstance(step, LockDownload)}
@@ -131,6 +124,7 @@ def security_fuses(chip: Chip) -> tuple[str, ...]:
         *boot.revoke,
         boot.aggressive_revoke,
         boot.sha384_enable,
+        boot.curve_mode,
         "SECURE_VERSION",
     ]
     return tuple(dict.fromkeys(name for name in names if name))
@@ -146,12 +140,11 @@ def _app(app: AppDirectory) -> AppFacts:
     )
 
 
-def _marks(board: Board) -> tuple[str, ...]:
-    """Whether the device may be shipped, as far as the vault knows. A vault that was not opened is not opened for it."""
+def _flash_key(board: Board) -> KeyRecord | None:
+    """What the vault says of its key. A vault that was not opened is not opened for it."""
     if board.mac is None or not board.encrypts:
-        return ()
+        return None
     try:
-        key = board.vault.key_record(board.mac)
+        return board.vault.key_record(board.mac)
     except HarnessError:
-        return ()
-    return tuple(due_notes(key)) if key is not None else ()
+        return None

@@ -20,7 +20,7 @@ from harness.report.run_record import BoardRecord, Event, FlashMap, FlashStep, O
 from harness.report.timeline import events_of
 from harness.report.updates import commands_in, told_in
 
-ASKING_TIMEOUT_S = 2.0
+ASKING_TIMEOUT_S = 10.0
 """For a question that is only for the record."""
 
 

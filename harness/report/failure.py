@@ -8,9 +8,11 @@ from harness.errors import HarnessError, LabError, RefusedError, UsageError
 from harness.traceback_values import hidden
 
 _LONGEST = 300
-_COMPARED = re.compile(
-    r"assert (?P<left>.+) (?P<sign>==|!=|<=|>=|<|>|is not|is|not in|in) (?P<right>.+)", re.DOTALL
-)
+_SIGN = re.compile(r" (==|!=|<=|>=|<|>|is not|is|not in|in) ")
+_QUOTES = "'\""
+_BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
+_ANSWERED = re.compile(r"Answer\(command='([\w-]{1,40})', ok=False, error='([\w-]{1,60})'")
+"""What pytest shows of a `harness.console.device.Answer` whose ``ok`` was asserted: its error is the cause."""
 _IS_NOT = {
     "==": "is not",
     "!=": "is",
@@ -38,7 +40,9 @@ def cause_of(error: BaseException, statement: str | None = None) -> str:
     said = str(error).strip()
     first = said.splitlines()[0].strip() if said else ""
     if isinstance(error, AssertionError):
-        return _short(_of_assertion(hidden(first), statement))
+        answered = _ANSWERED.search(said)
+        told = f": the board answered {answered[2]} to {answered[1]}" if answered else ""
+        return _short(f"{_of_assertion(hidden(first), statement)}{told}")
     kind = type(error).__name__
     # pytest.fail and pytest.skip raise exceptions of their own, whose message is a person's.
     if kind in ("Failed", "Skipped", "Exit"):
@@ -48,7 +52,7 @@ def cause_of(error: BaseException, statement: str | None = None) -> str:
 
 def is_of_the_board(error: BaseException) -> bool:
     """Whether `error` speaks of the board under test; else of the bench, or of what was asked of it."""
-    return not isinstance(error, (LabError, RefusedError, UsageError))
+    return not isinstance(error, (LabError, RefusedError, UsageError, KeyboardInterrupt))
 
 
 def _of_assertion(first: str, statement: str | None) -> str:
@@ -56,11 +60,33 @@ def _of_assertion(first: str, statement: str | None) -> str:
     if not first.startswith("assert "):
         # The test's own words.
         return first or (f"{claim} does not hold" if claim else "an assertion does not hold")
-    compared = _COMPARED.fullmatch(first)
-    if compared is None:
-        return f"{claim or first.removeprefix('assert ')} does not hold"
-    found = f"{compared['left']} {_IS_NOT[compared['sign']]} {compared['right']}"
+    said = first.removeprefix("assert ")
+    sign = _sign_between(said)
+    if sign is None or said.startswith("not "):
+        return f"{claim or said} does not hold"
+    found = f"{said[: sign.start()]} {_IS_NOT[sign[1]]} {said[sign.end() :]}"
     return f"{claim} does not hold: {found}" if claim and claim not in found else found
+
+
+def _sign_between(said: str) -> re.Match[str] | None:
+    """The sign of a comparison, None where there is not just one outside of quotes and brackets."""
+    signs, depth, quote = [], 0, ""
+    at = 0
+    while at < len(said):
+        letter = said[at]
+        found = None
+        if quote:
+            at += letter == "\\"
+            quote = "" if letter == quote else quote
+        elif letter in _QUOTES:
+            quote = letter
+        elif letter in _BRACKETS:
+            depth += _BRACKETS[letter]
+        elif not depth and (found := _SIGN.match(said, at)):
+            signs.append(found)
+        # The blank behind a sign is left: two signs may stand next to each other.
+        at = found.end() - 1 if found else at + 1
+    return signs[0] if len(signs) == 1 else None
 
 
 def _asserted(statement: str | None) -> str | None:

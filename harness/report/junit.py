@@ -52,7 +52,7 @@ def properties_of(board: BoardRecord) -> dict[str, str]:
         "mac": board.mac,
         "profile": board.profile,
         "lock": board.lock,
-        "fuses": fuse_summary(board.fuses),
+        "fuses before the plan" if board.unfinished else "fuses": fuse_summary(board.fuses),
     }
     if board.app is not None:
         found |= {

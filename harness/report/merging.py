@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from harness.errors import UsageError
 from harness.report.parts import Entry
-from harness.report.run_record import BoardRecord, RunRecord, TestRecord
+from harness.report.run_record import BoardRecord, RunRecord, TestRecord, Verdict
 
 KILLED = "killed"
 """Of a run that did not come to its end, the first word of the reason of its verdict."""
+
+
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What comes of an entry without its fields, or with others in them; pydantic's own error is a ValueError."""
 
 
 @dataclass(slots=True)
@@ -33,27 +38,51 @@ class _Sum:
     planned: int = 0
     end: Entry | None = None
     qualification: dict[str, Any] | None = None
+    left_out: int = 0
+    """How many entries and boards could not be read."""
     processes: dict[str, _Process] = field(default_factory=dict)
 
 
 def merged(entries: Iterable[tuple[str, Entry]]) -> RunRecord:
     """The record of the run that `entries` (of `read_parts`) tell of; without its end it counts as killed.
 
+    What is damaged, or of another version, is left out, and a note says so.
+
     Raises:
-        UsageError: they tell of no run.
+        UsageError: they tell of no run, or of one of which not even the head can be read.
     """
     total = _Sum()
     for process, entry in _of_newest_run(entries):
-        _take(total, process, entry)
+        with _leaving_out(total):
+            _take(total, process, entry)
     if not total.head:
         raise UsageError(
             "there is no record of a run here", todo="name the folder that holds run.json, or 'parts'"
         )
     killed = [
-        _killed(process, state) for process, state in total.processes.items() if state.began is not None
+        test
+        for process, state in total.processes.items()
+        if state.began is not None and (test := _killed(process, state)) is not None
     ]
     tests = tuple(sorted((*total.tests, *killed), key=lambda test: test.began_s))
-    boards = tuple(_board(name, total) for name in total.boards)
+    boards: tuple[BoardRecord, ...] = ()
+    for name in total.boards:
+        with _leaving_out(total):
+            boards += (_board(name, total),)
+    if total.left_out:
+        total.notes.append(
+            f"{total.left_out} of what its processes wrote down cannot be read: damaged, or of another version"
+        )
+    try:
+        return _record(total, boards, tests)
+    except _UNREADABLE as error:
+        raise UsageError(
+            "the record of the run here cannot be read: it is damaged, or of another version of the harness",
+            todo="use the harness that made it",
+        ) from error
+
+
+def _record(total: _Sum, boards: tuple[BoardRecord, ...], tests: tuple[TestRecord, ...]) -> RunRecord:
     verdict, reason = _verdict(tests, total.end, total.planned)
     head = dict(total.head)
     subject = str(head.pop("subject", ""))
@@ -63,7 +92,7 @@ def merged(entries: Iterable[tuple[str, Entry]]) -> RunRecord:
         **head,
         subject=_subject(subject, boards),
         versions=versions,
-        ended_s=float(total.end["at_s"]) if total.end is not None else None,
+        ended_s=float(total.end.get("at_s", 0.0)) if total.end is not None else None,
         verdict=verdict,  # type: ignore[arg-type]
         reason=reason,
         boards=boards,
@@ -73,19 +102,34 @@ def merged(entries: Iterable[tuple[str, Entry]]) -> RunRecord:
     )
 
 
+@contextmanager
+def _leaving_out(total: _Sum) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE:
+        total.left_out += 1
+
+
 def _of_newest_run(entries: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
     """Without what earlier runs have left in the same folder."""
     known = list(entries)
-    heads = [entry["run"] for _, entry in known if entry["what"] == "run"]
-    newest = max(heads, key=lambda head: float(head.get("began_s", 0.0)))["id"] if heads else None
+    heads = [head for _, entry in known if (head := _head_in(entry)) is not None]
+    newest = max(heads, key=lambda head: head["began_s"])["id"] if heads else None
     at: dict[str, Any] = {}
     found: list[tuple[str, Entry]] = []
     for process, entry in known:
         if entry["what"] == "run":
-            at[process] = entry["run"].get("id")
+            at[process] = (_head_in(entry) or {}).get("id")
         if at.get(process) == newest:
             found.append((process, entry))
     return found
+
+
+def _head_in(entry: Entry) -> dict[str, Any] | None:
+    head = entry.get("run") if entry["what"] == "run" else None
+    if not isinstance(head, dict) or not isinstance(head.get("id"), str):
+        return None
+    return head if isinstance(head.get("began_s"), (int, float)) else None
 
 
 def _take(total: _Sum, process: str, entry: Entry) -> None:
@@ -103,6 +147,9 @@ def _take(total: _Sum, process: str, entry: Entry) -> None:
             known[(process, int(entry["opening"]), int(boot["number"]))] = boot
     elif what == "began":
         state.began = entry
+        if _killed(process, state) is None:
+            state.began = None
+            raise ValueError("what began cannot be said")
     elif what == "test":
         state.began = None
         total.tests.append(TestRecord.model_validate(entry["test"]))
@@ -112,25 +159,31 @@ def _take(total: _Sum, process: str, entry: Entry) -> None:
     elif what == "note":
         total.notes.append(str(entry["text"]))
     elif what == "qualification":
-        total.qualification = entry["qualification"]
+        total.qualification = dict(entry["qualification"])
     elif what == "end":
+        if entry.get("verdict") not in (None, *get_args(Verdict)):
+            raise ValueError(entry["verdict"])
         total.end = entry
 
 
-def _killed(process: str, state: _Process) -> TestRecord:
+def _killed(process: str, state: _Process) -> TestRecord | None:
+    """The test in which a process ended; None: what is written of it cannot be read."""
     began = state.began
     assert began is not None
-    return TestRecord(
-        id=began["id"],
-        name=began["name"],
-        outcome="error",
-        began_s=float(began["at_s"]),
-        duration_s=max(0.0, state.last_s - float(began["at_s"])),
-        board=began.get("board"),
-        profile=began.get("profile"),
-        repeat=began.get("repeat"),
-        cause=f"the process that ran it ({process}) was killed, or died",
-    )
+    try:
+        return TestRecord(
+            id=began["id"],
+            name=began["name"],
+            outcome="error",
+            began_s=float(began["at_s"]),
+            duration_s=max(0.0, state.last_s - float(began["at_s"])),
+            board=began.get("board"),
+            profile=began.get("profile"),
+            repeat=began.get("repeat"),
+            cause=f"the process that ran it ({process}) was killed, or died",
+        )
+    except _UNREADABLE:
+        return None
 
 
 def _board(name: str, total: _Sum) -> BoardRecord:

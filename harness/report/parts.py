@@ -79,7 +79,7 @@ class PartWriter:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(entry, ensure_ascii=True, separators=(",", ":")) + "\n")
+            self._file.write(_line(entry))
             self._file.flush()
         except OSError as error:
             self._give_up(error)
@@ -98,9 +98,23 @@ class PartWriter:
         self._tell(self.failure)
 
 
+def _line(entry: Entry) -> str:
+    """`entry` in ASCII. Half a surrogate pair (a byte of a file's name that is no UTF-8, a board's "\\ud800") would not
+    go into any file that is made of it: it becomes a question mark."""
+    line = json.dumps(entry, ensure_ascii=True, separators=(",", ":"))
+    if "\\ud" in line:
+        whole = json.dumps(entry, ensure_ascii=False).encode("utf-8", errors="replace")
+        line = json.dumps(json.loads(whole), ensure_ascii=True, separators=(",", ":"))
+    return f"{line}\n"
+
+
 def fields_of(record: BaseModel) -> Entry:
     """A record as it is stored: what has its default is left out."""
     return record.model_dump(mode="json", exclude_defaults=True)
+
+
+_LAST_MOMENT_S = float(1 << 40)
+"""A time beyond it is damage, not a moment of a run; so is none at all (NaN)."""
 
 
 def read_parts(folder: Path) -> list[tuple[str, Entry]]:
@@ -120,8 +134,16 @@ def _entries(lines: Iterable[bytes]) -> Iterator[Entry]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             # The process, or the disk, ended here.
             continue
-        if isinstance(entry, dict) and isinstance(entry.get("what"), str):
+        if (
+            isinstance(entry, dict)
+            and isinstance(entry.get("what"), str)
+            and _is_moment(entry.get("at_s", 0.0))
+        ):
             yield entry
+
+
+def _is_moment(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < _LAST_MOMENT_S

@@ -1,4 +1,4 @@
-"""What the record of a run calls a pytest item, and the command that runs it again."""
+"""What the record of a run calls a pytest item and its board, and the command that runs it again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
+from harness.inventory.entry import PhysicalEntry
+from harness.rack.target import Target
+from harness.report.run_record import BoardRecord
 
 
 def node_id(item: pytest.Item) -> str:
@@ -56,8 +60,9 @@ def repeat_line(item: pytest.Item) -> str:
 def repeat_command(item: pytest.Item) -> Sequence[str]:
     """The words of the command that runs `item` again, from where pytest was started."""
     config, target = item.config, target_of(item)
-    path, colons, rest = node_id(item).partition("::")
-    here = os.path.relpath(config.rootpath / path, config.invocation_params.dir)
+    # Not the path of its id: that is empty for a file outside of pytest's root folder.
+    _path, colons, rest = node_id(item).partition("::")
+    here = os.path.relpath(item.path, config.invocation_params.dir)
     words = ["pytest", f"{here}{colons}{rest}"]
     if target is not None:
         if not target.throwaway:
@@ -79,3 +84,18 @@ def repeat_command(item: pytest.Item) -> Sequence[str]:
         for value in config.getoption(option):
             words += [option, str(value)]
     return words
+
+
+def entry_facts(target: Target, problem: str | None) -> BoardRecord:
+    """What is known of a board that was not opened: what its entry says, and why it was not."""
+    entry = target.entry
+    physical = isinstance(entry, PhysicalEntry)
+    return BoardRecord(
+        name=target.id if target.throwaway else target.name,
+        link=entry.link,
+        chip=entry.chip,
+        virtual=not physical,
+        mac=entry.mac if physical else None,
+        profile=target.profile.value if target.profile is not None else None,
+        problem=problem,
+    )

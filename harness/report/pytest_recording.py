@@ -9,25 +9,23 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.board import Board
 from harness.errors import HarnessError
 from harness.home import Home
 from harness.interruption import Interrupted, name_of
 from harness.rack.layout import LayoutItem
 from harness.rack.target import Target
 from harness.rack.turn import PASSED_OVER
-from harness.report.board_facts import entry_facts
-from harness.report.board_watch import BoardWatch, Moment, Seen
 from harness.report.failure import cause_of, is_of_the_board
 from harness.report.junit import properties_of, run_properties
 from harness.report.merging import merged
 from harness.report.parts import FOLDER, read_parts
 from harness.report.pytest_items import (
     board_name,
+    entry_facts,
     node_id,
     plain_name,
     profile_of_item,
@@ -37,6 +35,10 @@ from harness.report.pytest_items import (
 from harness.report.recorder import ARTEFACTS, MAIN, Recorder, finish, head_of, new_id
 from harness.report.run_record import Outcome, RunRecord, TestRecord
 from harness.report.writing import REPORT_FILE
+
+if TYPE_CHECKING:
+    from harness.board import Board
+    from harness.report.board_watch import BoardWatch, Moment, Seen
 
 WORKER_INPUT = "harness_run"
 """Under this name a controller tells its workers the run's folder and what is known of it."""

@@ -13,20 +13,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness
-from harness.board import Board
 from harness.errors import HarnessError
 from harness.history.keeping import begin_run, keep_run
 from harness.history.past_phases import past_phases
 from harness.history.queries import PhaseSeries
 from harness.home import Home
-from harness.report.board_watch import BoardWatch
 from harness.report.merging import merged
 from harness.report.parts import PartWriter, fields_of, read_parts
 from harness.report.run_record import BoardRecord, RunRecord, TestRecord
 from harness.report.writing import write_run
+
+if TYPE_CHECKING:
+    from harness.board import Board
+    from harness.report.board_watch import BoardWatch
 
 ARTEFACTS = "artefacts"
 """Under HARNESS_HOME: the folders of runs that were not given one."""
@@ -116,6 +118,9 @@ class Recorder:
 
     def opened(self, board: Board, *, name: str | None = None) -> BoardWatch:
         """A board of this run is open; `name` is what the record calls it."""
+        # Who records a run in which no board is opened does not wait for what a board needs.
+        from harness.report.board_watch import BoardWatch
+
         watch = BoardWatch(board, self.folder, name=name)
         self._watches[watch.name] = watch
         self.note_board(watch)

@@ -41,7 +41,7 @@ def read_run(place: Path) -> tuple[RunRecord, Path]:
 def _record_of(text: str, path: Path) -> RunRecord:
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}", todo="run the tests again") from error
     found = fields.get("format", FORMAT) if isinstance(fields, dict) else None
     if isinstance(found, int) and found > FORMAT:

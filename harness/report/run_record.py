@@ -19,13 +19,16 @@ RUN_FILE = "run.json"
 
 
 class _Record(BaseModel):
-    # What a newer harness of the same format adds is passed over.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    # What a newer harness of the same format adds is passed over. Numbers that are none are no moments and no sizes.
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 Outcome = Literal["passed", "failed", "error", "skipped", "not applicable", "not proven"]
 """Of a test or a step. ``error``: the bench or the board's preparation, not what was tested. ``not applicable``: the
 question does not arise on this board. ``not proven``: nothing was seen that would decide it."""
+
+Verdict = Literal["passed", "failed", "not proven"]
+"""Of a run."""
 
 Content = Literal["ciphertext", "plaintext", "erased", "unknown"]
 
@@ -150,11 +153,15 @@ class BoardRecord(_Record):
     revision: str | None = None
     profile: str | None = None
     lock: str | None = None
+    flash_key: str | None = None
+    """Id and state of the key that enciphers its flash; never the key."""
     fuses: dict[str, str] = {}
     """Security-relevant eFuses by their espefuse names; key blocks by purpose and protection, never by value."""
     app: AppFacts | None = None
     plan: dict[str, Any] | None = None
     plan_text: tuple[str, ...] = ()
+    unfinished: bool = False
+    """Its last plan was not carried out to the end: ``fuses`` are those that it began with."""
     log: str | None = None
     """The time-stamped serial log."""
     raw_log: str | None = None
@@ -226,7 +233,7 @@ class RunRecord(_Record):
     began_s: float
     ended_s: float | None = None
     """None: it was killed."""
-    verdict: Literal["passed", "failed", "not proven"]
+    verdict: Verdict
     reason: str = ""
     """Of the verdict, in one sentence."""
     user: str = ""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from harness.console.boot_patterns import BOOTLOADER_BANNER
 from harness.console.boot_record import BootRecord
 from harness.console.log_line import Line
-from harness.console.mark import Mark, parse_mark
+from harness.console.mark import STEP, STEP_DONE, Mark, parse_mark
 from harness.ota.journal import Request
+from harness.report.flash_map import SECTOR_BYTES
 from harness.report.run_record import Event
 from harness.report.updates import Command, Told, commands_in, told_in
 
@@ -96,6 +98,14 @@ class _Clock:
 
 def _of_marks(lines: Iterable[Line]) -> Iterator[Event]:
     lending: tuple[Line, Mark] | None = None
+    lines = tuple(lines)
+    done_s = {
+        done[1]: line.wall_s
+        for line in lines
+        if line.is_mark
+        and (mark := parse_mark(line.text)).kind == STEP
+        and (done := STEP_DONE.fullmatch(mark.text))
+    }
     for line in lines:
         if not line.is_mark:
             continue
@@ -116,6 +126,10 @@ def _of_marks(lines: Iterable[Line]) -> Iterator[Event]:
                 duration_s=_seconds(line.wall_s - began.wall_s),
                 line=began.n,
             )
+        elif mark.kind == STEP and not STEP_DONE.fullmatch(mark.text):
+            end_s = done_s.get(mark.text.partition(" ")[0])
+            took_s = _seconds(end_s - line.wall_s) if end_s is not None else None
+            yield Event(at_s=line.wall_s, kind="step", text=mark.text, duration_s=took_s, line=line.n)
         elif mark.kind == "note" and not mark.text.startswith(TEST_NOTE):
             yield Event(at_s=line.wall_s, kind="mark", text=mark.text, line=line.n)
     if lending is not None:
@@ -236,9 +250,14 @@ def _phases(command: Command) -> Iterator[Event]:
             kind="phase",
             text=ERASE_ALONE if alone else PHASES.get(phase, phase),
             duration_s=_seconds(end_s - told.at_s),
-            size=command.bytes if writes else total if phase == "erase" and isinstance(total, int) else None,
+            size=command.bytes if writes else _erased(total) if phase == "erase" else None,
             line=told.line,
         )
+
+
+def _erased(total: Any) -> int | None:
+    """Whole sectors: of them `esp_ota_begin` erases as many as the image has bytes in."""
+    return -(-total // SECTOR_BYTES) * SECTOR_BYTES if isinstance(total, int) else None
 
 
 def _restarts(commands: Sequence[Command], told: Sequence[Told]) -> Iterator[Event]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.connection import labgrid_wish
+from harness.attachment import labgrid_wish
 from harness.errors import HarnessError
 from harness.history import History
 from harness.history.amounts import DAY_S
@@ -24,13 +24,13 @@ from harness.history.queries import BoardRate, LastRun, Scope, last_runs, rates_
 from harness.home import Home
 from harness.inventory.entry import AnyEntry, LabgridEntry, PhysicalEntry, Rfc2217Entry, SerialEntry
 from harness.inventory.inventory import DEFAULT_FILE, Inventory, read_inventory
-from harness.lab import RUN_NOTE, state_folder
 from harness.provision.device_record import DeviceRecord, DeviceRecords
 from harness.rack.coordinators import WatchedCoordinators
 from harness.rack.health import Health, HealthBook, mend_command
 from harness.rack.lease import Lease, holder_of
 from harness.run_note import RunNote
 from harness.serve.live_runs import LiveBoard, LiveRun, LiveRuns
+from harness.state_folder import RUN_NOTE, state_folder
 from harness.vault.key_ref import DO_NOT_SHIP
 
 SHOWN_S = 90 * DAY_S

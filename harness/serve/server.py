@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from harness.errors import LabError
 from harness.home import Home
@@ -18,6 +20,16 @@ from harness.serve.app import make_app
 
 DEFAULT_PORT = 8642
 _MAX_LINE = 4096
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether an error is one of this program. A request that is no HTTP has been answered with 400, and its address may
+    hold the token: neither it nor a traceback goes to a service's journal."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_LOG = logging.getLogger("harness.serve")
+_LOG.addFilter(_is_ours)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -68,18 +80,24 @@ def serve(
         asyncio.run(_run(sock, home, access, boards_file, ready))
 
 
-async def _run(
-    sock: socket.socket, home: Home, access: Access, boards_file: Path | None, ready: Callable[[], None]
-) -> None:
-    runner = web.AppRunner(
-        make_app(home, access, boards_file),
+def runner_of(app: web.Application) -> web.AppRunner:
+    """What serves `app`, within bounds for what strangers send."""
+    return web.AppRunner(
+        app,
         access_log=None,
+        logger=_LOG,
         handle_signals=False,
         max_line_size=_MAX_LINE,
         max_field_size=_MAX_LINE,
         shutdown_timeout=0.5,
         keepalive_timeout=30,
     )
+
+
+async def _run(
+    sock: socket.socket, home: Home, access: Access, boards_file: Path | None, ready: Callable[[], None]
+) -> None:
+    runner = runner_of(make_app(home, access, boards_file))
     await runner.setup()
     try:
         await web.SockSite(runner, sock).start()

@@ -52,7 +52,8 @@ _PANICKED_STATUS = 134
 _CRASH_REBOOT_S = 0.5
 """A board that crashes at once still takes this long from reset to reset."""
 
-_EXIT_WAIT_S = 0.3
+_EXIT_WAIT_S = 2.0
+"""Between the end of a program's connection and its exit status, on a busy machine."""
 _DRAIN_S = 2.0
 _INPUT_POLL_S = 0.25
 

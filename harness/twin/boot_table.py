@@ -104,19 +104,18 @@ def verified_entries(raw: bytes, flash_size_bytes: int) -> list[Entry]:
     Raises:
         TableRejected: with the line that the bootloader logs.
     """
-    entries: list[Entry] = []
+    count = 0
     md5_found = False
     for index in range(TABLE_BYTES // _ENTRY.size):
         at = index * _ENTRY.size
-        magic, type_, subtype, offset, size, label, flags = _ENTRY.unpack_from(raw, at)
+        magic, _, _, offset, size, _, _ = _ENTRY.unpack_from(raw, at)
         if magic == _MAGIC_ENTRY:
             if offset > flash_size_bytes or (offset + size) & 0xFFFFFFFF > flash_size_bytes:
                 raise TableRejected(
                     f"partition {index} invalid - offset 0x{offset:x} size 0x{size:x} "
                     f"exceeds flash chip size 0x{flash_size_bytes:x}"
                 )
-            text = label.split(b"\0", 1)[0].decode("utf-8", "replace")
-            entries.append(Entry(type_, subtype, offset, size, text, flags))
+            count += 1
         elif magic == _MAGIC_MD5:
             if md5_found:
                 raise TableRejected("Only one MD5 checksum is allowed")
@@ -125,7 +124,13 @@ def verified_entries(raw: bytes, flash_size_bytes: int) -> list[Entry]:
                 raise TableRejected("Incorrect MD5 checksum")
             md5_found = True
         elif index and raw[at : at + 4] == _END:
-            return entries
+            # The first `count` of the table, whatever they are: what stands behind the checksum is not seen.
+            return [_entry(raw, position) for position in range(count)]
         else:
             raise TableRejected(f"partition {index} invalid magic number 0x{magic:x}")
     raise TableRejected("partition table has no terminating entry, not valid")
+
+
+def _entry(raw: bytes, index: int) -> Entry:
+    _, type_, subtype, offset, size, label, flags = _ENTRY.unpack_from(raw, index * _ENTRY.size)
+    return Entry(type_, subtype, offset, size, label.split(b"\0", 1)[0].decode("utf-8", "replace"), flags)

@@ -23,6 +23,7 @@ from harness.twin.boot_context import (
 )
 from harness.twin.boot_lines import BootLog
 from harness.twin.boot_table import FACTORY, TABLE_BYTES, BootState, Entry, TableRejected, verified_entries
+from harness.twin.bootloader_memory import BootloaderMemory
 from harness.twin.efuse_driver import EfuseDriver
 from harness.twin.first_boot import FirstBoot
 from harness.twin.first_secure_boot import FirstSecureBoot
@@ -116,23 +117,35 @@ _HARDWARE = {
 }
 
 
-def run(ctx: BootContext, reset_reason: int, header: ImageHeader, config: BootloaderConfig) -> Outcome:
-    """Run the bootloader whose image has `header` and whose build had `config`.
+def run(
+    ctx: BootContext,
+    reset_reason: int,
+    header: ImageHeader,
+    config: BootloaderConfig,
+    memory: BootloaderMemory,
+) -> Outcome:
+    """Run the bootloader whose image has `header` and lies in `memory`, and whose build had `config`.
 
     Raises:
         PowerLost: the supply was cut at one of its flash operations.
     """
-    return _Bootloader(ctx, reset_reason, header, config).run()
+    return _Bootloader(ctx, reset_reason, header, config, memory).run()
 
 
 class _Bootloader:
     def __init__(
-        self, ctx: BootContext, reset_reason: int, header: ImageHeader, config: BootloaderConfig
+        self,
+        ctx: BootContext,
+        reset_reason: int,
+        header: ImageHeader,
+        config: BootloaderConfig,
+        memory: BootloaderMemory,
     ) -> None:
         self._ctx = ctx
         self._reason = reset_reason
         self._header = header
         self._config = config
+        self._memory = memory
         self._hardware = _HARDWARE[ctx.chip.name]
         self._start_ms = self._hardware.start_ms
         self._log = BootLog(ctx.uart, start_ms=self._start_ms, level=config.log_level)
@@ -431,6 +444,7 @@ class _Bootloader:
             load=load,
             least_secure_version=self._least_secure_version if self._config.anti_rollback else None,
             signature=self._signature,
+            bootloader_memory=self._memory if load else None,
         )
 
     @property
@@ -439,7 +453,9 @@ class _Bootloader:
         if not self._config.secure_boot:
             return None
         return BootloaderSignature(
-            self._ctx.efuses, signing_scheme(self._ctx.chip, self._config.secure_boot_scheme)
+            self._ctx.efuses,
+            signing_scheme(self._ctx.chip, self._config.secure_boot_scheme),
+            EfuseDriver(self._ctx.efuses, self._log, who=_WHO),
         )
 
     def _write_actual_sequence(self, index: int) -> None:

@@ -31,13 +31,11 @@ class EfuseController:
         self._geometry = efuses.geometry
         self._registers: dict[int, int] = {}
         self._readable = range(0)
-        starts = [block.read_offset for block in self._geometry.blocks]
         self._blocks = {
             offset: (block.index, offset - block.read_offset)
             for block in self._geometry.blocks
             for offset in range(block.read_offset, block.read_offset + block.size_bytes, 4)
         }
-        self._first_read = min(starts)
         self._snapshot: dict[int, bytes] = {}
         self._refresh()
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from harness.chips import Chip, SigningScheme
+from harness.chips import CURVE_MODE_BOTH, Chip, SigningScheme
 from harness.twin.boot_lines import Level
+from harness.twin.efuse_driver import FAIL, EfuseDriver
 from harness.twin.security import FuseReader, secure_boot_enabled
 from harness.twin.signature import (
     CURVES,
@@ -24,6 +25,7 @@ from harness.twin.signature import (
     blocks_of,
     pss_fault,
     trusted_digests,
+    usable_curves,
     verify_as_rom,
 )
 
@@ -55,9 +57,10 @@ def signing_scheme(chip: Chip, word: str) -> SigningScheme:
 class _Scheme:
     """The scheme that a build was configured for."""
 
-    def __init__(self, chip: Chip, scheme: SigningScheme) -> None:
-        self._chip = chip
+    def __init__(self, efuses: FuseReader, scheme: SigningScheme, driver: EfuseDriver | None) -> None:
+        self._efuses = efuses
         self._scheme = scheme
+        self._driver = driver
 
     @property
     def version(self) -> int:
@@ -86,16 +89,32 @@ class _Scheme:
             text = f"ECDSA curve mismatch: actual (curve_id {found_id}), expected (curve_id {wanted.id})"
             log.log(Level.ERROR, _TAG, text)
             return False
-        return True
+        return self._enables_curve(log)
+
+    def _enables_curve(self, log: SignatureLog) -> bool:
+        """``esp_efuse_enable_ecdsa_p192_curve_mode``: burns what the curve of the build wants."""
+        fuse, curves = self._efuses.chip.secure_boot.curve_mode, usable_curves(self._efuses)
+        if fuse is None or curves is None or self._scheme is not SigningScheme.ECDSA_P192:
+            return True
+        if self._scheme in curves:
+            return True
+        if self._efuses.field(fuse) or self._efuses.write_protected(fuse) or self._driver is None:
+            log.log(Level.ERROR, "efuse", "ECDSA curve mode is locked, cannot enable P-192 curve")
+            error = FAIL
+        else:
+            error = self._driver.write(fuse, CURVE_MODE_BOTH)
+        if error:
+            log.log(Level.ERROR, _TAG, f"Failed to enable ECDSA-192 curve mode: {error}")
+        return not error
 
 
 class BootloaderSignature:
-    """The second-stage bootloader's check."""
+    """The second-stage bootloader's check; with `driver` it burns what it needs for it."""
 
-    def __init__(self, efuses: FuseReader, scheme: SigningScheme) -> None:
+    def __init__(self, efuses: FuseReader, scheme: SigningScheme, driver: EfuseDriver | None = None) -> None:
         self._efuses = efuses
         self._chip = efuses.chip
-        self._scheme = _Scheme(efuses.chip, scheme)
+        self._scheme = _Scheme(efuses, scheme, driver)
 
     def verifies(self, sector: bytes, image: ImageDigest, log: SignatureLog) -> bool:
         blocks = blocks_of(sector)
@@ -105,7 +124,7 @@ class BootloaderSignature:
         log.log(Level.INFO, _TAG, self._scheme.verifying)
         if self._chip.secure_boot.digest_purposes and not self._any_of_scheme(blocks, log):
             return False
-        verdict = verify_as_rom(self._chip, sector, image, trusted)
+        verdict = verify_as_rom(self._chip, sector, image, trusted, curves=usable_curves(self._efuses))
         for line in verdict.lines:
             log.say(line)
         if not verdict.accepted:
@@ -153,14 +172,21 @@ class AppSignature:
     """The check of an application with secure boot, before it accepts an update.
 
     `running` gives the running app's own signature sector: its keys are trusted as long as secure boot is off.
+    With `driver` it burns what it needs for the check.
     """
 
-    def __init__(self, efuses: FuseReader, scheme: SigningScheme, running: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        efuses: FuseReader,
+        scheme: SigningScheme,
+        running: Callable[[], bytes],
+        driver: EfuseDriver | None = None,
+    ) -> None:
         self._efuses = efuses
         self._running = running
         self._chip = efuses.chip
         self._rsa = scheme.is_rsa
-        self._scheme = _Scheme(efuses.chip, scheme)
+        self._scheme = _Scheme(efuses, scheme, driver)
 
     def verifies(self, sector: bytes, image: ImageDigest, log: SignatureLog) -> bool:
         trusted = self._trusted(log)

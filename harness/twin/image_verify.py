@@ -17,6 +17,7 @@ from typing import Protocol
 from harness.chips import Chip
 from harness.formats.app_description import APP_DESCRIPTION_BYTES, AppDescription
 from harness.twin.boot_lines import Level
+from harness.twin.bootloader_memory import BAD_ADDRESSES, BootloaderMemory, Clash
 from harness.twin.cipher import FlashCipher
 from harness.twin.image_signature import ImageSignature
 from harness.twin.operations import FlashFault
@@ -210,6 +211,8 @@ class ImageCheck:
     other_bootloader: int | None = None
     """Address of a partition of type bootloader, whose image is judged as a bootloader's."""
     signature: ImageSignature | None = None
+    bootloader_memory: BootloaderMemory | None = None
+    """What a segment may not be loaded over; None where nothing is loaded."""
 
     def verify(self, offset: int, partition_size: int) -> VerifiedImage:
         """Check the image at flash address `offset` in a partition of `partition_size` bytes.
@@ -295,12 +298,17 @@ class ImageCheck:
             f"segment {index}: paddr={segment.address:08x} vaddr={segment.load_address:08x} "
             f"size={segment.size:05x}h ({segment.size:6d}) {word}",
         )
-        end = segment.load_address + segment.size
-        if loads and segment.size and not memory.holds(segment.load_address, end):
-            self._error(
-                f"Segment {index} 0x{segment.load_address:08x}-0x{end:08x} invalid: bad load address range"
-            )
+        clash = self._clash(memory, segment) if loads and segment.size else None
+        if clash is not None:
+            end = clash.end & 0xFFFFFFFF
+            self._error(f"Segment {index} 0x{clash.first:08x}-0x{end:08x} invalid: {clash.reason}")
             raise ImageRejected(ERR_IMAGE_INVALID)
+
+    def _clash(self, memory: MemoryMap, segment: SegmentPlace) -> Clash | None:
+        first, end = segment.load_address, segment.load_address + segment.size
+        if not memory.holds(first, end):
+            return Clash(first, end, BAD_ADDRESSES)
+        return self.bootloader_memory.clash(first, end) if self.bootloader_memory is not None else None
 
     def _segment_data(self, segment: SegmentPlace) -> bytes:
         # A length that leads outside the flash chip comes from noise. Silicon reads on round the address

@@ -155,7 +155,7 @@ class Machine:
             self._supply_stays_away = False
             self._leave_wish(_Wish(powered=on, strap=self._strap))
             if not on:
-                self._changed.wait_for(lambda: not self._powered or self._quit, timeout=5)
+                self._changed.wait_for(lambda: not self._powered or self._quit, timeout=60)
                 return
         self._await_boot(before)
 
@@ -173,7 +173,7 @@ class Machine:
         self._stop.set()
         self.uart.interrupt()
         if self._thread.is_alive():
-            self._thread.join(timeout=5)
+            self._thread.join(timeout=60)
         self.flash.close()
         self.efuses.close()
 
@@ -198,7 +198,7 @@ class Machine:
 
     def _await_boot(self, before: int) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._boots > before or self._quit, timeout=5)
+            self._changed.wait_for(lambda: self._boots > before or self._quit, timeout=60)
         deadline = time.monotonic() + _PRINT_WAIT_S
         while not self._has_come_up() and time.monotonic() < deadline:
             time.sleep(0.001)

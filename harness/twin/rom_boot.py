@@ -25,6 +25,7 @@ from harness.twin.boot_context import (
     RomLoop,
 )
 from harness.twin.boot_lines import RomLines
+from harness.twin.bootloader_memory import BootloaderMemory
 from harness.twin.image_verify import (
     CHECKSUM_SEED,
     HEADER_BYTES,
@@ -44,7 +45,19 @@ __all__ = ["BootContext", "Halted", "LoadedApp", "Outcome", "Reset", "RomLoop", 
 
 
 _BURST_S = 0.02
-_SPI_MODES = ("QIO", "QOUT", "DIO", "DOUT", "FAST_RD", "SLOW_RD", "OPI_STR", "OPI_DTR", "OOUT_STR", "OIO_STR")
+_SPI_MODES = (
+    "QIO",
+    "QOUT",
+    "DIO",
+    "DOUT",
+    "FAST_RD",
+    "SLOW_RD",
+    "OPI_STR",
+    "OPI_DTR",
+    "OOUT_STR",
+    "OIO_STR",
+    "OIO_DTR",
+)
 _PINS = ("clk", "q", "d", "cs0", "hd", "wp")
 _PLAUSIBLE_SEGMENTS = 32
 """A header with more is none; up to here the count is only too large."""
@@ -118,10 +131,11 @@ class _Rom:
         self._print_header(header)
         if self._secure_boot is not None:
             self._verify_signature(self._secure_boot, header)
-        first_segment = self._load_segments(header)
+        first_segment, segments = self._load_segments(header)
         self._lines.say(f"entry 0x{header.entry_point:08x}")
         config = self._bootloader_config(first_segment)
-        return bootloader.run(self._ctx, self._reason, header, config)
+        memory = BootloaderMemory.of(self._ctx.chip, segments)
+        return bootloader.run(self._ctx, self._reason, header, config, memory)
 
     def _print_banner(self) -> None:
         for line in self._facts.banner:
@@ -146,7 +160,7 @@ class _Rom:
             plausible = plausible and header.spi_mode < 6
         else:
             plausible = (
-                plausible and header.spi_mode <= len(_SPI_MODES) and header.spi_speed in _CLOCK_DIVIDERS
+                plausible and header.spi_mode < len(_SPI_MODES) and header.spi_speed in _CLOCK_DIVIDERS
             )
         if not plausible:
             word = int.from_bytes(raw[:4], "little")
@@ -190,12 +204,16 @@ class _Rom:
         label = "mode" if self._facts.shows_write_protect else "SPI mode"
         self._lines.say(f"{label}:{mode}, clock div:{_CLOCK_DIVIDERS.get(header.spi_speed, 1)}")
 
-    def _load_segments(self, header: ImageHeader) -> bytes:
-        """Load all segments, check checksum and hash; returns the data of segment 0."""
+    def _load_segments(self, header: ImageHeader) -> tuple[bytes, list[tuple[int, int]]]:
+        """Load all segments, check checksum and hash.
+
+        Returns the data of segment 0, and (load address, size) of all.
+        """
         base = self._ctx.chip.bootloader_offset
         at = base + HEADER_BYTES
         checksum = CHECKSUM_SEED
         first = b""
+        segments = []
         for index in range(header.segment_count):
             room = 16 - (at - base) % 16
             if self._is_esp32 and self._secure_boot is None and room < SEGMENT_HEADER_BYTES:
@@ -210,18 +228,19 @@ class _Rom:
             data = self._read(at, size)
             first = first if index else data
             checksum ^= xor_fold(data)
+            segments.append((address, size))
             at += size
         at += 16 - (at - base) % 16
         if self._is_esp32 and self._secure_boot is not None:
             # What is signed is not summed up again.
-            return first
+            return first, segments
         self._check_staged(at + SHA256_BYTES)
         stored = self._read(at - 1, 1)[0]
         if stored != checksum:
             raise _StopBoot(self._bad_checksum(checksum, stored))
         if not self._is_esp32:
             self._check_hash(base, at)
-        return first
+        return first, segments
 
     def _check_staged(self, end: int) -> None:
         """What was verified lies in RAM, and is loaded from there: the ROM stops where it ends."""

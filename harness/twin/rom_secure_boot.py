@@ -15,7 +15,7 @@ from harness.chips import Chip
 from harness.twin.boot_lines import RomLines
 from harness.twin.efuses import Efuses
 from harness.twin.image_verify import HEADER_BYTES, SEGMENT_HEADER_BYTES, SHA256_BYTES, ImageHeader
-from harness.twin.signature import SECTOR_BYTES, ImageDigest, trusted_digests, verify_as_rom
+from harness.twin.signature import SECTOR_BYTES, ImageDigest, trusted_digests, usable_curves, verify_as_rom
 
 _WHO = "rom"
 _MAX_SEGMENT_BYTES = 0x100000
@@ -111,6 +111,7 @@ class RomSecureBoot:
             ImageDigest.of(image + self._read(end, sector_at - end)),
             trusted,
             sha384=self._signs_sha384,
+            curves=usable_curves(self._efuses),
             revoke=self._revoke,
         )
         for line in verdict.lines:

@@ -18,6 +18,7 @@ from harness.chips import SigningScheme
 from harness.twin.app_efuses import AppEfuses
 from harness.twin.boot_context import BootContext, LoadedApp
 from harness.twin.boot_lines import Level
+from harness.twin.efuse_driver import EfuseDriver
 from harness.twin.image_signature import AppSignature
 from harness.twin.image_verify import ERR_INVALID_ARG, ImageCheck, ImageRejected, signature_sector_at
 from harness.twin.operations import FlashFault
@@ -261,7 +262,7 @@ class RpcServer:
             flash_size_bytes=self._ctx.flash.size_bytes,
             log=log,
             load=False,
-            signature=self._signature(request.data),
+            signature=self._signature(request.data, log),
         )
         status, size = 0, 0
         try:
@@ -270,12 +271,13 @@ class RpcServer:
             status = rejected.status
         return Reply(status, size, "".join(log.lines).encode())
 
-    def _signature(self, wanted: bytes) -> AppSignature | None:
+    def _signature(self, wanted: bytes, log: CollectedLog) -> AppSignature | None:
         """What an application of this build checks: one byte, an index of `_SIGNATURES`; nothing asks for none."""
         if not wanted or not 0 < wanted[0] < len(_SIGNATURES):
             return None
         scheme = _SIGNATURES[wanted[0]] or self._ctx.chip.secure_boot.schemes[0]
-        return AppSignature(self._ctx.efuses, scheme, self._own_signature)
+        driver = EfuseDriver(self._ctx.efuses, log, who=_WHO)
+        return AppSignature(self._ctx.efuses, scheme, self._own_signature, driver)
 
     def _own_signature(self) -> bytes:
         read = self._ctx.cipher.read

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness.chips import KEY_PURPOSE_NUMBERS, Chip, SigningScheme
+from harness.chips import CURVES_BY_MODE, KEY_PURPOSE_NUMBERS, Chip, SigningScheme
 from harness.twin.security import FuseReader, block_with_purpose
 
 SECTOR_BYTES = 0x1000
@@ -209,6 +209,12 @@ def _content(efuses: FuseReader, block: str, size_bytes: int) -> bytes:
     return efuses.block_for_software(block)[-size_bytes:]
 
 
+def usable_curves(efuses: FuseReader) -> tuple[SigningScheme, ...] | None:
+    """The curves that the hardware calculates on, where a fuse decides (ESP32-H2); None: all that the chip has."""
+    fuse = efuses.chip.secure_boot.curve_mode
+    return None if fuse is None else CURVES_BY_MODE[efuses.field(fuse)]
+
+
 # The ROM's routine
 
 
@@ -228,11 +234,13 @@ def verify_as_rom(
     trusted: Sequence[bytes | None],
     *,
     sha384: bool | None = None,
+    curves: Collection[SigningScheme] | None = None,
     revoke: Callable[[int], tuple[str, ...]] | None = None,
 ) -> RomVerdict:
     """Verify a signature sector against the digests in `trusted`, None for an empty slot.
 
     `sha384` is the fuse that decides over which digest of an image is signed; None: the block decides.
+    `curves` are those that the hardware calculates on; None: all that the chip has.
     `revoke` is called with the slot when a trusted key's signature does not verify, and returns what it printed.
     """
     blocks, purposes = blocks_of(sector), chip.secure_boot.digest_purposes
@@ -256,7 +264,7 @@ def verify_as_rom(
         if slot is None:
             lines.append(f"Sig block {index} signed with untrusted key")
             continue
-        if block.verifies(chip, image):
+        if _calculates(chip, block, curves) and block.verifies(chip, image):
             return RomVerdict(True, tuple(lines))
         if block.is_rsa(chip):
             lines.append("Signature Check Failed")
@@ -264,6 +272,11 @@ def verify_as_rom(
         if revoke is not None:
             lines += revoke(slot)
     return RomVerdict(False, tuple(lines))
+
+
+def _calculates(chip: Chip, block: SignatureBlock, curves: Collection[SigningScheme] | None) -> bool:
+    curve = None if block.is_rsa(chip) else block.curve(chip)
+    return curves is None or curve is None or curve.scheme in curves
 
 
 def _fault_before_key(

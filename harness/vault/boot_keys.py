@@ -15,10 +15,13 @@ from harness.chips import SigningScheme
 from harness.errors import FormatError, RefusedError, UsageError
 from harness.formats.signature_block import PrivateKey, key_digest, read_private_key, scheme_of
 from harness.vault.errors import DamagedError, NoVaultError
-from harness.vault.vault import BOOT_KEYS_FOLDER, Vault, now_utc
+from harness.vault.record_file import now_utc
+from harness.vault.vault import BOOT_KEYS_FOLDER, Vault
 
 SLOTS = 3
 """Digest slots of the chips that have most."""
+MOST_PEM_BYTES = 1 << 16
+"""No key is longer: of a file that was named by mistake no more is read."""
 
 _PURPOSE = "boot-key"
 

@@ -34,6 +34,8 @@ FORMAT = 1
 
 LEAST_RSA_BITS = 2048
 
+_MOST_CERTIFICATE_BYTES = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
@@ -133,7 +135,8 @@ def _make_folder(folder: Path) -> None:
 def _read_certificate(file: Path) -> x509.Certificate:
     todo = "give an X.509 certificate of the receiver with an RSA key, PEM or DER"
     try:
-        data = file.read_bytes()
+        with file.open("rb") as stream:
+            data = stream.read(_MOST_CERTIFICATE_BYTES)
     except OSError as error:
         raise UsageError(f"the certificate {file} cannot be read: {error.strerror}", todo=todo) from error
     load = x509.load_pem_x509_certificate if b"-----BEGIN" in data else x509.load_der_x509_certificate

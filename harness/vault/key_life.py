@@ -19,14 +19,13 @@ from harness.formats.flash_encryption import encrypt
 from harness.vault.errors import NoKeyHereError, NoVaultError
 from harness.vault.key_record import Challenge, KeyRecord
 from harness.vault.key_ref import KeyState, key_id, part_ids, plain_mac
-from harness.vault.record_file import FILE_MODE, read_record, shredded_after, sync_folder
+from harness.vault.record_file import FILE_MODE, now_utc, read_record, shredded_after, sync_folder
 from harness.vault.vault import (
     FORMAT,
     HEAD_FILE,
     Vault,
     no_key_text,
     no_key_todo,
-    now_utc,
     require_chip,
     writing,
 )
@@ -219,7 +218,12 @@ def offer(vault: Vault, mac: str, receiver: str) -> KeyRecord:
 
     Raises:
         NoVaultError, NoKeyHereError: there is no key. RefusedError: it is unproven.
+        UsageError: the name has control characters, which would break lines of history and of a letter.
     """
+    if not receiver.isprintable():
+        raise UsageError(
+            "the receiver's name has control characters in it", todo="give a name that fits into a line"
+        )
     record = record_with_key(vault, mac)
     if record.state is KeyState.UNPROVEN:
         raise RefusedError(

@@ -46,9 +46,6 @@ KEYLESS = {
 }
 """What a key is that is not in the vault, as the end of a sentence."""
 
-KEY_STATE_TEST_ONLY = KeyState.TEST_ONLY.value
-"""Also the state of every key in records of format 1."""
-
 DO_NOT_SHIP = "do not ship"
 """The mark of a device whose key is not where it belongs for the rest of the device's life."""
 

@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,8 @@ def _damaged(path: Path, what: str, why: str) -> DamagedError:
     return DamagedError(
         f"{what} {path} is damaged: {why}", todo="restore it from the second copy: harness vault restore"
     )
+
+
+def now_utc() -> str:
+    """The time for records: UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -66,12 +66,15 @@ class KeyFile:
             )
         try:
             require_private(self.path)
-            content = self.path.read_bytes().rstrip(b"\r\n")
+            with self.path.open("rb") as stream:
+                # Not all of whatever was named: a device or an image of gigabytes is no key file either way.
+                content = stream.read(_KEY_FILE_BYTES.stop + 2).rstrip(b"\r\n")
         except OSError as error:
             raise UsageError(f"the key file {self.path} cannot be read: {error.strerror}") from error
         if len(content) not in _KEY_FILE_BYTES:
+            size = str(len(content)) if len(content) < _KEY_FILE_BYTES.stop else "more than 65536"
             raise UsageError(
-                f"the key file {self.path} has {len(content)} bytes; it needs 32 to 65536",
+                f"the key file {self.path} has {size} bytes; it needs 32 to 65536",
                 todo="fill it with 32 random bytes or more; nothing else may be in it",
             )
         salt = _salt(parameters)
@@ -100,8 +103,12 @@ class Passphrase:
         try:
             with os.fdopen(descriptor, "rb", closefd=False) as stream:
                 line = stream.readline(4096)
-        except OSError as error:
-            raise UsageError(f"the passphrase cannot be read from descriptor {descriptor}") from error
+        except (OSError, TypeError) as error:
+            # TypeError: the number is none that a descriptor can have.
+            raise UsageError(
+                f"the passphrase cannot be read from descriptor {descriptor}",
+                todo="open it in the same command, as number 3 here: 3< FILE",
+            ) from error
         return cls(line.rstrip(b"\r\n"))
 
     def new_parameters(self) -> dict[str, Any]:

@@ -19,7 +19,6 @@ import hmac
 import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from harness.vault.key_source import KeySource
 from harness.vault.record_file import (
     TEMPORARY_SUFFIX,
     make_private_folder,
+    now_utc,
     read_record,
     remove_leftovers,
     require_private,
@@ -522,11 +522,6 @@ def no_key_todo(record: KeyRecord) -> str:
             "have the update enciphered there; or bring the key back: harness keys import FILE --board NAME"
         )
     return "update it with ESP-IDF's own OTA, which the device enciphers by itself"
-
-
-def now_utc() -> str:
-    """The time for records: UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _create(path: Path, secret: Secret) -> None:

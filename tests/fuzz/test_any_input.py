@@ -22,6 +22,11 @@ SLOW = {
     "boot": 4,
     "http-request": 12,
     "recording": 40,
+    "run-record": 12,
+    "run-parts": 12,
+    "history": 5,
+    "qualify-yaml": 12,
+    "health": 20,
 }
 """Inputs for the targets that have a whole board or server behind them; others get `QUICK`."""
 QUICK = 120

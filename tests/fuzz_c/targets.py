@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.build.compiler import WARNINGS, Compiler, Unit, find_compiler, identify
-from harness.build.native import _INCLUDES, _headers_digest, firmware_dir
+from harness.build.dependencies import Dependencies
+from harness.build.native import _FORCED_INCLUDE, _INCLUDES, firmware_dir
 from harness.build.sdkconfig import native_options, to_header
 from harness.chips import chip_named
 from harness.errors import LabError
@@ -125,10 +126,10 @@ def build_target(target: FuzzTarget, work: Path, *, libfuzzer: bool) -> Path:
     """
     firmware = firmware_dir()
     work.mkdir(parents=True, exist_ok=True)
-    header = to_header(native_options(firmware, chip_named(CHIP), FRAGMENTS))
+    options = native_options(firmware, chip_named(CHIP), FRAGMENTS)
     config = work / "config"
     config.mkdir(exist_ok=True)
-    (config / "sdkconfig.h").write_text(header, encoding="utf-8")
+    (config / "sdkconfig.h").write_text(to_header(options), encoding="utf-8")
     command = _clang() if libfuzzer else find_compiler()
     checks = "address,undefined"
     compiled = f"fuzzer-no-link,{checks}" if libfuzzer else checks
@@ -146,7 +147,7 @@ def build_target(target: FuzzTarget, work: Path, *, libfuzzer: bool) -> Path:
             f"-fsanitize={compiled}",
             "-fno-sanitize-recover=all",
             "-include",
-            "native/include/native_stdio.h",
+            _FORCED_INCLUDE,
             "-Ifuzz",
             *(f"-I{folder}" for folder in _INCLUDES),
             f"-I{config}",
@@ -158,13 +159,9 @@ def build_target(target: FuzzTarget, work: Path, *, libfuzzer: bool) -> Path:
         ),
         cache=work,
         log=work / "build.log",
-        headers_sha256=_headers_digest(firmware, header + _own_headers(firmware)),
+        dependencies=Dependencies(firmware, ("fuzz", *_INCLUDES), (_FORCED_INCLUDE,), options),
     )
     return compiler.link(compiler.compile(_units(firmware, target, libfuzzer=libfuzzer)), target.name)
-
-
-def _own_headers(firmware: Path) -> str:
-    return "".join(path.read_text(encoding="utf-8") for path in sorted((firmware / "fuzz").glob("*.h")))
 
 
 def _units(firmware: Path, target: FuzzTarget, *, libfuzzer: bool) -> list[Unit]:

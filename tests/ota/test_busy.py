@@ -21,8 +21,8 @@ pytestmark = pytest.mark.profiles("release", full=("open", "development", "ciphe
 
 FIRST = "first.bin"
 HANDLERS = {"raw": "ota", "stock": "ota-stock"}
-SLOWLY = Fault(FaultKind.SLOW, match=FIRST, bytes_per_s=60_000)
-"""Enough for the second one to come and be refused meanwhile."""
+SLOWLY = Fault(FaultKind.SLOW, match=FIRST, bytes_per_s=20_000)
+"""Until the second one has come and been refused."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Held(bytes):
     def __getitem__(self, key: object) -> bytes:  # type: ignore[override]
         assert isinstance(key, slice)
         if key.start > len(self) // 2:
-            assert self.released.wait(30)
+            assert self.released.wait(120)
         return bytes(self)[key]
 
 
@@ -88,10 +88,11 @@ def test_a_second_update_is_refused_and_the_first_one_goes_on(
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(take_first)
-        board.console.wait_for(BEGUN, 10, since=mark)
+        board.console.wait_for(BEGUN, 60, since=mark)
         answer = board.take(second, command=HANDLERS[pair.second], over=pair.second_over)
         assert not running.done(), "the first one was over before the second one came"
         first.released.set()
+        ota_server.faults.clear()
         assert answer.error == "busy", answer
-        assert running.result(timeout=60).ok
+        assert running.result(timeout=120).ok
     assert (board.reboot().slot, board.status().version) == (slot, release.version)

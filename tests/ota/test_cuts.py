@@ -99,17 +99,15 @@ class Moment(Row):
 
     name: str
     pattern: str
-    switched: bool = False
-    """By then otadata may name the new version."""
 
 
 MOMENTS = (
     Moment("about to erase", r'"phase":"erase"', full=True),
     Moment("the first sector deciphers", r"raw_ota: first sector deciphers to version", full=True),
     Moment("about to verify", r'"phase":"verify"', full=True),
-    Moment("about to switch", r'"phase":"switch"', switched=True),
-    Moment("ESP-IDF verifies the image", r"esp_image: segment 0", switched=True, full=True),
-    Moment("switched", r"raw_ota: .* is selected for the next boot", switched=True, full=True),
+    Moment("about to switch", r'"phase":"switch"'),
+    Moment("ESP-IDF verifies the image", r"esp_image: segment 0", full=True),
+    Moment("switched", r"raw_ota: .* is selected for the next boot", full=True),
 )
 
 
@@ -123,9 +121,12 @@ def test_a_cut_at_a_line_of_the_log_leaves_a_version_that_is_valid(
 ) -> None:
     release = fresh()
     expected = Expected.of(before, release, board.body(release))
+    mark = board.console.mark()
     result = cut_off(OUTSIDE, LogLine(moment.pattern), lambda: board.update(release), Work.UPDATE)
     assert result.struck, result
-    assert moment.switched or result.version == before.running.version, result
+    # A busy host may cut later than at the line.
+    switched = any('"phase":"switch"' in line.text for line in board.console.lines_since(mark))
+    assert switched or result.version == before.running.version, result
     assert violations(board, expected, fresh) == ()
 
 

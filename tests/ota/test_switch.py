@@ -40,8 +40,7 @@ def test_an_update_over_the_uart_switches_the_slot(board: Board, fresh: Callable
 def test_the_firmware_and_the_log_agree_on_the_security_state(board: Board) -> None:
     boot, running = board.restart(), board.status()
     assert board.profile is not None
-    # To ESP-IDF a ROM that does not encipher any more is still development.
-    assert boot.encryption == running.encryption == board.profile.built_as.value
+    assert boot.encryption == running.encryption == board.profile.told_as(board.chip).value
     assert running.release_ok is (board.profile.encryption is Profile.RELEASE)
     assert boot.secure_boot is running.fields["sb"] is board.profile.secure_boot
     assert (boot.slot, boot.offset, boot.version) == (running.slot, running.offset, running.version)

@@ -26,6 +26,7 @@ from traces_of import traces_of
 from harness.chips import ESP32C3
 from harness.formats.app_description import AppDescription
 from harness.formats.app_image import Segment, build_app_image
+from harness.home import Home
 from harness.locks import STATE_LOCK, BoardLock
 from harness.report.writing import read_run
 
@@ -276,14 +277,11 @@ ROWS = (
 
 
 @pytest.fixture
-def bench(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A new bench, with what earlier tests of the session have built."""
-    base = tmp_path_factory.getbasetemp()
-    builds = (base.parent if base.name.startswith("popen-") else base) / "board-builds"
-    builds.mkdir(exist_ok=True)
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A new bench, with what was compiled before."""
     made = Bench(tmp_path)
     made.home.mkdir(mode=0o700)
-    (made.home / "builds").symlink_to(builds)
+    (made.home / "builds").symlink_to(Home.of_user().builds)
     monkeypatch.chdir(tmp_path)
     return made
 

@@ -153,7 +153,10 @@ static raw_ota_err_t fill_slot(const raw_ota_job_t *job)
         if (erase_size == job->body_size) {
             raw_ota_report(job, RAW_OTA_PHASE_ERASED, 0);
         }
-        err = raw_ota_write_body(job);
+        err = raw_ota_forget_replaced(job->slot, job->result);
+        if (err == RAW_OTA_OK) {
+            err = raw_ota_write_body(job);
+        }
         if (err == RAW_OTA_OK) {
             raw_ota_report(job, RAW_OTA_PHASE_VERIFY, job->body_size);
             err = raw_ota_verify_body(job);

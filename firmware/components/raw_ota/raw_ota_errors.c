@@ -79,6 +79,10 @@ raw_ota_err_t raw_ota_err_from_esp(esp_err_t code)
         return RAW_OTA_OK;
     case ESP_ERR_NO_MEM:
         return RAW_OTA_NO_MEMORY;
+#ifdef ESP_ERR_OTA_ALREADY_IN_PROGRESS /* from v6.1: somebody writes this slot without raw_ota_lock() */
+    case ESP_ERR_OTA_ALREADY_IN_PROGRESS:
+        return RAW_OTA_BUSY;
+#endif
     case ESP_ERR_OTA_PARTITION_CONFLICT:
         return RAW_OTA_RUNNING_SLOT;
     case ESP_ERR_OTA_VALIDATE_FAILED:

@@ -8,11 +8,14 @@
 #include <string.h>
 #include <strings.h>
 
+#include "esp_idf_version.h"
 #include "esp_log.h"
 #include "esp_rom_crc.h"
 #include "freertos/FreeRTOS.h"
+#include "freertos/semphr.h"
 #include "freertos/task.h"
 #include "sdkconfig.h"
+#include "sys/socket.h"
 
 static const char *TAG = "raw_ota_http";
 
@@ -34,18 +37,36 @@ static const char *TAG = "raw_ota_http";
 
 /* esp_http_client limits each wait for data, not a call: a server that sends a byte now and then keeps the
  * client in its headers, or in one read, for as long as it likes. When the time of the whole transfer is up,
- * a timer takes the client's patience away, and the call ends at the next byte that is not there. */
-static portMUX_TYPE s_watch_lock = portMUX_INITIALIZER_UNLOCKED;
-static esp_http_client_handle_t s_watched; /* of the holder of the update lock; NULL: none */
+ * a timer takes the client's patience away, and the call ends at the next byte that is not there. A server
+ * that never pauses (headers without end, bytes that are no answer) gives no such moment: there the timer
+ * shuts the connection down. Only while the client waits in a call that does not close its socket itself: the
+ * same number may by then be somebody else's. */
+static StaticSemaphore_t s_watch_memory;
+static SemaphoreHandle_t s_watch_mutex;    /* guards what follows, and the client's patience */
+static esp_http_client_handle_t s_waiting; /* the client in a call that waits for data; NULL: none */
+
+/* ESP-IDF before v5.5 does not tell the socket; there a server that never pauses is not left. */
+static void hang_up(esp_http_client_handle_t client)
+{
+#if ESP_IDF_VERSION >= ESP_IDF_VERSION_VAL(5, 5, 0)
+    const int connection = esp_http_client_get_socket(client);
+    if (connection >= 0) {
+        (void)shutdown(connection, SHUT_RDWR); /* fails when the server has gone meanwhile */
+    }
+#else
+    (void)client;
+#endif
+}
 
 static void on_deadline(void *context)
 {
     (void)context;
-    portENTER_CRITICAL(&s_watch_lock);
-    if (s_watched != NULL) {
-        (void)esp_http_client_set_timeout_ms(s_watched, HURRY_MS);
+    (void)xSemaphoreTake(s_watch_mutex, portMAX_DELAY);
+    if (s_waiting != NULL) {
+        (void)esp_http_client_set_timeout_ms(s_waiting, HURRY_MS);
+        hang_up(s_waiting);
     }
-    portEXIT_CRITICAL(&s_watch_lock);
+    (void)xSemaphoreGive(s_watch_mutex);
 }
 
 static bool is_overdue(const raw_ota_http_t *http)
@@ -53,25 +74,35 @@ static bool is_overdue(const raw_ota_http_t *http)
     return http->deadline_us != 0 && esp_timer_get_time() >= http->deadline_us;
 }
 
-/* Sets how long the client waits for data; once the timer has fired it stays in a hurry. */
+/* Sets how long the client waits for data; no longer than there is time for. */
 static void set_patience(const raw_ota_http_t *http, int timeout_ms)
 {
-    portENTER_CRITICAL(&s_watch_lock);
     (void)esp_http_client_set_timeout_ms(http->client, is_overdue(http) ? HURRY_MS : timeout_ms);
-    portEXIT_CRITICAL(&s_watch_lock);
 }
 
-static void watch(esp_http_client_handle_t client)
+/* To be called before the client waits for data, with end_wait() after it; false: the time is up. */
+static bool begin_wait(const raw_ota_http_t *http)
 {
-    portENTER_CRITICAL(&s_watch_lock);
-    s_watched = client;
-    portEXIT_CRITICAL(&s_watch_lock);
+    (void)xSemaphoreTake(s_watch_mutex, portMAX_DELAY);
+    const bool is_in_time = !is_overdue(http);
+    s_waiting = is_in_time ? http->client : NULL;
+    (void)xSemaphoreGive(s_watch_mutex);
+    return is_in_time;
+}
+
+static void end_wait(void)
+{
+    (void)xSemaphoreTake(s_watch_mutex, portMAX_DELAY);
+    s_waiting = NULL;
+    (void)xSemaphoreGive(s_watch_mutex);
 }
 
 /* From now on the whole transfer may take `total_timeout_s`. */
 static raw_ota_err_t start_clock(raw_ota_http_t *http)
 {
-    watch(http->client);
+    if (s_watch_mutex == NULL) { /* only the holder of the update lock comes here */
+        s_watch_mutex = xSemaphoreCreateMutexStatic(&s_watch_memory);
+    }
     if (http->total_timeout_s <= 0) {
         return RAW_OTA_OK;
     }
@@ -90,8 +121,7 @@ static raw_ota_err_t start_clock(raw_ota_http_t *http)
 
 static void stop_clock(raw_ota_http_t *http)
 {
-    /* A callback that is under way finds nothing any more. */
-    watch(NULL);
+    /* A callback that is under way finds nobody waiting any more. */
     if (http->watch != NULL) {
         (void)esp_timer_stop(http->watch); /* fails when it has fired */
         (void)esp_timer_delete(http->watch);
@@ -112,6 +142,16 @@ static bool is_identity(const char *coding)
     return length == 0 || (length == strlen("identity") && strncasecmp(coding, "identity", length) == 0);
 }
 
+static bool is_tls_url(const char *url)
+{
+    return strncasecmp(url, "https://", strlen("https://")) == 0;
+}
+
+static bool is_plain_url(const char *url)
+{
+    return strncasecmp(url, "http://", strlen("http://")) == 0;
+}
+
 static esp_err_t on_event(esp_http_client_event_t *event)
 {
     raw_ota_http_t *http = event->user_data;
@@ -125,6 +165,9 @@ static esp_err_t on_event(esp_http_client_event_t *event)
         take_etag(&http->answer, event->header_value);
     } else if (strcasecmp(event->header_key, "Content-Encoding") == 0) {
         http->answer.is_packed = !is_identity(event->header_value);
+    } else if (strcasecmp(event->header_key, "Location") == 0) {
+        http->answer.leads_to_tls = is_tls_url(event->header_value);
+        http->answer.leads_to_plain = is_plain_url(event->header_value);
     }
     return ESP_OK;
 }
@@ -151,7 +194,11 @@ static raw_ota_err_t fail_overdue(const raw_ota_http_t *http)
 static raw_ota_err_t fetch_headers(raw_ota_http_t *http)
 {
     memset(&http->answer, 0, sizeof(http->answer));
+    if (!begin_wait(http)) {
+        return fail_overdue(http);
+    }
     const int64_t fetched = esp_http_client_fetch_headers(http->client);
+    end_wait();
     if (fetched < 0 && is_overdue(http)) {
         return fail_overdue(http);
     }
@@ -172,6 +219,9 @@ static raw_ota_err_t fetch_headers(raw_ota_http_t *http)
  */
 static raw_ota_err_t request(raw_ota_http_t *http)
 {
+    if (is_overdue(http)) {
+        return fail_overdue(http);
+    }
     const esp_err_t opened = esp_http_client_open(http->client, 0);
     if (opened != ESP_OK && is_overdue(http)) {
         return fail_overdue(http);
@@ -195,7 +245,9 @@ static void leave(raw_ota_http_t *http)
     set_patience(http, HURRY_MS);
     for (int i = 0; http->is_answered && i < CONFIG_RAW_OTA_HTTP_BUFFER_SIZE / (int)sizeof(discarded) + 1;
          i++) {
-        http->is_answered = esp_http_client_read(http->client, discarded, sizeof(discarded)) > 0;
+        http->is_answered =
+            begin_wait(http) && esp_http_client_read(http->client, discarded, sizeof(discarded)) > 0;
+        end_wait();
     }
     http->is_answered = false;
     set_patience(http, CONFIG_RAW_OTA_HTTP_TIMEOUT_MS);
@@ -224,6 +276,11 @@ static raw_ota_err_t request_following_redirects(raw_ota_http_t *http, bool asks
         if (!is_redirect(status)) {
             return raw_ota_fail(http->result, RAW_OTA_HTTP_STATUS, ESP_OK, "the server answered %d", status);
         }
+        /* Some versions of esp_http_client go there, and show everybody on the way what TLS hides. */
+        if (http->is_tls && http->answer.leads_to_plain) {
+            return raw_ota_fail(http->result, RAW_OTA_HTTP_STATUS, ESP_OK,
+                                "status %d leads from https:// to http://", status);
+        }
         leave(http);
         const esp_err_t followed = esp_http_client_set_redirection(http->client);
         if (followed != ESP_OK) {
@@ -231,6 +288,7 @@ static raw_ota_err_t request_following_redirects(raw_ota_http_t *http, bool asks
                                 status);
         }
         http->is_redirected = true;
+        http->is_tls = http->is_tls || http->answer.leads_to_tls;
         ESP_LOGI(TAG, "redirected (status %d)", status);
     }
     return raw_ota_fail(http->result, RAW_OTA_HTTP_STATUS, ESP_ERR_HTTP_MAX_REDIRECT,
@@ -251,6 +309,7 @@ raw_ota_err_t raw_ota_http_open(raw_ota_http_t *http, const char *url, const raw
     memset(http, 0, sizeof(*http));
     http->result = result;
     http->url = url;
+    http->is_tls = is_tls_url(url);
     http->size = -1;
     http->resumed_at = -1;
     http->resumes_left = options->resumes >= 0 ? options->resumes : CONFIG_RAW_OTA_HTTP_RESUMES;
@@ -301,6 +360,7 @@ static esp_err_t return_to_origin(raw_ota_http_t *http)
         return err;
     }
     http->is_redirected = false;
+    http->is_tls = is_tls_url(http->url);
     /* Once the host has changed, esp_http_client names it without its port. */
     const char *authority = scheme_end + strlen("://");
     const size_t length = strcspn(authority, "/?#");
@@ -422,10 +482,11 @@ static int take(raw_ota_http_t *http, uint8_t *buffer, size_t capacity)
 {
     http->last_errno = 0;
     http->last_read = -1;
-    if (is_overdue(http)) {
+    if (!begin_wait(http)) {
         return -1;
     }
     const int got = esp_http_client_read(http->client, (char *)buffer, (int)capacity);
+    end_wait();
     if (got > 0) {
         return got;
     }

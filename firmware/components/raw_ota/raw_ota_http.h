@@ -13,6 +13,8 @@ typedef struct {
     char etag[RAW_OTA_HTTP_ETAG_SIZE]; /**< strong validator; empty when it had none */
     char content_range[80];            /**< empty when it had none */
     bool is_packed;                    /**< a content coding, such as gzip, lies around the bytes */
+    bool leads_to_tls;                 /**< a redirect to an https:// place */
+    bool leads_to_plain;               /**< a redirect to an http:// place */
 } raw_ota_http_answer_t;
 
 /** One download, over as many connections as it takes. */
@@ -29,6 +31,7 @@ typedef struct {
     int resumes_left;
     int64_t resumed_at;                /**< position at the last reconnection; -1: there was none */
     bool is_redirected;                /**< the client is no longer at `url` */
+    bool is_tls;                       /**< the place that the client is at is an https:// one */
     bool is_answered;                  /**< an answer has come whose body may not have been read */
     int last_read;                     /**< what the last read that brought nothing returned, */
     int last_errno;                    /**< and the errno of the connection by then; 0: closed cleanly */

@@ -25,5 +25,12 @@ raw_ota_err_t raw_ota_fail_esp(raw_ota_result_t *result, esp_err_t code, const c
 /** raw_ota_repair() for a caller that holds the lock. Leaves otadata alone when it agrees. */
 raw_ota_err_t raw_ota_repair_locked(raw_ota_result_t *result);
 
+/**
+ * Erases the otadata record of the version that lay in `slot` before it was erased, unless the bootloader
+ * follows it. esp_ota_begin() does so from v5.5 on; before, a rollback could start an unfinished update's
+ * image under it, as if it were confirmed.
+ */
+raw_ota_err_t raw_ota_forget_replaced(const esp_partition_t *slot, raw_ota_result_t *result);
+
 /** Whether flash contents are deciphered on this device. */
 bool raw_ota_is_encrypted(void);

@@ -83,5 +83,7 @@ int esp_http_client_get_errno(esp_http_client_handle_t client);
 int esp_http_client_get_status_code(esp_http_client_handle_t client);
 int64_t esp_http_client_get_content_length(esp_http_client_handle_t client);
 bool esp_http_client_is_complete_data_received(esp_http_client_handle_t client);
+/** The connection's socket; -1: none. */
+int esp_http_client_get_socket(esp_http_client_handle_t client);
 esp_err_t esp_http_client_close(esp_http_client_handle_t client);
 esp_err_t esp_http_client_cleanup(esp_http_client_handle_t client);

@@ -4,7 +4,8 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "steady_wait.h"
 
 struct esp_timer {
     esp_timer_create_args_t args;
@@ -12,7 +13,7 @@ struct esp_timer {
     pthread_cond_t changed;
     bool is_running;
     bool is_deleted;
-    struct timespec due;
+    int64_t due_us;
 };
 
 static void *run_timer(void *context)
@@ -24,8 +25,7 @@ static void *run_timer(void *context)
             (void)pthread_cond_wait(&timer->changed, &timer->mutex);
             continue;
         }
-        const struct timespec due = timer->due;
-        if (pthread_cond_timedwait(&timer->changed, &timer->mutex, &due) == 0) {
+        if (steady_wait(&timer->changed, &timer->mutex, timer->due_us) == 0) {
             continue;
         }
         timer->is_running = false;
@@ -51,7 +51,7 @@ esp_err_t esp_timer_create(const esp_timer_create_args_t *create_args, esp_timer
     }
     timer->args = *create_args;
     pthread_t thread;
-    if (pthread_mutex_init(&timer->mutex, NULL) != 0 || pthread_cond_init(&timer->changed, NULL) != 0 ||
+    if (pthread_mutex_init(&timer->mutex, NULL) != 0 || !steady_init(&timer->changed) ||
         pthread_create(&thread, NULL, run_timer, timer) != 0) {
         free(timer);
         return ESP_ERR_NO_MEM;
@@ -66,10 +66,7 @@ esp_err_t esp_timer_start_once(esp_timer_handle_t timer, uint64_t timeout_us)
     pthread_mutex_lock(&timer->mutex);
     const bool is_free = !timer->is_running;
     if (is_free) {
-        (void)clock_gettime(CLOCK_REALTIME, &timer->due);
-        const uint64_t ns = (uint64_t)timer->due.tv_nsec + timeout_us % 1000000u * 1000u;
-        timer->due.tv_sec += (time_t)(timeout_us / 1000000u + ns / 1000000000u);
-        timer->due.tv_nsec = (long)(ns % 1000000000u);
+        timer->due_us = esp_timer_get_time() + (int64_t)timeout_us;
         timer->is_running = true;
         pthread_cond_signal(&timer->changed);
     }

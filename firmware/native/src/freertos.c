@@ -14,6 +14,7 @@
 #include "freertos/semphr.h"
 #include "freertos/task.h"
 #include "sdkconfig.h"
+#include "steady_wait.h"
 #include "twin_rpc.h"
 
 static void *run_task(void *context)
@@ -72,23 +73,17 @@ QueueHandle_t xQueueCreateStatic(UBaseType_t length, UBaseType_t item_size, uint
                                  StaticQueue_t *queue)
 {
     *queue = (StaticQueue_t){.items = items, .item_size = item_size, .capacity = length};
-    const bool made =
-        pthread_mutex_init(&queue->mutex, NULL) == 0 && pthread_cond_init(&queue->changed, NULL) == 0;
+    const bool made = pthread_mutex_init(&queue->mutex, NULL) == 0 && steady_init(&queue->changed);
     return made ? queue : NULL;
 }
 
 /* Waits, holding the queue's mutex, until its count is not `unwanted`; false when that takes longer. */
 static bool wait_while_count_is(QueueHandle_t queue, size_t unwanted, TickType_t ticks)
 {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    const uint64_t ns = (uint64_t)until.tv_nsec + (uint64_t)ticks * 1000000000u / configTICK_RATE_HZ;
-    until.tv_sec += (time_t)(ns / 1000000000u);
-    until.tv_nsec = (long)(ns % 1000000000u);
+    const int64_t due_us = esp_timer_get_time() + (int64_t)ticks * 1000000 / configTICK_RATE_HZ;
     while (queue->count == unwanted) {
-        const int status = ticks == portMAX_DELAY
-                               ? pthread_cond_wait(&queue->changed, &queue->mutex)
-                               : pthread_cond_timedwait(&queue->changed, &queue->mutex, &until);
+        const int status = ticks == portMAX_DELAY ? pthread_cond_wait(&queue->changed, &queue->mutex)
+                                                  : steady_wait(&queue->changed, &queue->mutex, due_us);
         if (status != 0) {
             return queue->count != unwanted;
         }

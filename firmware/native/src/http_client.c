@@ -474,3 +474,8 @@ bool esp_http_client_is_chunked_response(esp_http_client_handle_t client)
 {
     return client->is_chunked;
 }
+
+int esp_http_client_get_socket(esp_http_client_handle_t client)
+{
+    return client == NULL ? -1 : client->socket;
+}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from harness.report.html.words import address, how_known, size
 from harness.report.run_record import Extent, FlashChange, FlashMap, FlashStep, PartitionRow
 
-CONTENTS = ("ciphertext", "plaintext", "erased", "unknown")
 TINY_SHARE = 0.004
 """What is narrower is drawn wider than it is, or it would not be seen."""
 MAX_STEPS = 80

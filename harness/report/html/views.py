@@ -205,6 +205,14 @@ class RunView:
         return len(self.boards) <= FEW_BOARDS
 
     @property
+    def virtual(self) -> str | None:
+        """That nothing, or not all, was seen on silicon; None: no virtual board took part."""
+        virtual = sum(board.record.virtual for board in self.boards)
+        if virtual == len(self.boards):
+            return "on virtual boards only: models, not silicon" if virtual else None
+        return f"{virtual} of {len(self.boards)} boards virtual" if virtual else None
+
+    @property
     def broken_boards(self) -> tuple[BoardView, ...]:
         return tuple(board for board in self.boards if board.record.problem)
 

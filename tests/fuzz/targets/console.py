@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import binascii
-import io
 import itertools
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -288,11 +286,6 @@ def device_answers() -> Iterator[bytes]:
         {**ack, "ok": False, "err": "refused", "code": 1},
     )
     yield lines(ack, {"ev": "want", "id": 7, "at": 990, "len": 100, "piece": 1}, {"ev": "boot"})
-
-
-@cache
-def _no_output() -> io.StringIO:
-    return io.StringIO()
 
 
 _LOG_WORDS = (

@@ -13,21 +13,10 @@ from wired_twin import Start, WiredLab, WiredTwin
 from harness.home import Home
 
 
-@pytest.fixture(scope="session")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if base.name.startswith("popen-") else base) / "board-builds"
-    shared.mkdir(exist_ok=True)
-    return shared
-
-
 @pytest.fixture
-def home(tmp_path: Path, builds: Path) -> Home:
+def home(own_home: Path) -> Home:
     """A state folder of its own, with the builds of the session."""
-    home = Home(tmp_path / "home")
-    home.root.mkdir(mode=0o700)
-    (home.root / "builds").symlink_to(builds)
-    return home
+    return Home(own_home)
 
 
 @pytest.fixture

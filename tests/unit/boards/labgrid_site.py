@@ -24,7 +24,7 @@ from harness.links.labgrid_program import labgrid_python
 CHECKOUT = Path(__file__).parents[3]
 USER = Path(__file__).with_name("labgrid_user.py")
 STAND_IN = Path(__file__).with_name("ser2net_stand_in.py")
-WAIT_S = 60.0
+WAIT_S = 300.0
 EXPORTER_WANTS_RESTART = 100
 """Exit code; main() in labgrid/remote/exporter.py."""
 
@@ -311,7 +311,7 @@ def _kill(process: subprocess.Popen[bytes] | None) -> None:
     """With what it has started, as systemd does."""
     if process is not None and process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
 
 
 Lend = Callable[..., Site]

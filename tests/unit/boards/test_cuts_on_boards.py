@@ -24,7 +24,7 @@ from harness.say import Say
 SWITCH = """
 import json, socket, sys
 host, port = sys.argv[1].rsplit(":", 1)
-with socket.create_connection((host, int(port)), timeout=10) as connection:
+with socket.create_connection((host, int(port)), timeout=60) as connection:
     connection.sendall(json.dumps({"op": "power", "on": sys.argv[2] == "on"}).encode() + b"\\n")
     assert json.loads(connection.makefile().readline())["ok"]
 """

@@ -74,7 +74,7 @@ class Run:
     def end(self, number: int = signal.SIGKILL) -> None:
         if self._process.poll() is None:
             self._process.send_signal(number)
-        self._process.wait(30)
+        self._process.wait(60)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
@@ -88,7 +88,7 @@ def _flow(fields: dict[str, object]) -> str:
 def test_the_main_job_runs_on_a_board_that_labgrid_lends(lend: Lend, start: Start, wired: WiredLab) -> None:
     twin = provisioned(start, wired, Lock.NONE)
     site = lend(twin)
-    entry = site.entry(0, burn_up_to="release", reserve_timeout_s=20)
+    entry = site.entry(0, burn_up_to="release", reserve_timeout_s=60)
     with wired.lab(entry) as lab:
         board = lab.open("desk")
         assert {"power", "uart-download"} <= board.capabilities
@@ -142,7 +142,7 @@ def test_a_board_that_another_entry_of_this_machine_has_open_is_given_back_at_on
     twin = start()
     site = lend(twin)
     wired.open(entry_of(twin, mac=twin.mac))
-    with wired.lab(site.entry(0, reserve_timeout_s=20)) as lab:
+    with wired.lab(site.entry(0, reserve_timeout_s=60)) as lab:
         with pytest.raises(InUseError):
             lab.open("desk")
         # Not only when the run ends: it may try again.
@@ -159,7 +159,7 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
         "has no place with board=esp32p4; it has: desk-0": site.entry(None, filter={"board": "esp32p4"}),
         "labgrid coordinator 127.0.0.1:1 does not answer": site.entry(0, coordinator="127.0.0.1:1"),
         "has no serial port called console; it has: ": site.entry(
-            0, serial_port="console", reserve_timeout_s=20
+            0, serial_port="console", reserve_timeout_s=60
         ),
         f"there is no labgrid at {tmp_path}": site.entry(0, client=str(tmp_path)),
     }
@@ -181,7 +181,7 @@ def test_a_killed_run_gives_the_place_back_to_those_who_wait(
     lend: Lend, start: Start, tmp_path: Path, wired: WiredLab, number: signal.Signals
 ) -> None:
     site = lend(start())
-    run = Run(tmp_path / "run", site, reserve_timeout_s=20)
+    run = Run(tmp_path / "run", site, reserve_timeout_s=60)
     run.await_open()
     holder = site.who()["desk-0"]
     assert f"harness-{run.pid}-" in holder
@@ -194,7 +194,7 @@ def test_a_killed_run_gives_the_place_back_to_those_who_wait(
     assert lease is not None
     assert (lease.pid, lease.reason) == (run.pid, "harness")
     run.end(number)
-    board = wired.open(site.entry(0, reserve_timeout_s=20))
+    board = wired.open(site.entry(0, reserve_timeout_s=60))
     assert board.read_state().mac == site.twins[0].mac
     wired.close()
     assert site.is_free
@@ -217,7 +217,7 @@ def test_the_process_that_holds_the_place_may_die_and_so_may_both(
     lend: Lend, start: Start, tmp_path: Path, wired: WiredLab
 ) -> None:
     site = lend(start())
-    run = Run(tmp_path / "run", site, reserve_timeout_s=20)
+    run = Run(tmp_path / "run", site, reserve_timeout_s=60)
     run.await_open()
     first = run.agent()
     holder = site.who()
@@ -232,7 +232,7 @@ def test_the_process_that_holds_the_place_may_die_and_so_may_both(
     run.end()
     os.kill(stopped, signal.SIGKILL)
     assert site.who() == holder
-    again = Run(tmp_path / "run", site, reserve_timeout_s=20)
+    again = Run(tmp_path / "run", site, reserve_timeout_s=60)
     again.await_open()
     assert f"harness-{again.pid}-" in site.who()["desk-0"]
     again.end(signal.SIGTERM)
@@ -245,7 +245,7 @@ def test_a_plain_tcp_port_is_reset_by_power_and_refuses_download_mode(
 ) -> None:
     twin = start()
     site = lend(twin, protocol="raw")
-    board = wired.open(site.entry(0, reserve_timeout_s=20))
+    board = wired.open(site.entry(0, reserve_timeout_s=60))
     assert "uart-download" not in board.capabilities
     board.link.reset(BootMode.RUN)
     assert site.switch.switched == [(0, False), (0, True)]
@@ -255,4 +255,4 @@ def test_a_plain_tcp_port_is_reset_by_power_and_refuses_download_mode(
     wired.close()
     without = lend(twin, protocol="raw", power=False)
     with pytest.raises(LabError, match="the place has no power driver: nothing can reset the board"):
-        wired.open(without.entry(0, reserve_timeout_s=20)).link.reset(BootMode.RUN)
+        wired.open(without.entry(0, reserve_timeout_s=60)).link.reset(BootMode.RUN)

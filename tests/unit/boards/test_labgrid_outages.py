@@ -76,7 +76,7 @@ def test_a_run_survives_the_restart_of_coordinator_and_exporter_unless_somebody_
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:
     site = lend(start(), protocol="ser2net")
-    board = wired.open(site.entry(0, reserve_timeout_s=20))
+    board = wired.open(site.entry(0, reserve_timeout_s=60))
     assert board.read_state().mac == site.twins[0].mac
     holder, port = site.who(), lease_of(board).port
     os.kill(site.pid_of_exporter, signal.SIGSTOP)
@@ -113,7 +113,7 @@ def test_serial_data_goes_on_through_a_network_port_that_no_exporter_serves(
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:
     site = lend(start())
-    with wired.lab(site.entry(0, reserve_timeout_s=20)) as lab:
+    with wired.lab(site.entry(0, reserve_timeout_s=60)) as lab:
         board = lab.open("desk")
         for kill in (site.kill_coordinator, site.kill_exporter):
             kill()
@@ -130,7 +130,7 @@ def test_a_lease_ends_when_its_coordinator_is_away_for_longer_than_agreed(
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:
     site = lend(start())
-    board = wired.open(site.entry(0, reserve_timeout_s=20, grace_s=1))
+    board = wired.open(site.entry(0, reserve_timeout_s=60, grace_s=1))
     site.kill_coordinator()
     ends_at_once(board, site, "place desk-0 could not be kept for longer than 1 s: .* does not answer")
     site.start_coordinator()
@@ -141,7 +141,7 @@ def test_a_board_whose_place_was_released_by_a_person_is_let_alone(
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:
     site = lend(start())
-    board = wired.open(site.entry(0, reserve_timeout_s=20))
+    board = wired.open(site.entry(0, reserve_timeout_s=60))
     says_something_new(board)
     site.kick()
     ends_at_once(board, site, "place desk-0 was taken away .*nobody has it now")
@@ -152,10 +152,10 @@ def test_the_error_of_a_run_says_that_the_place_was_lost(lend: Lend, start: Star
     site = lend(start())
 
     def run() -> None:
-        with wired.lab(site.entry(0, reserve_timeout_s=20)) as lab:
+        with wired.lab(site.entry(0, reserve_timeout_s=60)) as lab:
             board = lab.open("desk")
             site.kick()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             with lab.watch("desk").watching():
                 while time.monotonic() < deadline:
                     board.console.write(b"x")
@@ -173,7 +173,7 @@ def test_an_exporter_that_is_killed_and_restarted_is_a_gap_in_the_log(
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:
     site = lend(start(), protocol="ser2net")
-    with wired.lab(site.entry(0, reserve_timeout_s=20)) as lab:
+    with wired.lab(site.entry(0, reserve_timeout_s=60)) as lab:
         board = lab.open("desk")
         says_something_new(board)
         lease = lease_of(board)
@@ -195,7 +195,7 @@ def test_an_exporter_that_stays_away_ends_the_run(
 ) -> None:
     monkeypatch.setattr("harness.links.labgrid_port.EXPORTER_RETURN_S", 1.0)
     site = lend(start(), protocol="ser2net")
-    board = wired.open(site.entry(0, reserve_timeout_s=20))
+    board = wired.open(site.entry(0, reserve_timeout_s=60))
     says_something_new(board)
     site.kill_exporter()
     with pytest.raises(LabError, match="did not come back within 1 s"):
@@ -207,7 +207,7 @@ def test_the_main_job_does_not_notice_that_coordinator_and_exporter_are_killed_a
     lend: Lend, start: Start, wired: WiredLab
 ) -> None:
     site = lend(provisioned(start, wired, Lock.NONE))
-    entry = site.entry(0, burn_up_to="release", reserve_timeout_s=20)
+    entry = site.entry(0, burn_up_to="release", reserve_timeout_s=60)
     over, killed = threading.Event(), 0
 
     def kill_and_restart() -> None:
@@ -250,7 +250,7 @@ def test_a_place_is_given_back_also_when_its_coordinator_answers_after_the_run_h
             told.append(text)
 
     site = lend(start())
-    lab = wired.lab(site.entry(0, reserve_timeout_s=20))
+    lab = wired.lab(site.entry(0, reserve_timeout_s=60))
     lab.say = Saying(quiet=True)
     with lab:
         agent = agent_of(lab.open("desk"))

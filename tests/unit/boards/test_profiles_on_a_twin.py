@@ -64,23 +64,28 @@ def test_a_board_in_secure_download_mode_is_locked_for_good_by_its_firmware(lab:
     assert board.records.read(board.mac).lock is Lock.DOWNLOAD_OFF
 
 
-def test_a_device_with_a_key_of_its_own_runs_and_raw_updates_do_not_apply(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("profile", "block"),
+    [
+        (Profile.DEVELOPMENT, "BLOCK_KEY0"),
+        pytest.param(Profile.DEVELOPMENT_SBV2, "BLOCK_KEY1", marks=pytest.mark.full),
+    ],
+    ids=lambda each: getattr(each, "value", each),
+)
+def test_a_device_with_a_key_of_its_own_runs_and_raw_updates_do_not_apply(
+    lab: Lab, profile: Profile, block: str
+) -> None:
     board = lab.throwaway("esp32c3")
-    done = prepared(lab, board, Demand(Profile.DEVELOPMENT, device_key=True))
+    done = prepared(lab, board, Demand(profile, device_key=True))
     assert done.running.encryption == "development"
     record = board.records.read(board.mac)
-    assert (record.profile, record.key_state, record.key_block) == (
-        Profile.DEVELOPMENT,
-        "device-made",
-        "BLOCK_KEY0",
-    )
+    assert (record.profile, record.key_state, record.key_block) == (profile, "device-made", block)
     with pytest.raises(NotApplicableError, match="not applicable: no key"):
         board.package(board.release("2.0.0"))
-    again = make_plan(board, Demand(Profile.DEVELOPMENT), lab.home, say=QUIET).plan
-    assert again.empty
-    verdict = run_main_job(
-        board, Demand(Profile.DEVELOPMENT), Consent(TwinEntry(chip="esp32c3")), lab.home, say=QUIET
-    )
+    again = make_plan(board, Demand(profile), lab.home, say=QUIET)
+    assert again.plan.empty
+    assert ("RD_DIS" in again.state.write_protected) is profile.secure_boot
+    verdict = run_main_job(board, Demand(profile), Consent(TwinEntry(chip="esp32c3")), lab.home, say=QUIET)
     assert Standing.NOT_APPLICABLE in {claim.standing for claim in verdict.claims}
     assert verdict.standing is Standing.PROVEN
 

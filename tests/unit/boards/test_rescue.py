@@ -39,12 +39,12 @@ def spoil(twin: WiredTwin, wired: WiredLab, kind: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def dead_board(tmp_path_factory: pytest.TempPathFactory, builds: Path) -> Path:
+def dead_board(tmp_path_factory: pytest.TempPathFactory, users_builds: Path) -> Path:
     """State, keys and records of a board in release and Secure Download Mode whose bootloader is gone."""
     folder = tmp_path_factory.mktemp("dead")
     home = Home(folder / "home")
     home.root.mkdir(mode=0o700)
-    (home.root / "builds").symlink_to(builds)
+    (home.root / "builds").symlink_to(users_builds)
     started: list[WiredTwin] = []
 
     def start(chip: str) -> WiredTwin:

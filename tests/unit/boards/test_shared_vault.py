@@ -28,11 +28,11 @@ def safe_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.provision.execute.refresh", lambda *_: ())
 
 
-def host(folder: Path, builds: Path, vault: Path, key_file: Path) -> WiredLab:
+def host(folder: Path, users_builds: Path, vault: Path, key_file: Path) -> WiredLab:
     """A host with a state folder of its own, and the vault of the rack."""
     home = Home(folder / "home", vault)
     home.root.mkdir(parents=True, mode=0o700)
-    (home.root / "builds").symlink_to(builds)
+    (home.root / "builds").symlink_to(users_builds)
     lab = WiredLab(folder, home)
     lab.key_file = key_file
     return lab
@@ -40,16 +40,17 @@ def host(folder: Path, builds: Path, vault: Path, key_file: Path) -> WiredLab:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="labgrid runs on Linux")
 def test_a_board_provisioned_on_one_host_is_updated_from_another(
-    lend: Lend, start: Start, tmp_path: Path, builds: Path, monkeypatch: pytest.MonkeyPatch
+    lend: Lend, start: Start, tmp_path: Path, users_builds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     share = tmp_path / "share"
     share.mkdir(mode=0o700)
     Vault.open(share / "vault", KeyFile.create(share / "vault.key"), create=True)
     first, second = (
-        host(tmp_path / name, builds, share / "vault", share / "vault.key") for name in ("host-a", "host-b")
+        host(tmp_path / name, users_builds, share / "vault", share / "vault.key")
+        for name in ("host-a", "host-b")
     )
     site = lend(start())
-    entry = site.entry(0, burn_up_to="release", reserve_timeout_s=20)
+    entry = site.entry(0, burn_up_to="release", reserve_timeout_s=60)
 
     monkeypatch.setenv("LG_HOSTNAME", "host-a")
     with first.lab(entry) as lab:

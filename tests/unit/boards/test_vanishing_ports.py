@@ -77,7 +77,7 @@ def test_a_port_that_another_program_has_is_refused_with_its_name(
 ):
     script = "import fcntl, os, sys, time; port = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)\n"
     script += "fcntl.flock(port, fcntl.LOCK_EX)\n" if locks else ""
-    script += "print('held', flush=True); time.sleep(60)"
+    script += "print('held', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", script, terminal.path], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
@@ -116,10 +116,10 @@ def test_a_port_that_is_not_there_is_one_sentence(home: Home, tmp_path: Path, po
 @pytest.mark.parametrize(
     "wait",
     [
-        lambda board: board.watch_boot(timeout_s=20),
+        lambda board: board.watch_boot(timeout_s=120),
         lambda board: board.status(),
-        lambda board: board.console.wait_for("never", 20),
-        lambda board: board.dut.expect_exact("never", timeout=20),
+        lambda board: board.console.wait_for("never", 120),
+        lambda board: board.dut.expect_exact("never", timeout=120),
     ],
     ids=["a boot", "an answer", "a line", "a line of dut"],
 )
@@ -135,7 +135,7 @@ def test_who_waits_is_told_at_once_that_the_port_has_gone(
     with lab_with(home, tmp_path, serial_entry(terminal.path)) as lab:
         board = lab.open("desk")
         terminal.say(b"ESP-ROM:esp32c3-api1-20210207\r\n")
-        board.console.wait_for("ESP-ROM", 5, since=0)
+        board.console.wait_for("ESP-ROM", 60, since=0)
         threading.Timer(0.3, terminal.vanish).start()
         with pytest.raises(Exception, match="port has gone") as told:
             wait(board)
@@ -212,7 +212,7 @@ def emulated(tmp_path: Path) -> QemuEntry:
 @pytest.mark.parametrize(
     "wait",
     [
-        lambda board: board.restart(timeout_s=20),
+        lambda board: board.restart(timeout_s=120),
         lambda board: board.status(),
         lambda board: board.read_state(),
     ],
@@ -224,7 +224,7 @@ def test_an_emulator_that_is_killed_is_one_error_and_the_next_run_works(
     with lab_with(home, tmp_path, emulated) as lab:
         board = lab.open("desk")
         board.reset(BootMode.RUN)
-        board.console.wait_for("boot 1", 10, since=0)
+        board.console.wait_for("boot 1", 60, since=0)
 
         def kill() -> None:
             subprocess.run(["kill", "-KILL", str(board.link.pid)], check=True)  # type: ignore[attr-defined]
@@ -237,7 +237,7 @@ def test_an_emulator_that_is_killed_is_one_error_and_the_next_run_works(
     with lab_with(home, tmp_path, emulated) as lab:
         board = lab.open("desk")
         board.reset(BootMode.RUN)
-        board.console.wait_for("boot 1", 10, since=0)
+        board.console.wait_for("boot 1", 60, since=0)
 
 
 def test_whoever_lost_an_emulator_is_not_sent_to_look_at_a_cable(
@@ -247,9 +247,9 @@ def test_whoever_lost_an_emulator_is_not_sent_to_look_at_a_cable(
         with lab_with(home, tmp_path, emulated) as lab:
             board = lab.open("desk")
             board.reset(BootMode.RUN)
-            board.console.wait_for("boot 1", 10, since=0)
+            board.console.wait_for("boot 1", 60, since=0)
             subprocess.run(["kill", "-KILL", str(board.link.pid)], check=True)  # type: ignore[attr-defined]
-            board.console.wait_for("never said", 10, since=0)
+            board.console.wait_for("never said", 120, since=0)
 
     with pytest.raises(LabError) as told:
         lose_it()

@@ -43,7 +43,7 @@ class WiredTwin:
 
     def control(self, op: str, **arguments: Any) -> dict[str, Any]:
         host, port = self._control_at.rsplit(":", 1)
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             stream = connection.makefile("rwb")
             stream.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
             stream.flush()
@@ -60,13 +60,13 @@ class WiredTwin:
     def kill(self) -> None:
         """As if the server, and the board with it, were unplugged."""
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def close(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
         self._process.stdout.close()
 
 

@@ -122,23 +122,40 @@ def test_a_second_build_of_the_same_is_the_same_and_compiles_nothing(
     assert build(work) == first
 
 
-def test_another_version_compiles_one_source_and_links(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build(work)
-    made: list[str] = []
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is compiled and linked from now on."""
+    steps: list[str] = []
     original = compiler.Compiler._make
 
     def note(self: compiler.Compiler, target: Path, arguments: list[str], what: str) -> None:
-        made.append(what)
+        steps.append(what)
         original(self, target, arguments, what)
 
     monkeypatch.setattr(compiler.Compiler, "_make", note)
+    return steps
+
+
+def test_another_version_compiles_one_source_and_links(work: Path, made: list[str]) -> None:
+    build(work)
+    made.clear()
     build(work, version="7.7.7")
     assert made == ["compiling native/src/app_desc.c", "linking companion"]
+
+
+def test_another_profile_compiles_only_what_can_tell(work: Path, made: list[str]) -> None:
+    build(work)
+    made.clear()
+    build(work, version="7.7.8", fragments=("profile.development", *FRAGMENTS[1:]))
+    assert "compiling native/src/app_desc.c" in made
+    assert len(made) < 6, made
 
 
 def test_where_the_sources_lie_does_not_change_the_images(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Of objects that were compiled for other builds, as far as they are the same.
+    build(work, chip=chip_named("esp32"))
     here = build(work)
     copy = tmp_path / "somewhere" / "firmware"
     shutil.copytree(firmware_dir(), copy)
@@ -182,7 +199,7 @@ def test_two_processes_can_build_at_once(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", script, str(tmp_path / "work")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=120)[0].strip() for process in running]
+    said = [process.communicate(timeout=300)[0].strip() for process in running]
     assert [process.returncode for process in running] == [0, 0]
     assert said[0] == said[1]
     assert Artefacts.read(Path(said[0])).version == "1.0.0"

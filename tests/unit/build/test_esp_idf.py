@@ -320,7 +320,7 @@ def test_a_build_that_takes_too_long_is_ended(idf: Path, tmp_path: Path) -> None
     began = time.monotonic()
     with pytest.raises(LabError, match="was not done after"):
         found.run(["-B", "x"], folder=tmp_path, log=log, timeout_s=0.5)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_its_children_end_when_the_caller_is_interrupted(idf: Path, tmp_path: Path) -> None:
@@ -332,8 +332,8 @@ def test_its_children_end_when_the_caller_is_interrupted(idf: Path, tmp_path: Pa
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        found.run(["-B", "x"], folder=tmp_path, log=tmp_path / "log", timeout_s=30, on_line=interrupt)
-    assert time.monotonic() - began < 10
+        found.run(["-B", "x"], folder=tmp_path, log=tmp_path / "log", timeout_s=120, on_line=interrupt)
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
@@ -358,8 +358,8 @@ find_esp_idf().run(["-B", "x"], folder=folder, log=folder / "log", timeout_s=60,
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process ends within five seconds; one that waits for its exit status to be collected has ended."""
-    deadline = time.monotonic() + 5
+    """Whether a process ends by itself; one that waits for its exit status to be collected has ended."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
         if not shown.strip() or shown.lstrip().startswith("Z"):

@@ -141,6 +141,7 @@ PARTICULAR: list[tuple[str, Mapping[str, str], set[str]]] = [
     ("esp32p4", RELEASE, {"SPI_DOWNLOAD_MSPI_DIS", "DIS_PAD_JTAG", "DIS_USB_JTAG", "DIS_DIRECT_BOOT"}),
     ("esp32c5", SECURE_BOOT, {"WR_DIS of SECURE_BOOT_SHA384_EN", "SOFT_DIS_JTAG"}),
     ("esp32h2", SECURE_BOOT, {"WR_DIS of ECDSA_CURVE_MODE"}),
+    ("esp32h2", {"CONFIG_SECURE_BOOT_ECDSA_KEY_LEN_192_BITS": "y"}, {"ECDSA_CURVE_MODE"}),
     (
         "esp32c2",
         RELEASE,

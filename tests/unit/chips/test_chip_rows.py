@@ -39,6 +39,7 @@ def named_fuses(chip: Chip) -> set[str]:
         fuses.key_part,
         boot.aggressive_revoke,
         boot.sha384_enable,
+        boot.curve_mode,
         boot.digest_part,
     )
     return named | {name for name in optional if name is not None}

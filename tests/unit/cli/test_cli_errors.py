@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -18,6 +19,8 @@ from harness.cli.encrypt import _table
 from harness.cli.main import _run
 from harness.errors import FormatError, UsageError
 from harness.locks import STATE_LOCK
+from harness.preparation import Demand
+from harness.say import Say
 
 BOARDS = """\
 version: 1
@@ -85,6 +88,11 @@ CASES = (
         "board virtual has no known MAC",
     ),
     (("frobnicate",), 2, "No such command 'frobnicate'"),
+    # `--board "$BOARD"` with a variable that is not set: never a throwaway twin instead of the board.
+    (("run", "--board", ""), 2, "an empty argument after --board"),
+    (("run", "--board="), 2, "an empty argument for --board"),
+    (("run", "--board", "n\udcff"), 2, "there is no board 'n"),
+    (("vault", "verify", "--vault-passphrase-fd", "9" * 20), 2, "cannot be read from descriptor 9999"),
 )
 
 
@@ -145,6 +153,32 @@ def test_a_wrong_partition_table_is_named_with_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_where_no_error_can_be_told_the_exit_status_still_tells_it(tmp_path: Path) -> None:
+    """As after the terminal was closed, or with the log on a full disk."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "boards", "--boards", "none.yaml"],
+            cwd=tmp_path,
+            stderr=full,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"HARNESS_HOME": str(tmp_path / "home"), "HARNESS_DEBUG": ""},
+            check=False,
+        )
+    assert done.returncode == 2
+
+
+def test_progress_that_cannot_be_told_stops_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Least of all between a burn and the record of it."""
+
+    class ClosedTerminal(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", ClosedTerminal())
+    Say().step("burn")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_an_error_of_the_lab(tmp_path: Path) -> None:
     (tmp_path / "boards.yaml").write_text(BOARDS)
     with Path("/dev/full").open("w") as full:
@@ -155,7 +189,7 @@ def test_a_full_disk_is_an_error_of_the_lab(tmp_path: Path) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=300,
         )
     assert done.returncode == 3
     assert "No space left on device" in done.stderr
@@ -177,7 +211,7 @@ def test_a_board_that_another_process_holds_is_refused_and_the_holder_named(tmp_
     script = (
         "import sys, time; from pathlib import Path; from harness.locks import BoardLock;"
         "lock = BoardLock([Path(sys.argv[1])], board='b', purpose='a long job').acquire();"
-        "print('held', flush=True); time.sleep(60)"
+        "print('held', flush=True); time.sleep(600)"
     )
     state = tmp_path / "home" / "twins" / "virtual"
     state.mkdir(parents=True)
@@ -201,7 +235,24 @@ def test_boards_are_listed_for_people_and_for_machines(tmp_path: Path) -> None:
 
 def test_help_teaches_the_exit_codes() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "harness", "--help"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0
     assert "4 refused" in done.stdout
+
+
+def test_a_run_reaches_its_profile_in_every_way_that_provision_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refused(_board: object, demand: Demand, *_: object, **__: object) -> None:
+        asked.append(demand)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("harness.cli.run.run_main_job", refused)
+    ways = ("--by-firmware", "--device-key", "--aggressive-revoke", "--revoke", "0", "--revoke", "2")
+    assert harness(tmp_path, "run", *ways).returncode == 2
+    [demand] = asked
+    assert (demand.by_firmware, demand.device_key, demand.aggressive_revoke) == (True, True, True)
+    assert demand.revoke == (0, 2)

@@ -311,5 +311,15 @@ def test_an_import_asks_the_board_and_keeps_what_it_cannot_prove_as_unproven(tmp
     assert "no flash key is burned" in refused("import", "key.hex", "--board", "other", "--out", "out")
 
 
+def test_a_key_of_a_board_that_is_not_at_hand_is_taken_in_unproven(vault: Vault, tmp_path: Path) -> None:
+    (tmp_path / "key.bin").write_bytes(bytes(range(32)))
+    said = fine("import", "key.bin", "--board", "desk", "--no-proof")
+    assert "imported, unproven" in said
+    assert state_of(vault) is KeyState.UNPROVEN
+    assert "was here already" in fine("import", "key.bin", "--board", "desk", "--no-proof")
+    (tmp_path / "other.bin").write_bytes(bytes(range(1, 33)))
+    assert "a key is never replaced" in refused("import", "other.bin", "--board", "desk", "--no-proof")
+
+
 def no_secret(_place: Path) -> Secret:
     raise AssertionError("the vault of physical boards is not needed")

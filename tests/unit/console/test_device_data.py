@@ -78,7 +78,7 @@ def test_each_question_is_answered_with_the_lines_it_asks_for() -> None:
     wants = [{"at": 0, "len": 256, "piece": 528}, {"at": 256, "len": 4096, "piece": 528}]
     console = ScriptedConsole(device(*wants))
     client = DeviceClient(console, "desk")  # type: ignore[arg-type]
-    answer = client.send_with_data("ota-uart", {"bare": 1}, DATA, timeout_s=5)
+    answer = client.send_with_data("ota-uart", {"bare": 1}, DATA, timeout_s=60)
     assert answer.ok
     assert answer.events == ()
     assert f"size={len(DATA)}".encode() in console.sent[0]
@@ -94,7 +94,7 @@ def test_each_question_is_answered_with_the_lines_it_asks_for() -> None:
 
 def test_the_log_names_what_was_sent_and_does_not_repeat_it() -> None:
     console = ScriptedConsole(device({"at": 256, "len": 4096, "piece": 528}))
-    DeviceClient(console, "desk").send_with_data("ota-uart", {}, DATA, timeout_s=5)  # type: ignore[arg-type]
+    DeviceClient(console, "desk").send_with_data("ota-uart", {}, DATA, timeout_s=60)  # type: ignore[arg-type]
     assert re.fullmatch(r"data id=\d+ at=256 \(4096 bytes\)", console.log[-1])
 
 
@@ -110,7 +110,7 @@ def test_the_log_names_what_was_sent_and_does_not_repeat_it() -> None:
 )
 def test_a_question_for_bytes_that_there_are_not_ends_the_transfer(want: dict[str, int]) -> None:
     console = ScriptedConsole(device(want))
-    DeviceClient(console, "desk").send_with_data("ota-uart", {}, DATA, timeout_s=5)  # type: ignore[arg-type]
+    DeviceClient(console, "desk").send_with_data("ota-uart", {}, DATA, timeout_s=60)  # type: ignore[arg-type]
     assert re.match(rb"data id=\d+ end=1 crc=", console.sent[-1])
     assert any("giving up" in line for line in console.log)
 

@@ -35,6 +35,7 @@ boards:
   desk: {{chip: esp32c3, link: serial, port: /dev/ttyUSB0, mac: "7c:df:a1:00:00:01"}}
   desk-again: {{chip: esp32c3, link: serial, port: /dev/ttyUSB0, mac: "7c:df:a1:00:00:02"}}
   gone: {{chip: esp32, link: serial, port: /dev/serial/by-id/usb-nobody}}
+  no-state: {{chip: esp32c3, link: twin, state: {folder}/key}}
   far: {{chip: esp32c3, link: labgrid, place: p, coordinator: "127.0.0.1:9"}}
   emulated: {{chip: esp32c3, link: qemu, qemu: {folder}/no-qemu}}
 """
@@ -50,6 +51,8 @@ NAMED = {
     "may be read or written by others": "mend that before anything is burned",
     "desk and desk-again have the same 'port': /dev/ttyUSB0": "take one of them out",
     "port /dev/serial/by-id/usb-nobody does not exist": "there is: /dev/ttyUSB0",
+    "HARNESS_KEEP_SIZE: 'much' is no size": "write it as 500MB",
+    "/key is no folder": "name a folder with 'state'",
     "the coordinator at 127.0.0.1:9 is not reached": "start labgrid-coordinator",
     "latched broken": "harness boards mend broken",
     "its device record says release": "harness plan --board burned",
@@ -103,6 +106,7 @@ def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
     key_file.chmod(0o644)
     HealthBook(home).latch("broken", "no answer from its ROM", "pytest tests/ota")
     monkeypatch.setenv("HARNESS_VAULT_KEY_FILE", str(key_file))
+    monkeypatch.setenv("HARNESS_KEEP_SIZE", "much")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.delenv("IDF_PATH", raising=False)
@@ -142,6 +146,14 @@ def test_each_of_many_faults_is_named_with_what_mends_it(faults: Request) -> Non
     assert missing == [], "\n".join(f"{each.area}: {each.text} → {each.todo}" for each in wrong)
     assert any("ModemManager" in each.text for each in found)
     assert not Report(tuple(found)).ok
+
+
+def test_a_boards_file_that_leads_in_a_circle_is_one_finding_of_many(tmp_path: Path) -> None:
+    (tmp_path / "boards.yaml").symlink_to("boards.yaml")
+    request = Request(Home(tmp_path / "home"), tmp_path / "boards.yaml")
+    found = list(examination(request, ports=list, holder=lambda _device: None))
+    assert any("cannot be read: Too many levels" in each.text for each in found)
+    assert {each.area for each in found} >= {"host", "tools", "state", "vault"}
 
 
 def test_without_faults_of_the_machine_it_says_nothing_of_it(tmp_path: Path) -> None:

@@ -136,6 +136,12 @@ RFC = Rfc2217Entry(chip="esp32", link="rfc2217", url="rfc2217://h:4000")
             Level.WRONG,
             f"is {MAC}",
         ),
+        (
+            serial(port="/dev/pts/3"),
+            replace(around(), holder=lambda device: f"who has {device}"),
+            Level.NOTE,
+            "held by who has /dev/pts/3; not opened",
+        ),
         (RFC, around(), Level.NOTE, "at rfc2217://h:4000: not opened"),
     ],
 )

@@ -118,6 +118,7 @@ FORBIDDEN = Access(BRIDGE.device, True, False, "dialout", group_may=True)
         (replace(FORBIDDEN, group="root"), "udev rule"),
         (replace(FORBIDDEN, group_may=False), "udev rule"),
         (Access(BRIDGE.device, exists=False), "plug the board in"),
+        (Access(BRIDGE.device, True, True, character_device=False), "correct the port"),
     ],
 )
 def test_a_port_that_this_user_cannot_open_comes_with_the_command_that_mends_it(
@@ -165,7 +166,7 @@ HOME = FolderFacts(Path("/h"), True, True, True, True, (), "ext4")
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        (replace(HOME, is_folder=False), "is a file"),
+        (replace(HOME, is_folder=False), "is no folder"),
         (replace(HOME, writable=False), "may not be written to"),
         (replace(HOME, exists=False, writable=False), "cannot be made"),
         (replace(HOME, private=False), "others may write to it"),
@@ -194,6 +195,12 @@ def test_looking_at_a_state_folder_does_not_make_it(tmp_path: Path) -> None:
     facts = probe_home(Home(tmp_path / "new"))
     assert facts.writable
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("target", ["home", "nowhere"], ids=["circle", "dangling"])
+def test_a_state_folder_that_leads_nowhere_is_wrong(tmp_path: Path, target: str) -> None:
+    (tmp_path / "home").symlink_to(target)
+    assert "is no folder" in check_home(probe_home(Home(tmp_path / "home")))[0].text
 
 
 # --- vault ---

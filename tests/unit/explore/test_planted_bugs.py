@@ -127,6 +127,24 @@ BUGS = (
         full=True,
     ),
     Bug(
+        "behind a broken download nothing is erased",
+        HANDLER,
+        (
+            (
+                "    size_t erase_size = job->body_size;\n",
+                "    static bool s_broken;\n"
+                "    size_t erase_size = s_broken ? OTA_WITH_SEQUENTIAL_WRITES : job->body_size;\n",
+            ),
+            (
+                "    if (handle != 0) {\n",
+                "    s_broken = err == RAW_OTA_TRUNCATED;\n    if (handle != 0) {\n",
+            ),
+        ),
+        "broken-off",
+        "'good update'",
+        full=True,
+    ),
+    Bug(
         "nobody compares the hash of what it deciphers to",
         BODY,
         (("memcmp(sha256, job->package.image_sha256, sizeof(sha256)) != 0", "false"),),

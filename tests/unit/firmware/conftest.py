@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +15,9 @@ from harness.build.artefacts import Artefacts
 
 
 @pytest.fixture(scope="session")
-def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
-    # Above the folder of one worker: with several workers the compiler still runs once.
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if base.name.startswith("popen-") else base
-    return Builds(shared / "firmware-builds", shared / "firmware-builds" / "store")
+def builds(users_builds: Path) -> Builds:
+    """In the same place as those of other tests: what is equal is compiled once, whichever worker comes first."""
+    return Builds(users_builds, users_builds / "store")
 
 
 @pytest.fixture

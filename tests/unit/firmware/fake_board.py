@@ -26,7 +26,7 @@ from harness.formats.native_payload import native_program
 from harness.formats.otadata import OtaData, OtaRecord, OtaState, Verdict
 from harness.formats.partition_table import Partition, PartitionTable
 
-DEADLINE_S = 20.0
+DEADLINE_S = 120.0
 
 
 @dataclass

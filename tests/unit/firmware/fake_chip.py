@@ -104,10 +104,6 @@ class FakeChip:
         data = plain + b"\xff" * (-len(plain) % 16)
         self.program(address, encipher(self.key, address, data) if self.encrypted else data)
 
-    def changes_of(self, start: int, size: int) -> list[tuple[str, int, int]]:
-        """Erases and writes inside a region, in order."""
-        return [op for op in self.operations if start <= op[1] < start + size]
-
     # RPC
 
     def serve(self, connection: socket.socket) -> int | None:

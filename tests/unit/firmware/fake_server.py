@@ -35,7 +35,7 @@ class FakeServer:
     ) -> None:
         self.release.set()
         self.stop_listening()
-        self._acceptor.join(10)
+        self._acceptor.join(60)
 
     def stop_listening(self) -> None:
         """Later connections are refused; those that there are go on."""
@@ -107,7 +107,7 @@ class FakeServer:
             left[0] -= 1
             connection.sendall(data[start:at])
             if stall:
-                self.release.wait(30)
+                self.release.wait(60)
             if reset:
                 # Let what was sent arrive first: a reset throws away what is still on its way.
                 threading.Event().wait(0.1)

@@ -100,7 +100,7 @@ def test_a_repeated_id_gets_the_same_answer_and_is_not_carried_out_again(
 def test_a_repeated_id_while_the_command_runs_gets_only_the_acknowledgement(
     board: FakeBoard, server: FakeServer
 ) -> None:
-    url = server.serve("/x", lambda connection, headers: server.release.wait(30))
+    url = server.serve("/x", lambda connection, headers: server.release.wait(60))
     board.send("probe", identifier=8, url=url)
     board.wait_event("ack", id=8)
     board.send("probe", identifier=8, url=url)

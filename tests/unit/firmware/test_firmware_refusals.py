@@ -296,7 +296,7 @@ TRANSPORT: tuple[tuple[str, Callable[[FakeServer, bytes], Any], str], ...] = (
     ("closed in the middle, no ranges", lambda s, p: s.breaking(p, 30_000, times=9, ranges=False), "truncated"),
     ("reset in the middle", lambda s, p: s.breaking(p, 30_000, times=9, reset=True), "http-read"),
     ("stalled in the middle", lambda s, p: s.breaking(p, 30_000, times=9, stall=True), "http-timeout"),
-    ("stalled before the answer", lambda s, p: lambda c, h: s.release.wait(30), "http-timeout"),
+    ("stalled before the answer", lambda s, p: lambda c, h: s.release.wait(60), "http-timeout"),
     ("chunks end in the middle", lambda s, p: raw(CHUNKED + b"ffff\r\n" + p[:30_000]), "truncated"),
     ("fewer chunks than the package has", lambda s, p: chunked(p[:30_000]), "truncated"),
     ("Content-Length too small", lambda s, p: s.whole(p, delta=-4096), "truncated"),

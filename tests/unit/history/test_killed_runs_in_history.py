@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home.of_user()
 
 
-def begun(user: Home, pid: int) -> Path:
+def begun(user: Home, pid: int, **more: float) -> Path:
     """A run with three tests, of which one has ended and one began."""
-    head = head_of("pytest", "tests", ["pytest"]) | {"pid": pid}
+    head = head_of("pytest", "tests", ["pytest"]) | {"pid": pid, **more}
     folder = user.root / "artefacts" / head["id"]
     recorder = Recorder(folder, head)
     recorder.planned(3)
@@ -50,6 +51,16 @@ def test_a_killed_run_is_taken_in_once_with_its_report(user: Home) -> None:
     assert rates["t.py::a"].passed == 1
     assert (folder / "report.html").exists()
     assert take_in_killed(user) == []
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux tells when a process began")
+def test_another_process_that_got_the_number_of_a_killed_run_does_not_keep_it_alive(user: Home) -> None:
+    year_ago_s = time.time() - 365 * 86400
+    folder = begun(user, os.getpid(), began_s=year_ago_s)
+    assert take_in_killed(user) == [], "it writes: the clock may have been set"
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (year_ago_s, year_ago_s))
+    assert take_in_killed(user) == [folder.name]
 
 
 def test_a_run_that_goes_on_is_left_alone(user: Home) -> None:

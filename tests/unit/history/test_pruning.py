@@ -123,7 +123,9 @@ def the_vault_itself(home: Home) -> Path:
 
 
 def a_run_under_way(home: Home) -> Path:
-    return made(home, ended=False, pid=os.getpid())
+    folder = made(home, ended=False, began_s=time.time(), pid=os.getpid())
+    touch_all(folder, time.time() - 10 * DAY_S)
+    return folder
 
 
 def a_run_of_which_only_its_last_word_tells(home: Home) -> Path:

@@ -85,7 +85,7 @@ def test_boards_are_chosen_by_name_or_tag_each_once() -> None:
     [
         ("", r"boards\.yaml:1: the file must be a mapping"),
         ("a: [", r"boards\.yaml:1: not valid YAML"),
-        ("version: 1\nboards:\n  a: {}\n  a: {}\n", r"boards\.yaml:4: not valid YAML"),
+        ("version: 1\nboards:\n  a: {}\n  a: {}\n", r"boards\.yaml:4: 'a' stands there twice"),
         ("version: 2\nboards: {}", r"boards\.yaml:1: version: 2 is newer than this harness knows"),
         ("boards: {}", r"boards\.yaml:1: version: is missing"),
         ("version: 1\nboards: 5", r"boards\.yaml:2: boards: "),

@@ -19,8 +19,9 @@ from harness.errors import UsageError
 from harness.inventory.discover import EXAMPLES
 from harness.inventory.entry import LINKS
 from harness.inventory.inventory import parse_inventory
-from harness.inventory.schema import boards_schema, qualify_schema
+from harness.inventory.schema import boards_schema
 from harness.qualify.example import EXAMPLE
+from harness.qualify.schema import qualify_schema
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "docs" / "boards.schema.json"

@@ -18,7 +18,7 @@ def executable(folder: Path, source: str, name: str) -> Path:
     return program
 
 
-def read_until(port: Any, wanted: bytes, timeout_s: float = 10.0) -> bytes:
+def read_until(port: Any, wanted: bytes, timeout_s: float = 60.0) -> bytes:
     """What comes from `port` up to and with `wanted`."""
     port.timeout = 0.05
     data = b""
@@ -29,7 +29,7 @@ def read_until(port: Any, wanted: bytes, timeout_s: float = 10.0) -> bytes:
     return data
 
 
-def is_gone(pid: int, timeout_s: float = 10.0) -> bool:
+def is_gone(pid: int, timeout_s: float = 60.0) -> bool:
     """Whether process `pid` ends within `timeout_s` seconds; a zombie has ended."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -26,9 +26,9 @@ from harness.links import emulator_process
 emulator_process.GRACE_S = 0.3
 process = emulator_process.EmulatorProcess(sys.argv[1:])
 print(process.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
-EMULATOR = ("sleep", "60")
+EMULATOR = ("sleep", "600")
 DEAF = ("sh", "-c", "trap '' TERM INT; echo deaf >&2; while :; do sleep 0.1; done")
 
 
@@ -54,10 +54,10 @@ def test_a_kill_leaves_no_emulator(command: Sequence[str], victims: Sequence[str
         pids = {"harness": harness.pid, "supervisor": supervisor_of(emulator)}
         for victim in victims:
             os.kill(pids[victim], signal.SIGKILL)
-        gone = is_gone(emulator, 5.0)
+        gone = is_gone(emulator)
         harness.kill()
     assert gone
-    assert is_gone(pids["supervisor"], 5.0)
+    assert is_gone(pids["supervisor"])
 
 
 def test_a_deaf_emulator_whose_supervisor_was_killed_ends_when_the_link_is_closed(
@@ -70,4 +70,4 @@ def test_a_deaf_emulator_whose_supervisor_was_killed_ends_when_the_link_is_close
         time.sleep(0.01)
     os.kill(supervisor_of(process.pid), signal.SIGKILL)
     process.stop()
-    assert is_gone(process.pid, 2.0)
+    assert is_gone(process.pid)

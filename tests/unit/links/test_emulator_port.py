@@ -9,6 +9,7 @@ import pytest
 import serial
 
 from harness.console.port_reading import PortGoneError, PortReader
+from harness.links import emulator_port
 from harness.links.emulator_port import EmulatorPort
 
 
@@ -29,13 +30,13 @@ def pair(port: EmulatorPort) -> Iterator[socket.socket]:
 
 
 @pytest.mark.parametrize(
-    ("timeout_s", "size", "sent", "expected", "at_least_s", "at_most_s"),
+    ("timeout_s", "size", "sent", "expected", "at_least_s"),
     [
-        (0, 10, b"", b"", 0, 0.5),
-        (0, 10, b"abc", b"abc", 0, 0.5),
-        (0.2, 10, b"abc", b"abc", 0.15, 2),
-        (5, 3, b"abcdef", b"abc", 0, 2),
-        (None, 3, b"abc", b"abc", 0, 2),
+        (0, 10, b"", b"", 0),
+        (0, 10, b"abc", b"abc", 0),
+        (0.2, 10, b"abc", b"abc", 0.15),
+        (120, 3, b"abcdef", b"abc", 0),
+        (None, 3, b"abc", b"abc", 0),
     ],
 )
 def test_read_gives_what_came_until_size_or_time_out(
@@ -46,13 +47,21 @@ def test_read_gives_what_came_until_size_or_time_out(
     sent: bytes,
     expected: bytes,
     at_least_s: float,
-    at_most_s: float,
 ) -> None:
     pair.sendall(sent)
     port.timeout = timeout_s
     started = time.monotonic()
     assert port.read(size) == expected
-    assert at_least_s <= time.monotonic() - started < at_most_s
+    assert at_least_s <= time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "waited_s"), [(None, None), (0, 0), (0.1, 0.1), (0.99, 0.99), (1.0, 5.0), (3.0, 15.0)]
+)
+def test_a_tool_that_waits_for_the_chip_waits_longer_for_an_emulator(
+    asked_s: float | None, waited_s: float | None
+) -> None:
+    assert emulator_port._patient(asked_s) == waited_s
 
 
 def test_bytes_waiting_are_counted_and_can_be_dropped(port: EmulatorPort, pair: socket.socket) -> None:
@@ -94,13 +103,13 @@ def test_what_the_last_process_sent_comes_before_what_the_next_one_sends(
         port.attach(ours)
         theirs.sendall(b"new")
         port.write(b"to new")
-        port.timeout = 1
+        port.timeout = 60
         assert port.read(6) == b"oldnew"
         assert theirs.recv(10) == b"to new"
 
 
 def test_a_read_under_way_goes_on_with_the_next_process(port: EmulatorPort, pair: socket.socket) -> None:
-    port.timeout = 10
+    port.timeout = 120
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(port.read(3)))
     reader.start()
@@ -110,7 +119,7 @@ def test_a_read_under_way_goes_on_with_the_next_process(port: EmulatorPort, pair
     with theirs:
         port.attach(ours)
         theirs.sendall(b"new")
-        reader.join(5)
+        reader.join(60)
     assert got == [b"new"]
 
 
@@ -119,7 +128,7 @@ def test_an_emulator_that_ends_by_itself_is_an_error_after_its_last_bytes(
 ) -> None:
     pair.sendall(b"last words")
     pair.close()
-    port.timeout = 1
+    port.timeout = 60
     assert port.read(100) == b"last words"
     with pytest.raises(serial.SerialException, match=r"qemu:somewhere: .* it ended with status 3"):
         port.read(1)

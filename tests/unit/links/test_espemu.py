@@ -172,7 +172,7 @@ def test_a_killed_harness_leaves_the_files_written_and_no_process(program: Path,
         while b"burn" not in link.port.read(100):
             pass
         print(link.pid, flush=True)
-        time.sleep(60)
+        time.sleep(600)
         """
     )
     with subprocess.Popen(

@@ -163,7 +163,7 @@ def terminal() -> Iterator[str]:
 def test_a_program_that_has_a_port_open_is_named(terminal: str) -> None:
     assert port_holder(terminal) is None
     script = (
-        "import os, sys, time; os.open(sys.argv[1], os.O_RDWR); print('held', flush=True); time.sleep(60)"
+        "import os, sys, time; os.open(sys.argv[1], os.O_RDWR); print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script, terminal], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None

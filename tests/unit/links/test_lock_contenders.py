@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
 
 CONTENDERS = 20
-KILLS = 120
+KILLS = 60
 
 RACE = textwrap.dedent(
     """
@@ -67,7 +67,7 @@ RACE = textwrap.dedent(
         return pid
 
     def progress():
-        deadline, before = time.monotonic() + 30, counter.read_text()
+        deadline, before = time.monotonic() + 120, counter.read_text()
         while counter.read_text() == before:
             assert time.monotonic() < deadline, "nobody gets the board any more"
             time.sleep(0.001)
@@ -103,7 +103,7 @@ def test_twenty_contenders_under_sigkill_never_hold_the_board_together_and_never
     tmp_path: Path,
 ) -> None:
     command = [sys.executable, "-c", RACE, str(tmp_path), str(CONTENDERS), str(KILLS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     broken = tmp_path / "broken"
     assert not broken.exists(), broken.read_text()

@@ -55,7 +55,7 @@ except Exception as error:
     sys.exit(1)
 exec(sys.argv[2])
 print("held", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 pytestmark = pytest.mark.machine_locks
@@ -192,8 +192,8 @@ def test_what_another_user_wrote_does_not_reach_the_terminal_as_it_is() -> None:
 @pytest.mark.parametrize(
     "child",
     [
-        "import subprocess; subprocess.Popen(['sleep', '30'], close_fds=False)",
-        "pid = os.fork()\nif pid == 0:\n    os.close(1)\n    time.sleep(30)\n    os._exit(0)",
+        "import subprocess; subprocess.Popen(['sleep', '300'], close_fds=False)",
+        "pid = os.fork()\nif pid == 0:\n    os.close(1)\n    time.sleep(300)\n    os._exit(0)",
     ],
     ids=["a program that keeps all descriptors", "a forked copy"],
 )
@@ -201,7 +201,7 @@ def test_a_child_that_outlives_its_parent_does_not_hold_the_lock(
     tmp_path: Path, holder: Callable[..., Holder], child: str
 ) -> None:
     path = tmp_path / "lock"
-    other = holder(path, child.replace("['sleep', '30']", "['sleep', '30'], stdout=subprocess.DEVNULL"))
+    other = holder(path, child.replace("['sleep', '300']", "['sleep', '300'], stdout=subprocess.DEVNULL"))
     assert other.said == "held"
     children = _children_of(other.pid)
     try:
@@ -452,7 +452,7 @@ OPENER = textwrap.dedent(
     with Lab(Home(home), inventory, home / "out", secret_from(None), purpose="their job") as lab:
         lab.open("theirs")
         print("held", flush=True)
-        time.sleep(60)
+        time.sleep(600)
     """
 )
 
@@ -498,8 +498,8 @@ def test_an_open_port_is_free_again_when_its_holder_is_killed_although_a_child_o
     script = (
         "import subprocess, sys, time; from harness.links.device_port import open_device;"
         "port = open_device(sys.argv[1], 115200);"
-        "child = subprocess.Popen(['sleep', '30'], close_fds=False, stdout=subprocess.DEVNULL);"
-        "print(child.pid, flush=True); time.sleep(60)"
+        "child = subprocess.Popen(['sleep', '300'], close_fds=False, stdout=subprocess.DEVNULL);"
+        "print(child.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

@@ -224,6 +224,20 @@ def test_a_reset_into_the_same_mode_is_warm(link: QemuLink) -> None:
     assert read_until(link.port, b"boot 2 strap default\n")
 
 
+def test_a_reset_before_the_chip_has_answered_is_a_new_process_that_does_not_hear_what_was_sent(
+    link: QemuLink,
+) -> None:
+    link.reset(BootMode.DOWNLOAD)
+    first = link.pid
+    read_until(link.port, b"0x02\n")
+    link.port.write(b"half a block")
+    link.reset(BootMode.DOWNLOAD)
+    assert link.pid != first
+    read_until(link.port, b"boot 1 strap 0x02\n")
+    link.port.write(b"echo")
+    assert read_until(link.port, b"echo") == b"echo"
+
+
 def test_without_power_there_is_no_process_and_no_sound(link: QemuLink) -> None:
     link.power_on()
     pid = link.pid
@@ -295,7 +309,7 @@ def test_the_emulator_does_not_outlive_the_harness(program: Path, tmp_path: Path
         link = QemuLink("esp32c3", Path(sys.argv[1]), Qemu(program=sys.argv[2]))
         link.reset(BootMode.RUN)
         print(link.pid, flush=True)
-        time.sleep(60)
+        time.sleep(600)
         """
     )
     command = [sys.executable, "-c", script, str(tmp_path / "s"), str(program)]
@@ -305,7 +319,7 @@ def test_the_emulator_does_not_outlive_the_harness(program: Path, tmp_path: Path
         assert harness.stdout is not None
         pid = int(harness.stdout.readline())
         harness.send_signal(number)
-        harness.wait(10)
+        harness.wait(60)
     assert is_gone(pid)
     # Nothing is left that would keep the next run from the board.
     link = QemuLink("esp32c3", tmp_path / "s", Qemu(program=str(program)))

@@ -134,7 +134,7 @@ def test_the_log_of_a_board_names_what_opening_did(tmp_path: Path):
         b"ESP-ROM:esp32c3-api1-20210207\r\nrst:0x15 (USB_UART_CHIP_RESET),boot:0xc (SPI_FAST_FLASH_BOOT)\r\n"
     )
     console.start(lambda: link.tell_to(lambda kind, text: console.note(text, kind=kind)))
-    boot = console.wait_for_boot(lambda record: record.reset_code is not None, 5, since=0)
+    boot = console.wait_for_boot(lambda record: record.reset_code is not None, 60, since=0)
     console.close()
     assert boot.reset_reason == "USB_UART_CHIP_RESET"
     assert boot.caused_by == "reset: opening /dev/ttyACM0 (some adapters reset the chip then)"

@@ -109,7 +109,7 @@ def fetch(url: str) -> tuple[int, int]:
     """A GET over the real network stack."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=5) as answer:
+        with opener.open(url, timeout=60) as answer:
             return answer.status, len(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.ota.server import OtaServer
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)

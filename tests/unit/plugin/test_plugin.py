@@ -19,7 +19,7 @@ OWN_TESTS = """
 
     def test_pytest_embedded_style(dut):
         dut.expect_exact("Calling app_main()")
-        dut.expect(r'@evt .*"ev":"boot"', timeout=10)
+        dut.expect(r'@evt .*"ev":"boot"', timeout=60)
         dut.write("status id=4711")
         dut.expect(r'"ev":"done".*"id":4711')
 

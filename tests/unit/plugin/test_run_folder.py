@@ -108,7 +108,7 @@ class Ended:
     def run(self, *words: str) -> str:
         """What it prints; whatever its exit status is."""
         done = subprocess.run(
-            words, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=300
+            words, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=900
         )
         return done.stdout + done.stderr
 
@@ -210,6 +210,7 @@ def test_lines_and_events_of_a_test_are_those_of_its_boards_log(ended: Ended) ->
             "restarted",
         ]
         assert all(event.duration_s is not None for event in phases)
+        assert phases[2].size == -(-(phases[3].size or 1) // 4096) * 4096, "sectors are erased whole"
         served = [event for event in test.events if event.kind == "served"]
         assert "3.0.0.pkg → 200" in served[-1].text
         assert served[-1].size is not None
@@ -313,7 +314,14 @@ def test_a_board_is_told_by_its_facts_its_plan_and_how_it_was_prepared(ended: En
     assert board.plan is not None
     assert board.plan["id"] in board.plan_text[0]
     assert any("do not ship" in mark for mark in board.marks)
+    assert board.flash_key is not None
+    assert board.flash_key.endswith(", test-only")
     assert board.prepared is not None
+    steps = [event for event in board.prepared.events if event.kind == "step"]
+    assert [event.text.partition("/")[0] for event in steps] == [str(n + 1) for n in range(len(steps))]
+    burns = [event.text for event in steps if event.text.endswith(" (for good)")]
+    assert (len(burns), burns[-1][6:]) == (5, "burn ENABLE_SECURITY_DOWNLOAD (for good)")
+    assert all(event.duration_s is not None for event in steps)
     assert [step.text for step in board.prepared.flash_steps][:2] == [
         "canary: known bytes, enciphered by the chip and read back",
         "bootloader: written over the UART",

@@ -107,7 +107,7 @@ def test_a_killed_burner_blocks_nobody(guard: HubGuard, tmp_path: Path) -> None:
         from harness.power.hub_guard import HubGuard
         with HubGuard(Path(sys.argv[1])).burning("1-1", "a"):
             print("burning", flush=True)
-            time.sleep(60)
+            time.sleep(600)
         """
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

@@ -100,17 +100,17 @@ def test_no_port_is_cut_while_another_board_of_the_hub_burns(program: Path, guar
 
 
 def test_a_cut_waits_for_a_burn_that_ends(program: Path, tmp_path: Path) -> None:
-    guard = HubGuard(tmp_path, wait_s=20)
+    guard = HubGuard(tmp_path, wait_s=120)
     burning, done = threading.Event(), threading.Event()
 
     def burn() -> None:
         with guard.burning("1-1", "other"):
             burning.set()
-            done.wait(10)
+            done.wait(60)
 
     other = threading.Thread(target=burn)
     other.start()
-    burning.wait(10)
+    burning.wait(60)
     threading.Timer(0.3, done.set).start()
     _power(program, guard).off()
     assert done.is_set()

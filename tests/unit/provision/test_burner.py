@@ -9,7 +9,7 @@ import pytest
 from esptool.util import FatalError
 from fuse_bench import MAC, VirtualBoard
 
-from harness.chips import ESP32, ESP32C3, Chip
+from harness.chips import ESP32, ESP32C3, ESP32P4, Chip
 from harness.provision import Download
 from harness.provision.vendor_log import redact
 from harness.vault import key_id
@@ -34,6 +34,13 @@ def burn_flash_key(board: VirtualBoard, key: bytes = KEY) -> None:
 def cells(board: VirtualBoard, block: int) -> bytes:
     """A block as it lies in the read registers."""
     return bytes(board.chip_memory.read_block(block).bytes)[::-1]
+
+
+def test_what_espefuse_says_of_a_key_goes_to_the_log_and_nowhere_else(capsys):
+    """Its module for ESP32-P4 prints without its own logger."""
+    board = VirtualBoard(ESP32P4)
+    burn_flash_key(board, KEY + KEY[::-1])
+    assert capsys.readouterr() == ("", "")
 
 
 @BOTH

@@ -14,6 +14,7 @@ from twin_bench import TwinBench
 from harness.chips import ESP32, ESP32C3, Chip
 from harness.errors import BoardError
 from harness.links.counting import CountingPort
+from harness.provision import rom
 from harness.provision.rom import ROM_BAUD, RomSession
 
 SECTOR = 4096
@@ -44,7 +45,7 @@ class PoorWire:
         object.__setattr__(self, name, value)
         if name == "baudrate":
             self.tried.append(value)
-        elif name not in ("limit", "_port"):
+        elif name not in ("limit", "_port", "is_silent"):
             setattr(self._port, name, value)
 
 
@@ -54,9 +55,12 @@ class TiredWire(PoorWire):
     def __init__(self, port: Any, limit: int, left: int) -> None:
         super().__init__(port, limit)
         object.__setattr__(self, "left", left)
+        object.__setattr__(self, "is_silent", lambda: False)
 
     def read(self, size: int = 1) -> bytes:
         data: bytes = self._port.read(size)
+        if self.is_silent():
+            return b""
         return data if self.baudrate <= self.limit or self.left > 0 else b""
 
     def write(self, data: bytes) -> int:
@@ -147,6 +151,22 @@ def test_a_wire_that_fails_between_two_blocks_is_tried_at_a_lower_rate(start):
         assert session.baud == 460_800
         assert session.read_flash(PLACE, len(IMAGE)) == IMAGE
     assert wire.left <= 0
+
+
+def test_a_chip_that_does_not_answer_at_once_after_a_fault_is_reset_again(start, monkeypatch):
+    # Of three tries the first suffices here to see that nothing comes: a second less.
+    monkeypatch.setattr(rom, "_CONNECT_ATTEMPTS", 1)
+    twin, few = start(ESP32C3), IMAGE[: 10 * SECTOR]
+    wire = TiredWire(twin.port, ROM_BAUD, left=16 * 1024)
+
+    def says_nothing_yet() -> bool:
+        return wire.left <= 0 and not any("resetting, once more" in line for line in twin.log)
+
+    monkeypatch.setattr(wire, "is_silent", says_nothing_yet)
+    with session_on(twin, wire, baud=230_400) as session:
+        session.write_flash([(PLACE, few)], force=True)
+        assert session.read_flash(PLACE, len(few)) == few
+    assert sum("no answer after the reset" in line for line in twin.log) == 1
 
 
 def test_a_wire_that_carries_nothing_is_given_up_and_says_so(start, monkeypatch):

@@ -220,6 +220,28 @@ def made_by_itself(here: Bench, *, release: bool = False) -> DeviceRecord | None
 
 
 @BOTH
+def test_a_device_that_lost_power_while_it_encrypted_itself_gets_the_same_plaintext_again(bench, chip):
+    here = bench(chip)
+    regions = self_encrypting(here, Profile.DEVELOPMENT)
+    asked = {"device_key": True, "firmware": BY_ITSELF, "regions": regions}
+    here.carry_out(here.plan(Profile.DEVELOPMENT, Lock.NONE, **asked), regions=regions)
+    with here.board.quietly():
+        here.board.burner().burn_key(chip.fuses.key_block, chip.fuses.key_purpose, bytes(range(7, 39)))
+    plan = here.plan(Profile.DEVELOPMENT, Lock.NONE, **asked)
+    assert [step.do for step in plan.writes] == ["write-flash"] * 4
+    assert not any(step.enciphered or step.by_chip for step in plan.writes)
+    here.carry_out(plan, regions=regions)
+
+
+def test_a_key_that_somebody_burned_is_none_that_the_device_made(bench):
+    here = bench(ESP32C3)
+    with here.board.quietly():
+        here.board.burner().burn_key("BLOCK_KEY0", "XTS_AES_128_KEY", bytes(range(7, 39)))
+    with pytest.raises(RefusedError, match="BLOCK_KEY0 holds a flash key, but encryption is not on"):
+        here.plan(Profile.DEVELOPMENT, Lock.NONE, device_key=True, firmware=BY_ITSELF)
+
+
+@BOTH
 @pytest.mark.parametrize("profile", [Profile.DEVELOPMENT, Profile.RELEASE])
 def test_a_board_whose_key_is_elsewhere_is_used_as_what_it_is(bench, chip, profile):
     here = bench(chip)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from fuse_bench import MAC, Bench, Killed, boot_key, burns_of, firmware, signed
 
-from harness.chips import CHIPS, ESP32, ESP32C3, ESP32C5, ESP32P4
+from harness.chips import CHIPS, ESP32, ESP32C3, ESP32C5, ESP32H2, ESP32P4, SigningScheme
 from harness.errors import RefusedError, UsageError
 from harness.firmware import burned_by_itself
 from harness.provision import Lock, Profile, profile_of
 from harness.provision.boot_keys import BootDigest
 from harness.provision.firmware_steps import lock_of_release
+from harness.provision.planner import FlashedFirmware
 from harness.provision.secure_boot_steps import also_trusted
-from harness.provision.steps import BurnDigest, BurnFuses, ConfirmFuses, ReadBack, WriteFlash
+from harness.provision.steps import BurnDigest, BurnFuses, ConfirmFuses, FirmwareBurns, ReadBack, WriteFlash
 
 BOTH = pytest.mark.parametrize("chip", [ESP32, ESP32C3], ids=lambda chip: chip.name)
 
@@ -465,10 +466,31 @@ def test_the_firmwares_own_step_starts_from_development_only(bench, first):
     assert here.plan(Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD).burns
 
 
-def test_a_key_of_the_device_with_secure_boot_is_refused_with_the_reason_and_what_to_do(bench):
-    with pytest.raises(RefusedError, match="write-protects RD_DIS before the firmware runs") as refusal:
-        bench(ESP32C3).plan(Profile.DEVELOPMENT_SBV2, device_key=True)
-    assert refusal.value.todo == ("drop --device-key, or demand development, the profile without +sbv2")
+@pytest.mark.parametrize("chip", [ESP32, ESP32C3], ids=lambda chip: chip.name)
+def test_with_a_key_of_the_device_secure_boot_is_burned_first_and_rd_dis_is_left_to_the_firmware(bench, chip):
+    here = bench(chip)
+    plan = here.plan(Profile.DEVELOPMENT_SBV2, device_key=True)
+    alone = {ESP32: ESP32_BOOT_ALONE, ESP32C3: C3_BOOT_ALONE}[chip]
+    assert burns_of(plan) == [each for each in alone if each != "write-protect RD_DIS"]
+    assert not any(step.enciphered for step in plan.writes)
+    assert "RD_DIS is left open for the firmware" in plan.text()
+    assert (plan.burns_up_to, plan.key_id) == (Profile.DEVELOPMENT_SBV2, None)
+    assert "WR_DIS of RD_DIS" in by_itself(here, Profile.DEVELOPMENT_SBV2, device_key=True)
+    here.carry_out(plan)
+    assert "RD_DIS" not in here.look().write_protected
+    assert here.records.read(MAC).key_state == "device-made"
+
+
+def test_a_key_of_the_device_that_could_not_be_hidden_is_refused(bench):
+    here = bench(ESP32C3)
+    here.run(Profile.OPEN_SBV2)
+    with pytest.raises(RefusedError, match="RD_DIS is write-protected: a key that the device makes"):
+        here.plan(Profile.DEVELOPMENT_SBV2, device_key=True)
+
+
+def test_the_one_block_of_an_esp32c2_takes_no_digest_before_the_key_of_the_device(bench):
+    with pytest.raises(RefusedError, match="only ESP-IDF's own first boot can burn both"):
+        bench(CHIPS["esp32c2"]).plan(Profile.DEVELOPMENT_SBV2, device_key=True)
 
 
 @pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)
@@ -551,7 +573,7 @@ def test_a_boot_key_that_only_one_place_has_is_not_burned_into_a_physical_board(
 @pytest.mark.parametrize("chip", [ESP32C5, ESP32P4], ids=lambda chip: chip.name)
 def test_a_p384_key_is_told_to_the_rom_together_with_secure_boot(bench, chip):
     here = bench(chip)
-    here.boot_keys = (dataclasses.replace(boot_key(0), sha384=True),)
+    here.boot_keys = (dataclasses.replace(boot_key(0), scheme=SigningScheme.ECDSA_P384),)
     here.run(Profile.RELEASE_SBV2, Lock.NONE)
     state = here.look()
     assert state.fuses["SECURE_BOOT_SHA384_EN"] == 1
@@ -559,7 +581,7 @@ def test_a_p384_key_is_told_to_the_rom_together_with_secure_boot(bench, chip):
 
 
 def test_mixed_hashes_and_chips_without_sha384_are_refused(bench, tmp_path):
-    long = dataclasses.replace(boot_key(1), sha384=True)
+    long = dataclasses.replace(boot_key(1), scheme=SigningScheme.ECDSA_P384)
     with pytest.raises(UsageError, match="these are mixed"):
         bench(ESP32P4).plan(Profile.OPEN_SBV2, digests=(boot_key(0), long))
     with pytest.raises(UsageError, match="verifies no signatures over SHA-384"):
@@ -571,6 +593,42 @@ def test_a_rom_that_was_told_of_sha384_takes_no_other_key(bench):
     here.board.set_fuses(SECURE_BOOT_SHA384_EN=1)
     with pytest.raises(RefusedError, match="SECURE_BOOT_SHA384_EN is set"):
         here.plan(Profile.OPEN_SBV2)
+
+
+# The curve that the hardware does not do by itself
+
+
+def test_an_esp32h2_is_told_of_p192_before_that_is_frozen(bench):
+    here = bench(ESP32H2)
+    here.boot_keys = (dataclasses.replace(boot_key(0), scheme=SigningScheme.ECDSA_P192),)
+    plan = here.plan(Profile.RELEASE_SBV2, Lock.NONE)
+    burns = burns_of(plan)
+    assert [each for each in burns if "CURVE" in each] == [
+        "ECDSA_CURVE_MODE=2 SOFT_DIS_JTAG=7",
+        "write-protect ECDSA_CURVE_MODE",
+    ]
+    assert any(remark.startswith("unlike Espressif's page: ECDSA_CURVE_MODE") for remark in plan.remarks)
+    here.carry_out(plan)
+    assert here.board.fuse("ECDSA_CURVE_MODE") == 2
+    assert not here.plan(Profile.RELEASE_SBV2, Lock.NONE).burns
+
+
+@pytest.mark.parametrize(
+    ("mode", "frozen", "scheme", "words"),
+    [
+        (3, False, SigningScheme.ECDSA_P192, r"ECDSA_CURVE_MODE is 3, for good: .* \(ecdsa192\)"),
+        (1, False, SigningScheme.ECDSA_P256, r"ECDSA_CURVE_MODE is 1, for good: .* \(ecdsa256\)"),
+        (0, True, SigningScheme.ECDSA_P192, "ECDSA_CURVE_MODE is write-protected"),
+    ],
+)
+def test_a_boot_key_of_a_curve_that_an_esp32h2_will_never_do_is_refused(bench, mode, frozen, scheme, words):
+    here = bench(ESP32H2)
+    if mode:
+        here.board.set_fuses(ECDSA_CURVE_MODE=mode)
+    if frozen:
+        here.board.protect("ECDSA_CURVE_MODE")
+    with pytest.raises(RefusedError, match=words):
+        here.plan(Profile.OPEN_SBV2, digests=(dataclasses.replace(boot_key(0), scheme=scheme),))
 
 
 def test_what_release_still_needs_is_frozen_only_with_release(bench):
@@ -589,8 +647,10 @@ def test_what_release_still_needs_is_frozen_only_with_release(bench):
 # What the firmware burns by itself
 
 
-def by_itself(here: Bench, profile: Profile, lock: Lock = Lock.NONE, **more: bool) -> set[str]:
-    """Of an app that ESP-IDF configured for secure boot and release, with every default."""
+def by_itself(
+    here: Bench, profile: Profile, lock: Lock = Lock.NONE, *, options: Sequence[str] = (), **more: bool
+) -> set[str]:
+    """Of an app that ESP-IDF configured for secure boot and release, with every other default but `options`."""
     app = SimpleNamespace(
         chip=here.chip,
         sdkconfig={
@@ -600,6 +660,7 @@ def by_itself(here: Bench, profile: Profile, lock: Lock = Lock.NONE, **more: boo
                 "SECURE_BOOT_V2_ENABLED",
                 "SECURE_FLASH_ENC_ENABLED",
                 "SECURE_FLASH_ENCRYPTION_MODE_RELEASE",
+                *options,
             )
         },
     )
@@ -618,6 +679,27 @@ def test_what_the_plan_cannot_freeze_yet_the_firmware_freezes(bench):
     assert frozen in by_itself(here, Profile.RELEASE_SBV2, Lock.SECURE_DOWNLOAD, by_firmware=True)
     here.board.protect("SECURE_BOOT_SHA384_EN")
     assert frozen not in by_itself(here, Profile.DEVELOPMENT_SBV2)
+
+
+@pytest.mark.parametrize(
+    ("chip", "fuse"),
+    [(ESP32H2, "ECDSA_CURVE_MODE"), (ESP32C5, "SECURE_BOOT_SHA384_EN")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_nothing_is_frozen_that_an_app_burns_at_its_start_and_does_not_start_without(bench, chip, fuse):
+    here = bench(chip)
+    option = "ESP_CRYPTO_FORCE_ECC_CONSTANT_TIME_POINT_MUL"
+    own = by_itself(here, Profile.RELEASE_SBV2, options=[option])
+    assert own == {"ECC_FORCE_CONST_TIME", f"WR_DIS of {fuse}"}
+    firmware = FlashedFirmware((FirmwareBurns("app", "at every start", tuple(own)),))
+    plan = here.plan(Profile.RELEASE_SBV2, Lock.NONE, firmware=firmware)
+    assert f"write-protect {fuse}" not in burns_of(plan)
+    assert any("ECC_FORCE_CONST_TIME, which the firmware burns by itself" in each for each in plan.remarks)
+
+
+def test_an_app_that_is_signed_with_p192_finds_its_curve_burned_by_the_plan(bench):
+    options = ["SECURE_BOOT_ECDSA_KEY_LEN_192_BITS"]
+    assert by_itself(bench(ESP32H2), Profile.RELEASE_SBV2, options=options) == set()
 
 
 def test_slots_that_were_locked_open_are_closed_by_the_firmware(bench):

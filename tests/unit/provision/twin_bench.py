@@ -30,7 +30,7 @@ class TwinBench:
         hello = json.loads(self._process.stdout.readline())
         self.mac = hello["mac"].lower()
         host, port = hello["control"].rsplit(":", 1)
-        self._socket = socket.create_connection((host, int(port)), timeout=10)
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
         self._control = self._socket.makefile("rwb")
         self.port = serial.serial_for_url(hello["uart"], baudrate=115200, timeout=0.05)
         self.log: list[str] = []
@@ -54,7 +54,7 @@ class TwinBench:
     def stop(self) -> None:
         """Ends the process, as a crash would: the wire is cut."""
         self.control("stop")
-        self._process.wait(10)
+        self._process.wait(60)
 
     def close(self) -> None:
         """Ends the twin."""
@@ -65,6 +65,6 @@ class TwinBench:
         wire.close()  # pyserial leaves it open when the other end was faster
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
         assert self._process.stdout is not None
         self._process.stdout.close()

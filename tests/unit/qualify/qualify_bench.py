@@ -94,7 +94,7 @@ class Bench:
             "trigger": [UPDATE],
             "confirm": [CONFIRM],
             "witness": {"confirmed": CONFIRMED},
-            "times": {"settle_s": 0.5, "update_s": 20, "boot_s": 15, "confirm_s": 1, "steady_s": 0.2},
+            "times": {"settle_s": 0.5, "update_s": 120, "boot_s": 120, "confirm_s": 1, "steady_s": 0.2},
             **more,
         }
         return {name: value for name, value in told.items() if value is not None}

@@ -71,7 +71,7 @@ PANICS = Recorded(
     0,
 )
 
-TIMES = {"boot_s": 5, "update_s": 5, "settle_s": 0.3, "steady_s": 0.3, "confirm_s": 0.5}
+TIMES = {"boot_s": 60, "update_s": 60, "settle_s": 0.3, "steady_s": 0.3, "confirm_s": 0.5}
 
 
 class Observed:

@@ -37,7 +37,7 @@ def test_a_large_image_goes_out_over_https_without_a_pause(tmp_path: Path) -> No
         server.publish(MAC, "app.bin", DATA)
         url = server.url_for(MAC, "app.bin")
         assert url.startswith("https://")
-        with urllib.request.urlopen(url, context=theirs, timeout=10) as answer:
+        with urllib.request.urlopen(url, context=theirs, timeout=60) as answer:
             assert answer.read() == DATA
         assert [request.bytes_sent for request in server.journal] == [len(DATA)]
 
@@ -95,7 +95,7 @@ def test_a_download_over_https_can_be_cut(tmp_path: Path) -> None:
         server.publish(MAC, "app.bin", DATA)
         server.faults.add(Fault(FaultKind.TRUNCATE, at_byte=100_000))
         with (
-            urllib.request.urlopen(server.url_for(MAC, "app.bin"), context=theirs, timeout=10) as answer,
+            urllib.request.urlopen(server.url_for(MAC, "app.bin"), context=theirs, timeout=60) as answer,
             pytest.raises(http.client.IncompleteRead),
         ):
             answer.read()
@@ -107,13 +107,13 @@ def test_a_url_that_is_compiled_in_is_served_too_and_nothing_else(tmp_path: Path
         server.publish(MAC, "app.bin", DATA)
         server.open_path("/firmware/app.bin", MAC, "app.bin")
         base = server.url_for(MAC, "app.bin").partition("/d/")[0]
-        with urllib.request.urlopen(f"{base}/firmware/app.bin", timeout=10) as answer:
+        with urllib.request.urlopen(f"{base}/firmware/app.bin", timeout=60) as answer:
             assert answer.read() == DATA
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"{base}/firmware/other.bin", timeout=10)
+            urllib.request.urlopen(f"{base}/firmware/other.bin", timeout=60)
         server.withdraw(MAC)
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"{base}/firmware/app.bin", timeout=10)
+            urllib.request.urlopen(f"{base}/firmware/app.bin", timeout=60)
         assert server.journal[0].name == "app.bin"
 
 

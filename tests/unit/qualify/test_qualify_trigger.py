@@ -76,7 +76,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def test_a_line_is_sent_when_the_unit_has_said_that_it_is_ready(desk: Desk) -> None:
     desk.says("type the URL")
-    desk.do(by="uart", after="type the URL", send="{url}", end="\r\n", timeout_s=5)
+    desk.do(by="uart", after="type the URL", send="{url}", end="\r\n", timeout_s=60)
     assert desk.port.written == b"http://10.0.2.2/a.bin\r\n"
 
 
@@ -91,7 +91,7 @@ def test_a_secret_goes_over_the_wire_and_into_no_log_even_when_it_is_echoed(desk
     assert SECRET.encode() in desk.port.written
     desk.says(f"> join home {SECRET}")
     desk.says("joined")
-    desk.do(by="await", line="joined", timeout_s=5)
+    desk.do(by="await", line="joined", timeout_s=60)
     desk.console.close()
     assert SECRET not in desk.log
     assert SECRET.encode() not in (desk.folder / "serial.raw").read_bytes()

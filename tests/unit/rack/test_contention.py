@@ -84,7 +84,7 @@ RACE = textwrap.dedent(
 
     running = [start() for _ in range(jobs)]
     for _ in range(kills):
-        before, deadline = used(), time.monotonic() + 30
+        before, deadline = used(), time.monotonic() + 120
         while used() == before:
             assert time.monotonic() < deadline, "nobody gets a board any more"
             time.sleep(0.002)
@@ -109,7 +109,7 @@ RACE = textwrap.dedent(
 
 def test_killed_jobs_leave_every_board_free_known_and_never_with_two_holders(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RACE, str(tmp_path), str(BOARDS), str(JOBS), str(KILLS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["broken"] == ""

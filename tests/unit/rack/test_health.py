@@ -41,7 +41,7 @@ def test_a_latched_board_is_broken_until_it_is_mended(book: HealthBook, tmp_path
     found = HealthBook(Home(tmp_path)).of("c3")
     assert (found.broken, found.run) == ("does not boot", "pytest (process 7)")
     assert found.since_s is not None
-    assert abs(found.since_s - time.time()) < 30
+    assert abs(found.since_s - time.time()) < 300
     assert "latched broken since" in found.text()
     assert "(found by pytest (process 7)): does not boot" in found.text()
     book.mend("c3")

@@ -35,7 +35,7 @@ from pathlib import Path
 from harness.rack.renewal import leased
 with leased([Path(sys.argv[1])], board="c3", purpose="pytest", reason="pytest tests/ota in CI job 4711"):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -93,7 +93,7 @@ def test_a_leased_board_tells_holder_reason_since_and_until(
     assert lease is not None
     assert lease.since_s is not None
     assert lease.until_s == lease.since_s + LEASE_S
-    assert abs(lease.since_s - time.time()) < 30
+    assert abs(lease.since_s - time.time()) < 300
     assert (lease.board, lease.pid, lease.reason) == ("c3", process.pid, "pytest tests/ota in CI job 4711")
     assert f"(process {process.pid}, pytest tests/ota in CI job 4711, since " in lease.text()
     with pytest.raises(InUseError, match=r"pytest tests/ota in CI job 4711, since .*, lease until \d\d:"):
@@ -140,7 +140,7 @@ def test_who_lives_renews_its_lease(rack: Rack, monkeypatch: pytest.MonkeyPatch)
         assert first.until_s is not None
         now = time.time() + 100
         monkeypatch.setattr(time, "time", lambda: now)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while (seen := rack.holder("c3")) and seen.until_s == first.until_s and time.monotonic() < deadline:
             time.sleep(0.01)
         assert seen is not None
@@ -352,6 +352,6 @@ with leased([path], board="c3", purpose="p"):
 @posix
 def test_a_forked_child_renews_its_own_leases_and_not_its_parents(rack: Rack) -> None:
     (path,) = rack.locks("c3")
-    done = subprocess.run([sys.executable, "-c", FORKER, str(path)], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", FORKER, str(path)], timeout=300, check=False)
     assert done.returncode == 0
     assert rack.holder("c3") is None

@@ -43,7 +43,7 @@ class Reader:
             viewport={"width": width, "height": 800}, color_scheme=scheme, java_script_enabled=script
         )
         self.contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         page = context.new_page()
         own = path.resolve().as_uri()
         page.on("console", lambda message: self.complaints.append(message.text))

@@ -51,6 +51,26 @@ def test_the_verdict_is_on_top_then_the_failures_with_cause_and_command(tmp_path
     assert str(failed.repeat).replace("'", "&#39;") in body[places[1] : places[3]]
 
 
+def test_a_verdict_on_models_says_so_beside_it(tmp_path: Path) -> None:
+    said = "on virtual boards only: models, not silicon"
+    run = made_run(tmp_path, 2, all_pass=True)
+    real = run.model_copy(
+        update={"boards": tuple(b.model_copy(update={"virtual": False}) for b in run.boards)}
+    )
+    assert said in text_of(run, tmp_path).partition("</header>")[0]
+    assert said not in text_of(real, tmp_path)
+
+
+def test_the_fuses_of_a_plan_that_was_broken_off_are_not_taken_for_what_is_burned_now(tmp_path: Path) -> None:
+    run = made_run(tmp_path, 2, all_pass=True)
+    part = run.model_copy(
+        update={"boards": tuple(b.model_copy(update={"unfinished": True}) for b in run.boards)}
+    )
+    assert "<summary>Fuses: " in text_of(run, tmp_path)
+    assert "<summary>Fuses before the plan: " in text_of(part, tmp_path)
+    assert "not carried out to its end" in text_of(part, tmp_path)
+
+
 def test_many_failures_of_one_cause_are_told_once_with_the_command_of_each(tmp_path: Path) -> None:
     fields = made_run(tmp_path, 6, 1, all_pass=True).model_dump(mode="json")
     for n, test in enumerate(fields["tests"]):

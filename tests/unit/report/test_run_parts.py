@@ -127,6 +127,23 @@ def test_a_line_that_was_cut_by_a_kill_is_passed_over(tmp_path: Path) -> None:
     assert (tmp_path / "run.json").exists()
 
 
+def test_what_another_version_wrote_is_left_out_and_noted(tmp_path: Path) -> None:
+    writer = PartWriter(tmp_path, "main")
+    writer.write("run", run=HEAD)
+    writer.write("planned", tests="many")
+    writer.write("test", test={"id": "t.py::test_a"})
+    writer.write("board", board={"name": "c3"})
+    writer.write("end", verdict="splendid")
+    writer.write("note", text="kept")
+    writer.close()
+    run = rebuild(tmp_path)
+    assert (run.verdict, run.tests, run.boards) == ("not proven", (), ())
+    assert run.notes == (
+        "kept",
+        "4 of what its processes wrote down cannot be read: damaged, or of another version",
+    )
+
+
 def test_what_waits_is_written_once_there_is_a_folder(tmp_path: Path) -> None:
     writer = PartWriter(tmp_path / "run", "main", eager=False)
     writer.write("run", run=HEAD)
@@ -166,3 +183,10 @@ def test_a_full_disk_is_told_once_and_stops_nothing(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no record of a run"):
         rebuild(tmp_path)
+
+
+def test_a_byte_that_is_no_text_costs_one_character_and_not_the_record(tmp_path: Path) -> None:
+    writer = PartWriter(tmp_path, "main")
+    writer.write("run", run={**HEAD, "subject": "board n\udcff \U0001f4a5"})
+    writer.close()
+    assert rebuild(tmp_path).subject == "board n? \U0001f4a5"

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from harness.home import Home
 from harness.serve.app import make_app
-from harness.serve.server import access_of, bind
+from harness.serve.server import access_of, bind, runner_of
 
 BOARDS = """\
 version: 1
@@ -50,7 +50,7 @@ class ServedPage:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _run(self) -> None:
-        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
+        runner = runner_of(self._app())
         await runner.setup()
         await web.SockSite(runner, self._sock).start()
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -60,18 +60,18 @@ class ServedPage:
 
     def __enter__(self) -> ServedPage:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._loop is not None
         assert self._stop is not None
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(60)
 
     def get(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
         """What is at `path`, which is sent as it is."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             for name, value in ({"Host": f"127.0.0.1:{self.port}"} | (headers or {})).items():

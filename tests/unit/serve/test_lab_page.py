@@ -15,11 +15,11 @@ import pytest
 from harness.history import History
 from harness.history.database import FILE
 from harness.home import Home
-from harness.lab import RUN_NOTE
 from harness.locks import STATE_LOCK, BoardLock
 from harness.rack.health import HealthBook
 from harness.run_note import RunNote
 from harness.serve.live_runs import LiveRuns
+from harness.state_folder import RUN_NOTE
 from tests.unit.history.past_runs import past_run, past_test
 from tests.unit.serve.lab_of_paper import BOARDS, PaperRun, ServedPage
 
@@ -153,6 +153,15 @@ def test_a_run_of_several_processes_is_under_way_before_its_controller_says_anyt
 def test_a_run_that_was_killed_is_not_under_way(home: Home) -> None:
     PaperRun(home, pid=2**22 + 1)
     assert LiveRuns(home).look() == []
+
+
+def test_of_a_killed_run_nobody_has_counted_no_test_is_said_to_have_none(home: Home) -> None:
+    run = PaperRun(home, pid=2**22 + 1)
+    record = past_run(ended=False).model_copy(update={"id": run.folder.name, "tests": ()})
+    History.of(home).record(record, run.folder)
+    with ServedPage(home) as page:
+        assert page.get("/runs").text.count('<td class="number">–</td>') == 3
+        assert "not counted yet" in page.get(f"/run/{run.folder.name}").text
 
 
 def test_a_run_with_a_folder_elsewhere_is_found_through_the_history(home: Home, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -63,6 +62,13 @@ def test_nothing_but_reading_is_answered(page: ServedPage, method: str) -> None:
     answer = page.get("/", method=method)
     assert answer.status == 405
     assert answer.headers["allow"] == "GET, HEAD"
+
+
+def test_an_endless_address_is_answered_and_leaves_no_word_of_it(
+    page: ServedPage, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert page.get(f"/?token={'a' * 5000}").status == 400
+    assert caplog.text == ""
 
 
 def test_head_is_get_without_a_body(page: ServedPage) -> None:
@@ -258,11 +264,9 @@ def test_the_command_tells_where_it_is_and_shows_a_new_token_once(tmp_path: Path
         assert token, lines
         # What it prints is what lets one in, from wherever one comes.
         url = f"http://127.0.0.1:{port[1]}/?token={token[1]}"
-        with urlopen(url, timeout=10) as answer:
+        with urlopen(url, timeout=60) as answer:
             assert answer.status == 200
-        began = time.monotonic()
         server.send_signal(signal.SIGTERM)
-        assert server.wait(10) == 0
-        assert time.monotonic() - began < 5
+        assert server.wait(60) == 0
         assert server.stdout.read() == "stopped\n"
     assert read_token(Home(tmp_path)) == (token[1], False)

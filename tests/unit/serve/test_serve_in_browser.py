@@ -85,7 +85,7 @@ class Reader:
 
     def opens(self, path: str, *, width: int = 1200, scheme: str = "light") -> Any:
         context = self._browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         self.contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: self.complaints.append(message.text))

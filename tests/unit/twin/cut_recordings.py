@@ -19,7 +19,6 @@ from harness.formats.bootloader_config import BootloaderConfig
 
 RECORDINGS = Path(__file__).parents[2] / "data" / "cuts"
 
-GIVES_UP = "No bootable app partitions in the partition table"
 MOST_FAILED_BOOTS = 2
 """A board whose bootloader gives up is in a loop; so many rounds of it were recorded."""
 

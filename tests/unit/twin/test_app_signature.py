@@ -26,6 +26,7 @@ from signing_bench import (
     signed,
 )
 
+from harness.chips import SigningScheme
 from harness.twin.boot_context import LoadedApp, Reset
 from harness.twin.rpc import EfuseAction, Op, Reply, Request, RpcServer
 
@@ -395,3 +396,43 @@ def test_without_the_fuse_the_start_only_complains(chip_name: str, tmp_path: Pat
     board = Board.named(chip_name, tmp_path)
     text = "Mismatch in secure boot settings: the app config is enabled but eFuse not"
     assert check(board) == (0, [f"E secure_boot: {text}"])
+
+
+# P-192 on ESP32-H2
+
+
+P192 = SigningScheme.ECDSA_P192
+ON_P192 = bytes([2 + list(SigningScheme).index(P192)])
+
+
+def p192_board(folder: Path) -> Board:
+    """As `board_of`, of an ESP32-H2 whose key is of P-192, which its hardware does not do yet."""
+    board, config = Board.named("esp32h2", folder), replace(CONFIG, secure_boot_scheme=P192.value)
+    burn_digest(board, scheme=P192)
+    enable_secure_boot(board)
+    board.provision(config=config, versions={})
+    board.put(board.chip.bootloader_offset, signed(bootloader_image(board.chip, config), scheme=P192))
+    for offset, version in ((OTA_0, "1.0.0"), (OTA_1, "1.1.0")):
+        put_app(board, offset, signed(app_image(board.chip, version), scheme=P192))
+    return board
+
+
+def test_an_application_lets_the_hardware_do_p192_where_that_is_open(tmp_path: Path) -> None:
+    board = p192_board(tmp_path)
+    assert verify(board, ON_P192)[0] == 0
+    assert board.efuses.field("ECDSA_CURVE_MODE") == 2
+    assert isinstance(board.boot(), LoadedApp)
+
+
+def test_where_it_is_frozen_neither_rom_nor_application_takes_p192(tmp_path: Path) -> None:
+    board = p192_board(tmp_path)
+    board.efuses.burn_field("WR_DIS", 1 << 17)
+    status, lines = verify(board, ON_P192)
+    assert status != 0
+    assert lines[2:4] == [
+        "E efuse: ECDSA curve mode is locked, cannot enable P-192 curve",
+        "E secure_boot_v2: Failed to enable ECDSA-192 curve mode: -1",
+    ]
+    assert board.efuses.field("ECDSA_CURVE_MODE") == 0
+    assert not isinstance(board.boot(), LoadedApp)
+    assert "Sig block 0 signature verification failed" in board.printed.decode()

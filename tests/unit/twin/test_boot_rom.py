@@ -179,6 +179,24 @@ def test_a_bootloader_for_another_chip_is_refused(chip_name: str, tmp_path: Path
         ]
 
 
+@pytest.mark.parametrize(
+    ("code", "said"), [(9, "mode:OIO_STR, clock div:1"), (10, "mode:OIO_DTR, clock div:1"), (11, None)]
+)
+def test_the_c3_names_eleven_ways_to_read_flash_and_takes_no_twelfth(
+    code: int, said: str | None, tmp_path: Path
+) -> None:
+    board = Board.named("esp32c3", tmp_path)
+    image = bytearray(bootloader_image(board.chip, boot_board.PLAIN_CONFIG))
+    image[2:4] = bytes((code, 0x2F))
+    board.put(board.chip.bootloader_offset, bytes(image))
+    outcome = board.boot()
+    if said is None:
+        assert isinstance(outcome, RomLoop)
+        assert outcome.line == f"invalid header: 0x{int.from_bytes(image[:4], 'little'):08x}"
+    else:
+        assert said in board.lines
+
+
 def test_too_many_segments_are_refused_by_the_c3(tmp_path: Path) -> None:
     board = Board.named("esp32c3", tmp_path)
     image = bytearray(bootloader_image(board.chip, boot_board.PLAIN_CONFIG))

@@ -9,6 +9,7 @@ import pytest
 from boot_board import KINDS, Board
 
 from harness.chips import CHIPS
+from harness.provision.profile import Profile
 from harness.twin import security
 from harness.twin.security import Download, EncryptionMode
 
@@ -30,6 +31,18 @@ def test_the_documented_release_fuses_pass_the_release_check(chip_name: str, tmp
     assert security.encryption_mode(efuses) is EncryptionMode.RELEASE
     assert security.release_findings(efuses) == ()
     assert security.release_verified(efuses)
+
+
+@pytest.mark.parametrize("chip_name", list(CHIPS))
+def test_a_rom_that_no_longer_enciphers_is_told_as_what_esp_idf_takes_it_for(
+    chip_name: str, tmp_path: Path
+) -> None:
+    board, chip = Board.named(chip_name, tmp_path), CHIPS[chip_name]
+    board.efuses.burn_field(chip.fuses.counter, 2**chip.fuses.counter_bits - 1)
+    board.efuses.burn_field(chip.fuses.manual_encrypt_disable, 1)
+    told = Profile.CIPHERTEXT_ONLY.told_as(chip)
+    assert security.encryption_mode(board.efuses).name == told.name
+    assert (told is Profile.RELEASE) is (chip_name in ("esp32c5", "esp32h2"))
 
 
 RELEASE_MODE = [

@@ -126,6 +126,22 @@ def test_a_table_without_md5_entry_is_good() -> None:
     ]
 
 
+def test_a_partition_behind_the_md5_entry_is_not_seen_and_that_entry_counts_in_its_place() -> None:
+    # As recorded under ESP32-C3's mask ROM: "4 <noise> unknown ff ff ffffffff ffffffff".
+    table = table_bytes()
+    last = bytes(table[4 * 32 : 5 * 32])
+    digest = hashlib.md5(table[: 4 * 32], usedforsecurity=False).digest()
+    table[4 * 32 : 6 * 32] = b"\xeb\xeb" + b"\xff" * 14 + digest + last
+    *seen, checksum = verified_entries(bytes(table), 4 << 20)
+    assert [entry.label for entry in seen] == ["nvs", "otadata", "phy_init", "ota_0"]
+    assert (checksum.type, checksum.subtype, checksum.offset, checksum.size) == (
+        0xFF,
+        0xFF,
+        2**32 - 1,
+        2**32 - 1,
+    )
+
+
 @pytest.mark.parametrize(
     ("spi_mode", "spi_speed", "size_bytes", "lines"),
     [

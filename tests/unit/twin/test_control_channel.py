@@ -52,7 +52,7 @@ def test_power_brings_the_rom_up_and_takes_it_down(twin, line):
 
 @pytest.mark.parametrize("power", [False, True])
 def test_a_reset_is_answered_when_the_rom_has_begun_to_print(twin, line, power):
-    line.settimeout(1)
+    line.settimeout(60)
     assert twin.tell("reset", boot="download", power=power) == {"ok": True}
     # Left over from before the reset, then the banner of the new boot.
     read_until(line, b"boot:0x7 (DOWNLOAD(USB/UART0/1))\r\nwaiting for download\r\n", 1 << 20)
@@ -105,13 +105,21 @@ def test_a_client_that_just_connected_misses_nothing_of_a_reset(twin):
     for _ in range(20):
         with twin.uart() as connection:
             twin.tell("reset", boot="download")
-            connection.settimeout(2)
+            connection.settimeout(60)
             assert connection.recv(8) == b"ESP-ROM:"
 
 
 def wait_without_client(twin):
-    deadline = time.monotonic() + 2
-    while twin.tell("status")["client"] and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while twin.tell("status")["client"]:
+        assert time.monotonic() < deadline, "the client before is not let go"
+        time.sleep(0.01)
+
+
+def wait_without_power(twin):
+    deadline = time.monotonic() + 60
+    while twin.tell("status")["state"] != "off":
+        assert time.monotonic() < deadline, "the cut did not strike"
         time.sleep(0.01)
 
 
@@ -172,10 +180,7 @@ def test_a_cut_takes_the_power_at_an_operation(twin, line, where, kept):
     start = twin.tell("flash-log", since=0)["next"]
     assert twin.tell("cut", at_op=start + 1, where=where, byte=0x123)["ok"]
     write_a_block(line)
-    deadline = time.monotonic() + 3
-    while twin.tell("status")["state"] != "off" and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert twin.tell("status")["state"] == "off"
+    wait_without_power(twin)
     assert twin.flash(0x8000, 0x400) == NOISE[:kept].ljust(0x400, b"\xff")
     assert twin.tell("reset")["error"] == "the board has no power"
     assert twin.tell("reset", boot="download", power=True)["ok"]
@@ -187,9 +192,7 @@ def test_a_supply_that_stays_away_no_reset_brings_back(twin, line):
     start = twin.tell("flash-log", since=0)["next"]
     assert twin.tell("cut", at_op=start, where="after", stays=True)["ok"]
     write_a_block(line)
-    deadline = time.monotonic() + 3
-    while twin.tell("status")["state"] != "off" and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_without_power(twin)
     assert twin.tell("reset", boot="download", power=True)["error"] == "the board has no power"
     assert twin.tell("power", on=True)["ok"]
     assert twin.tell("reset", boot="download", power=True)["ok"]
@@ -228,7 +231,7 @@ def test_wrong_requests_are_refused_with_the_reason(twin, line_sent, said):
 
 def test_several_clients_are_served_and_an_endless_line_is_not(twin):
     host, port = twin.started["control"].split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as other:
+    with socket.create_connection((host, int(port)), timeout=60) as other:
         other.sendall(b'{"op": "status"}\n')
         assert json.loads(other.makefile("rb").readline())["ok"]
         other.sendall(b"x" * (1 << 16))
@@ -250,8 +253,8 @@ class TestUart:
         uart = Uart()
         uart.interrupt()
         begun = time.monotonic()
-        assert uart.recv(5) == b""
-        assert time.monotonic() - begun < 1
+        assert uart.recv(120) == b""
+        assert time.monotonic() - begun < 60
 
     def test_one_client_at_a_time(self):
         uart, first, second = Uart(), [], []

@@ -133,7 +133,7 @@ def test_input_behind_a_compressed_stream_hangs_the_rom_until_reset(make_bench):
     thread.join(timeout=0.3)
     assert thread.is_alive()
     bench.uart.stop.set()
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert done
     assert done[0][3:] == [b"", b""]
 

@@ -104,7 +104,7 @@ class Tools:
             self.twin.url,
             *map(str, words),
         ]
-        result = subprocess.run(line, capture_output=True, text=True, env=environment(), timeout=60)
+        result = subprocess.run(line, capture_output=True, text=True, env=environment(), timeout=300)
         return Outcome(result.returncode, result.stdout + result.stderr)
 
     def _run(self, main: Callable[..., None], words: tuple[str | Path, ...]) -> Outcome:

@@ -43,7 +43,7 @@ class TwinProcess:
             raise AssertionError(self.process.stderr.read().decode())
         self.started: dict[str, Any] = json.loads(line)
         host, port = self.started["control"].split(":")
-        self._control = socket.create_connection((host, int(port)), timeout=10)
+        self._control = socket.create_connection((host, int(port)), timeout=60)
         self._answers = self._control.makefile("rb")
 
     @property
@@ -52,7 +52,7 @@ class TwinProcess:
 
     def uart(self) -> socket.socket:
         host, port = self.url.removeprefix("socket://").split(":")
-        return socket.create_connection((host, int(port)), timeout=5)
+        return socket.create_connection((host, int(port)), timeout=60)
 
     def tell(self, op: str, **values: Any) -> dict[str, Any]:
         return self.send(json.dumps({"op": op, **values}).encode() + b"\n")
@@ -69,7 +69,7 @@ class TwinProcess:
         self._answers.close()
         self._control.close()
         self.process.terminate()
-        self.process.wait(timeout=5)
+        self.process.wait(timeout=60)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()

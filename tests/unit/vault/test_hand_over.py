@@ -53,7 +53,7 @@ def test_espsecure_alone_gives_the_right_answer(vault: Vault, tmp_path: Path, ch
     command = espsecure_command(parcel.record, parcel.record.challenge)
     assert command in (tmp_path / "parcel" / "README.txt").read_text()
     words = [sys.executable, "-m", *command.split()]
-    subprocess.run(words, cwd=parcel.folder, check=True, capture_output=True, timeout=60)
+    subprocess.run(words, cwd=parcel.folder, check=True, capture_output=True, timeout=300)
     answer = (parcel.folder / "answer.bin").read_bytes()
     assert hand_over(vault, MAC, answer).state is KeyState.HANDED_OVER
 
@@ -90,13 +90,13 @@ def test_a_container_opens_with_the_receivers_key_and_openssl(vault: Vault, tmp_
         line for line in (parcel.folder / "README.txt").read_text().splitlines() if "openssl cms" in line
     )
     words = line.replace("YOUR-KEY.pem", str(tmp_path / "acme.key")).split()
-    subprocess.run(words, cwd=parcel.folder, check=True, capture_output=True, timeout=60)
+    subprocess.run(words, cwd=parcel.folder, check=True, capture_output=True, timeout=300)
     assert (parcel.folder / "flash-key.bin").read_bytes() == vault.stored_key(MAC)
     shown = subprocess.run(
         ["openssl", "cms", "-cmsout", "-print", "-inform", "DER", "-in", str(parcel.key_file)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert "aes-256-cbc" in shown.stdout
@@ -169,3 +169,17 @@ def test_what_is_no_challenge_is_said_in_one_sentence(tmp_path: Path, text: str,
     file.write_text(text)
     with pytest.raises(UsageError, match=said):
         read_challenge(file)
+
+
+def test_a_receiver_whose_name_would_break_a_line_is_refused_before_anything_is_made(
+    vault: Vault, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="control characters"):
+        make_parcel(vault, MAC, tmp_path / "parcel", receiver="ACME\n\x1b[31m")
+    assert not (tmp_path / "parcel").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file on this host")
+def test_no_more_than_a_certificate_is_read_of_a_file_that_is_none(vault: Vault, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no certificate"):
+        make_parcel(vault, MAC, tmp_path / "parcel", certificate=Path("/dev/zero"))

@@ -328,12 +328,12 @@ def test_a_writer_that_never_ends_is_one_clear_error(vault, monkeypatch):
     def hold() -> None:
         with vault_module.writing(vault.path):
             holding.set()
-            release.wait(10)
+            release.wait(60)
 
     thread = threading.Thread(target=hold)
     thread.start()
     try:
-        assert holding.wait(5)
+        assert holding.wait(60)
         with pytest.raises(VaultBusyError, match="another process"):
             vault.make_flash_key(MAC, ESP32C3)
     finally:

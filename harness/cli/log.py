@@ -28,5 +28,6 @@ def log(file: Path, boots: bool, as_json: bool) -> None:
         for record in read_boots(file).records:
             click.echo(record.summary())
     else:
-        for line in render_log(file, colour=sys.stdout.isatty()):
+        # A closed standard output (`>&-`) is None.
+        for line in render_log(file, colour=sys.stdout is not None and sys.stdout.isatty()):
             click.echo(line, color=True)

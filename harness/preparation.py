@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from harness.build.flash_layout import lay_out
 from harness.build.fuses_burned import SelfBurns
 from harness.connection import burn_guard
 from harness.console.mark import STEP, step_text
-from harness.errors import AppDownError, BoardError, HarnessError, RefusedError
+from harness.errors import AppDownError, BoardError, HarnessError, LabError, RefusedError, UsageError
 from harness.firmware import burned_by_itself, firmware_for, judge
 from harness.home import Home
 from harness.identification import identify
@@ -290,6 +290,14 @@ def make_plan(
     board.link.rest()
     record = board.records.read(mac)
     lock = demand.lock or _kept_lock(board, state, record, demand.profile)
+    is_in = profile_of(state, record).profile
+    if demand.device_key and demand.by_firmware and is_in is not None and not is_in.encrypts:
+        # The firmware would be built for a board that is encrypted already.
+        raise UsageError(
+            "--device-key and --by-firmware do not go together: the device makes its key at a first boot, and releases "
+            "itself at a later one",
+            todo="first --device-key --profile development, then --by-firmware --profile release",
+        )
     with say.phase("build", lambda: board.uart_bytes), _called_by_name(board):
         board.firmware = firmware_for(
             board,
@@ -444,7 +452,9 @@ def carry_out_plan(
             # The plan has been printed in full: here is only where it is.
             board.run_note.doing(f"in step {event.number}/{event.total} ({event.step.headline})")
             say.detail(f"{event.number:2d}/{event.total}  {event.step.headline}")
-        board.console.note(_step_note(event), kind=STEP)
+        # What cannot be told stops no plan, least of all between two burns.
+        with suppress(LabError):
+            board.console.note(_step_note(event), kind=STEP)
 
     revoked = revoked_by(plan)
     if revoked:

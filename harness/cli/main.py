@@ -127,7 +127,7 @@ def _refuse_empty(words: Sequence[str]) -> None:
         UsageError: one of the arguments is.
     """
     for before, word in pairwise(("", *words)):
-        if word and not (word.startswith("--") and word.endswith("=")):
+        if word and not (word.startswith("--") and word.find("=") == len(word) - 1):
             continue
         where = (
             f"after {before}" if not word and before else f"for {word[:-1]}" if word else "at the beginning"

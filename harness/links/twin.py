@@ -28,8 +28,9 @@ START_TIMEOUT_S = 60.0
 
 STOP_TIMEOUT_S = 20.0
 
-EARLIER_TIMEOUT_S = 21.0
-"""The twin of a harness that was killed a moment ago may still be ending; it takes as long as any twin to stop."""
+EARLIER_TIMEOUT_S = 10.0
+"""The twin of a harness that was killed a moment ago may still be ending; one that somebody else serves stays, and who
+named its state by mistake is not to wait for long."""
 
 _SAID_NOTHING = "it said nothing"
 

@@ -17,6 +17,7 @@ from harness.provision.steps import LockDownload
 from harness.report.run_record import AppFacts, BoardRecord
 from harness.vault.key_life import due_notes
 from harness.vault.key_record import KeyRecord
+from harness.vault.key_ref import KEYLESS
 
 
 def facts_of(board: Board, folder: Path, *, name: str | None = None) -> BoardRecord:
@@ -40,9 +41,14 @@ def facts_of(board: Board, folder: Path, *, name: str | None = None) -> BoardRec
         plan_text=tuple(line for each in board.plans for line in each.text().splitlines()),
         log=relative(board.log_path, folder),
         raw_log=relative(board.console.raw_path, folder),
-        flash_key=f"{key.key_id}, {key.state.value}" if key is not None else None,
+        flash_key=_key_text(key) if key is not None else None,
         marks=tuple(due_notes(key)) if key is not None else (),
     )
+
+
+def _key_text(key: KeyRecord) -> str:
+    """By its id, where there is one; a key that the device made has none."""
+    return f"{key.key_id}, {key.state.value}" if key.key_id else KEYLESS.get(key.state, key.state.value)
 
 
 def relative(path: Path, folder: Path) -> str:

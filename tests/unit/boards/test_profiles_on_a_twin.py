@@ -19,6 +19,7 @@ from harness.preparation import Consent, Demand, Prepared, make_plan, prepare, r
 from harness.provision.chip_state import Download
 from harness.provision.profile import Lock, Profile
 from harness.provision.steps import FirmwareCommand
+from harness.report.board_facts import facts_of
 from harness.report.verdict import Standing
 from harness.say import Say
 
@@ -73,13 +74,14 @@ def test_a_board_in_secure_download_mode_is_locked_for_good_by_its_firmware(lab:
     ids=lambda each: getattr(each, "value", each),
 )
 def test_a_device_with_a_key_of_its_own_runs_and_raw_updates_do_not_apply(
-    lab: Lab, profile: Profile, block: str
+    lab: Lab, profile: Profile, block: str, tmp_path: Path
 ) -> None:
     board = lab.throwaway("esp32c3")
     done = prepared(lab, board, Demand(profile, device_key=True))
     assert done.running.encryption == "development"
     record = board.records.read(board.mac)
     assert (record.profile, record.key_state, record.key_block) == (profile, "device-made", block)
+    assert facts_of(board, tmp_path).flash_key == "made by the device itself"
     with pytest.raises(NotApplicableError, match="not applicable: no key"):
         board.package(board.release("2.0.0"))
     again = make_plan(board, Demand(profile), lab.home, say=QUIET)
@@ -95,6 +97,13 @@ def test_a_build_that_makes_no_key_is_no_way_to_a_key_of_the_device(lab: Lab) ->
     prepared(lab, board, Demand(Profile.DEVELOPMENT))
     with pytest.raises(UsageError, match="would shut it out"):
         make_plan(board, Demand(Profile.DEVELOPMENT, device_key=True), lab.home, say=QUIET)
+
+
+def test_a_device_makes_its_key_and_releases_itself_in_two_runs(lab: Lab) -> None:
+    both = Demand(Profile.RELEASE, device_key=True, by_firmware=True)
+    with pytest.raises(UsageError, match="at a first boot") as refused:
+        make_plan(lab.throwaway("esp32c3"), both, lab.home, say=QUIET)
+    assert "first --device-key --profile development" in str(refused.value)
 
 
 def test_the_way_from_development_to_release_stays_open_with_secure_boot(lab: Lab) -> None:

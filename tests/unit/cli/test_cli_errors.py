@@ -91,6 +91,7 @@ CASES = (
     # `--board "$BOARD"` with a variable that is not set: never a throwaway twin instead of the board.
     (("run", "--board", ""), 2, "an empty argument after --board"),
     (("run", "--board="), 2, "an empty argument for --board"),
+    (("run", "--board=nobody="), 2, "no board 'nobody='"),
     (("run", "--board", "n\udcff"), 2, "there is no board 'n"),
     (("vault", "verify", "--vault-passphrase-fd", "9" * 20), 2, "cannot be read from descriptor 9999"),
 )

@@ -139,6 +139,30 @@ esp_err_t esp_http_client_cleanup(esp_http_client_handle_t client)
     return ESP_OK;
 }
 
+int esp_http_client_get_socket(esp_http_client_handle_t client)
+{
+    (void)client;
+    return -1;
+}
+
+SemaphoreHandle_t xSemaphoreCreateMutexStatic(StaticSemaphore_t *memory)
+{
+    return memory;
+}
+
+BaseType_t xSemaphoreTake(SemaphoreHandle_t semaphore, TickType_t ticks)
+{
+    (void)semaphore;
+    (void)ticks;
+    return pdTRUE;
+}
+
+BaseType_t xSemaphoreGive(SemaphoreHandle_t semaphore)
+{
+    (void)semaphore;
+    return pdTRUE;
+}
+
 int64_t esp_timer_get_time(void)
 {
     return 0;

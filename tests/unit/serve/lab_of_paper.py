@@ -56,7 +56,12 @@ class ServedPage:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._ready.set()
         await self._stop.wait()
+        # A browser may connect at this very moment. What was just accepted must become asyncio's own before its
+        # server is closed: in between, nobody would close it.
+        self._loop.remove_reader(self._sock)
+        await _turns()
         await runner.cleanup()
+        await _turns()
 
     def __enter__(self) -> ServedPage:
         self._thread.start()
@@ -82,6 +87,11 @@ class ServedPage:
             return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, text)
         finally:
             connection.close()
+
+
+async def _turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 class PaperRun:

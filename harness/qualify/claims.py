@@ -156,11 +156,14 @@ def judge_same_place(key: str, image: ImageFacts, before: Seen, after: Seen) -> 
         return judged
     if same_place(before, after) is False:
         return judged.but(Standing.FAILED, f"; it was in {before.place}")
-    if boot.caused_by is None:
+    began = after.first_try or boot
+    if began.caused_by is None:
         # It may never have been reset, and have started again by itself.
         return judged.but(Standing.NOT_PROVEN, ", but nothing shows that this boot came of the reset")
-    if boot.reset_kind in NOT_BY_A_RESET:
-        why = f", but it came of {boot.reset_reason}, not of the reset"
+    # A supply that falls slowly is a brown-out to the chip.
+    by_supply = began.reset_kind is ResetKind.BROWNOUT and began.caused_by.startswith("power:")
+    if began.reset_kind in NOT_BY_A_RESET and not by_supply:
+        why = f", but it came of {began.reset_reason}, not of the reset"
         return judged.but(Standing.NOT_PROVEN, why)
     return judged
 

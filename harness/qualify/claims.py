@@ -113,7 +113,9 @@ def judge_running(key: str, image: ImageFacts, seen: Seen) -> Judged:
         return Judged.of(key, Standing.FAILED if match.same is False else Standing.NOT_PROVEN, told)
     if match.same is not False and not seen.has_app:
         standing = Standing.FAILED if boot.boot_errors else Standing.NOT_PROVEN
-        return Judged.of(key, standing, f"no app was seen to start: {boot.summary()}", seen.line)
+        # An app without a log says its version all the same, in a line of its own.
+        todo = "" if boot.boot_errors else "; if it prints no log of ESP-IDF's, name witness.ready"
+        return Judged.of(key, standing, f"no app was seen to start: {boot.summary()}{todo}", seen.line)
     if match.same is None:
         told = "; ".join(match.seen) or boot.summary()
         return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {told}", seen.line)

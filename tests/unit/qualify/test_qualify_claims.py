@@ -197,6 +197,11 @@ def test_a_brown_out_is_what_a_chip_prints_of_a_supply_that_was_switched(
     assert c.judge_same_place(c.SURVIVES, NEW, Seen(RUNS_NEW), Seen(after)).standing is standing
 
 
+def test_who_sees_no_app_start_is_told_how_an_app_without_a_log_is_seen() -> None:
+    silent = Seen(boot(app_started=False), Readings(version="1.1.0"))
+    assert "name witness.ready" in c.judge_running(c.UPDATE, NEW, silent).claim.evidence
+
+
 @pytest.mark.parametrize(
     ("before", "after", "readings", "standing"),
     [

@@ -25,13 +25,15 @@ _TELLING = re.compile(
     r"|authorization|creds?|credentials?|code|sas))(?![a-z])"
 )
 """In the name of a query's value, as a word of its own: not in "design", "keyboard" or "postcode"."""
-_PLAIN_WORD = re.compile(r"[a-zA-Z]?(?:[a-z._-]*|[A-Z._-]*)")
-"""A unit's log holds such words of itself: "update", "Calling", "app_main"."""
+_PLAIN = re.compile(r"[a-zA-Z]?(?:[a-z._-]*|[A-Z._-]*)|[0-9._-]*")
+"""A unit's log holds such words and numbers of itself: "update", "Calling", "app_main", "20261126"."""
 
 LEAST_CHARS = 16
 """A value of a query that is as long may be a secret, whatever it is called and made of."""
+LEAST_DIFFERENT = 5
+"""Characters that differ from one another in it: zeros in a row are part of many a number."""
 LEAST_NAMED_CHARS = 8
-"""A password, or a value whose name tells, that is as long and no plain word is one."""
+"""A password, or a value whose name tells, that is as long and no plain word or number is one."""
 
 
 def without_url_secrets(text: str) -> str:
@@ -70,8 +72,9 @@ def secrets_in_urls(text: str, public: Sequence[str]) -> Iterator[str]:
             found.append((value, _TELLING.search(name) is not None) if equals else (pair, False))
         for value, named in found:
             secret = len(value) >= LEAST_CHARS or (
-                named and len(value) >= LEAST_NAMED_CHARS and not _PLAIN_WORD.fullmatch(value)
+                named and len(value) >= LEAST_NAMED_CHARS and not _PLAIN.fullmatch(value)
             )
+            secret = secret and len(set(value)) >= LEAST_DIFFERENT
             if secret and not _PLACEHOLDER.fullmatch(value) and not any(value in each for each in public):
                 yield value
 

@@ -55,10 +55,12 @@ def test_names_and_values_that_open_a_server_are_taken_out_of_a_url(
         "https://firmware1:x@host/x",
         "https://boot@host/x",
         "https://u:app_main.task@host/x?code=Firmware&token=DOWNLOAD",
+        "https://u:20261126@host/x?key=00000000",
+        "https://u:0x000000@host/x?key=0000000000000000",
         "https://u/x?design=abcd1234&keyboard=abcd1234&postcode=abcd1234&authority=abcd1234",
     ],
 )
-def test_no_user_name_and_no_word_that_a_log_holds_of_itself_is_blotted_out(url: str) -> None:
+def test_no_user_name_and_no_word_or_number_that_a_log_holds_of_itself_is_blotted_out(url: str) -> None:
     assert list(secrets_in_urls(url, ())) == []
 
 

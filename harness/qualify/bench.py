@@ -21,7 +21,7 @@ from harness.qualify.file import QualifyFile, QualifyPlan
 from harness.qualify.flash_view import FlashView
 from harness.qualify.offer import Offer, Served, enciphered, fetched_whole, key_of, served
 from harness.qualify.otadata_told import otadata_told, why_not_read
-from harness.qualify.sighting import Readings, Seen, matches, unsteady
+from harness.qualify.sighting import Readings, Seen, first_try, matches, unsteady
 from harness.qualify.silicon import Silicon, record_of
 from harness.qualify.trigger import Hands
 from harness.qualify.unit import POLL_S, Unit
@@ -131,7 +131,7 @@ class Bench:
     @property
     def seen(self) -> Seen:
         """The boot that was looked at last, and what was seen of it."""
-        return Seen(self.boot, self.readings, self.falls)
+        return Seen(self.boot, self.readings, self.falls, first_try(self.boot, self.unit.look()))
 
     @property
     def old(self) -> App:

@@ -113,7 +113,9 @@ def judge_running(key: str, image: ImageFacts, seen: Seen) -> Judged:
         return Judged.of(key, Standing.FAILED if match.same is False else Standing.NOT_PROVEN, told)
     if match.same is not False and not seen.has_app:
         standing = Standing.FAILED if boot.boot_errors else Standing.NOT_PROVEN
-        return Judged.of(key, standing, f"no app was seen to start: {boot.summary()}", seen.line)
+        # An app without a log says its version all the same, in a line of its own.
+        todo = "" if boot.boot_errors else "; if it prints no log of ESP-IDF's, name witness.ready"
+        return Judged.of(key, standing, f"no app was seen to start: {boot.summary()}{todo}", seen.line)
     if match.same is None:
         told = "; ".join(match.seen) or boot.summary()
         return Judged.of(key, Standing.NOT_PROVEN, f"nothing tells which app runs: {told}", seen.line)
@@ -156,11 +158,14 @@ def judge_same_place(key: str, image: ImageFacts, before: Seen, after: Seen) -> 
         return judged
     if same_place(before, after) is False:
         return judged.but(Standing.FAILED, f"; it was in {before.place}")
-    if boot.caused_by is None:
+    began = after.first_try or boot
+    if began.caused_by is None:
         # It may never have been reset, and have started again by itself.
         return judged.but(Standing.NOT_PROVEN, ", but nothing shows that this boot came of the reset")
-    if boot.reset_kind in NOT_BY_A_RESET:
-        why = f", but it came of {boot.reset_reason}, not of the reset"
+    # A supply that falls slowly is a brown-out to the chip.
+    by_supply = began.reset_kind is ResetKind.BROWNOUT and began.caused_by.startswith("power:")
+    if began.reset_kind in NOT_BY_A_RESET and not by_supply:
+        why = f", but it came of {began.reset_reason}, not of the reset"
         return judged.but(Standing.NOT_PROVEN, why)
     return judged
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.console.boot_record import BootRecord
+from harness.console.boot_record import BootRecord, Outcome
 
 CONFIRMED_WORDS = frozenset({"valid", "confirmed", "true", "yes"})
 """What a witness of confirmation says, unless qualify.yaml states something else; in lower case, without ESP-IDF's
@@ -63,6 +63,8 @@ class Seen:
     """What the witnesses said in it."""
     falls: str | None = None
     """Why what it started does not count as running, see `unsteady`."""
+    first_try: BootRecord | None = None
+    """Where its ROM found a bootloader only at a further try: the first one, which the reset began; None: `boot`."""
 
     @property
     def line(self) -> int | None:
@@ -98,6 +100,23 @@ class Match:
     same: bool | None
     """None: nothing was seen that would tell."""
     seen: tuple[str, ...]
+
+
+def first_try(boot: BootRecord | None, boots: Sequence[BootRecord]) -> BootRecord | None:
+    """The boot of `boots` that `boot` is a further try of; None: of none.
+
+    A ROM that cannot read the flash yet, as of a supply that rises slowly, is started anew by its watchdog, in which
+    neither a bootloader nor an app had a part.
+    """
+    found = boot
+    for each in reversed(boots):
+        if found is None or found.caused_by is not None:
+            break
+        if each.number < found.number:
+            if each.outcome is not Outcome.ROM_FAILED:
+                break
+            found = each
+    return found if found is not boot else None
 
 
 def unsteady(boot: BootRecord | None, later: Sequence[BootRecord] = ()) -> str | None:

@@ -19,10 +19,21 @@ _URL = re.compile(
 )
 _PLACEHOLDER = re.compile(r"(?:\{[a-z_]+\}?)+")
 """A word in braces; the last brace may be what `_URL` has left behind the URL."""
-_TELLING = re.compile(r"token|sig|key|secret|pass|pwd|auth|cred|code|sas", re.IGNORECASE)
+_TELLING = re.compile(
+    r"(?:^|[^a-zA-Z]|(?<=[a-z])(?=[A-Z]))"
+    r"(?i:(?:api|access|auth|id|session)*(?:tokens?|sig|signature|key|secret|pass|passwd|password|passphrase|pwd|auth"
+    r"|authorization|creds?|credentials?|code|sas))(?![a-z])"
+)
+"""In the name of a query's value, as a word of its own: not in "design", "keyboard" or "postcode"."""
+_PLAIN = re.compile(r"[a-zA-Z]?(?:[a-z._-]*|[A-Z._-]*)|[0-9._-]*")
+"""A unit's log holds such words and numbers of itself: "update", "Calling", "app_main", "20261126"."""
 
 LEAST_CHARS = 16
-"""A value of a query that is as long may be a secret, whatever it is called."""
+"""A value of a query that is as long may be a secret, whatever it is called and made of."""
+LEAST_DIFFERENT = 5
+"""Characters that differ from one another in it: zeros in a row are part of many a number."""
+LEAST_NAMED_CHARS = 8
+"""A password, or a value whose name tells, that is as long and no plain word or number is one."""
 
 
 def without_url_secrets(text: str) -> str:
@@ -48,16 +59,23 @@ def _shown_pair(pair: str) -> str:
 
 
 def secrets_in_urls(text: str, public: Sequence[str]) -> Iterator[str]:
-    """Values in the URLs in `text` that a unit may print and no log may hold; what is part of one in `public` is none."""
+    """Values in the URLs in `text` that a unit may print and no log may hold; what is part of one in `public` is none.
+
+    What is blotted out is missing from the log as evidence: no user name and no ordinary word is among them.
+    """
     for match in _URL.finditer(text):
-        found = (match["user"] or "").removesuffix("@").split(":")
+        user, colon, password = (match["user"] or "").removesuffix("@").partition(":")
+        # Alone before the host there may stand a token instead of a user.
+        found = [(password, True) if colon else (user, False)]
         for pair in re.split("[&;]", (match["query"] or "")[1:]):
             name, equals, value = pair.partition("=")
-            value = value if equals else pair
-            if (equals and _TELLING.search(name)) or len(value) >= LEAST_CHARS:
-                found.append(value)
-        for value in found:
-            if value and not _PLACEHOLDER.fullmatch(value) and not any(value in each for each in public):
+            found.append((value, _TELLING.search(name) is not None) if equals else (pair, False))
+        for value, named in found:
+            secret = len(value) >= LEAST_CHARS or (
+                named and len(value) >= LEAST_NAMED_CHARS and not _PLAIN.fullmatch(value)
+            )
+            secret = secret and len(set(value)) >= LEAST_DIFFERENT
+            if secret and not _PLACEHOLDER.fullmatch(value) and not any(value in each for each in public):
                 yield value
 
 

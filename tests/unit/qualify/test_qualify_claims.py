@@ -11,7 +11,7 @@ from harness.qualify import claims as c
 from harness.qualify.claims import Attempt
 from harness.qualify.file import ConfirmedEntry
 from harness.qualify.otadata_told import otadata_told, why_not_read
-from harness.qualify.sighting import ImageFacts, Readings, Seen, unsteady
+from harness.qualify.sighting import ImageFacts, Readings, Seen, first_try, unsteady
 from harness.qualify.witness import words_of
 from harness.report.verdict import Standing
 
@@ -147,6 +147,59 @@ def test_a_reset_is_survived_by_a_boot_that_the_log_shows_from_the_same_slot(
     after: BootRecord | None, readings: Readings, standing: Standing
 ) -> None:
     assert c.judge_same_place(c.SURVIVES, NEW, Seen(RUNS_NEW), Seen(after, readings)).standing is standing
+
+
+ROM_FAILS = boot(
+    app_started=False,
+    rom_header_lines=3,
+    reset_reason="POWERON_RESET",
+    caused_by="power: on",
+)
+LATE = replace(RUNS_NEW, number=3, caused_by=None, reset_reason="RTCWDT_RTC_RESET")
+
+
+@pytest.mark.parametrize(
+    ("boots", "standing"),
+    [
+        ((ROM_FAILS, LATE), PROVEN),
+        (
+            (ROM_FAILS, replace(ROM_FAILS, number=2, caused_by=None, reset_reason="RTCWDT_RTC_RESET"), LATE),
+            PROVEN,
+        ),
+        ((replace(ROM_FAILS, caused_by=None), LATE), NOT_PROVEN),
+        ((replace(ROM_FAILS, reset_reason="SW_CPU_RESET"), LATE), NOT_PROVEN),
+        ((replace(ROM_FAILS, bootloader_version="v5.5", rom_header_lines=0), LATE), NOT_PROVEN),
+        ((replace(ROM_FAILS, app_started=True), LATE), NOT_PROVEN),
+        ((LATE,), NOT_PROVEN),
+    ],
+    ids=[
+        "a second try of the ROM",
+        "a third try",
+        "a ROM that was not reset",
+        "a ROM that software started",
+        "a bootloader had begun",
+        "an app had begun",
+        "no try before",
+    ],
+)
+def test_a_further_try_of_the_rom_comes_of_the_reset_that_began_the_first(
+    boots: tuple[BootRecord, ...], standing: Standing
+) -> None:
+    after = Seen(boots[-1], first_try=first_try(boots[-1], boots))
+    assert c.judge_same_place(c.SURVIVES, NEW, Seen(RUNS_NEW), after).standing is standing
+
+
+@pytest.mark.parametrize(("cause", "standing"), [("power: on", PROVEN), ("reset: into run", NOT_PROVEN)])
+def test_a_brown_out_is_what_a_chip_prints_of_a_supply_that_was_switched(
+    cause: str, standing: Standing
+) -> None:
+    after = replace(RUNS_NEW, caused_by=cause, reset_reason="RTCWDT_BROWN_OUT_RESET")
+    assert c.judge_same_place(c.SURVIVES, NEW, Seen(RUNS_NEW), Seen(after)).standing is standing
+
+
+def test_who_sees_no_app_start_is_told_how_an_app_without_a_log_is_seen() -> None:
+    silent = Seen(boot(app_started=False), Readings(version="1.1.0"))
+    assert "name witness.ready" in c.judge_running(c.UPDATE, NEW, silent).claim.evidence
 
 
 @pytest.mark.parametrize(

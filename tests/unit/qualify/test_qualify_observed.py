@@ -349,6 +349,19 @@ def test_what_only_looks_like_an_update_is_never_proven(
     assert [key for key in lost if told[key] == "proven"] == []
 
 
+def test_a_unit_whose_rom_reads_the_flash_only_at_its_second_try_survives_the_reset(observe: Observe) -> None:
+    unit = observe(UPDATED)
+    banner, first_line = AGAIN.split(b"rst:")[0], b"rst:0x1 (POWERON)"
+    fails = (
+        banner + first_line + b",boot:0x8 (SPI_FAST_FLASH_BOOT)\r\n" + b"invalid header: 0xffffffff\r\n" * 3
+    )
+    by_watchdog = AGAIN.replace(first_line, b"rst:0x7 (TG0WDT_SYS_RST)")
+    assert by_watchdog != AGAIN
+    unit.port.queue([OLD, NEW, fails + by_watchdog])
+    told = standings(unit.qualify(end={"otadata": "undefined"}))
+    assert (told["survives-reset"], told["good-update"]) == ("proven", "proven")
+
+
 def test_a_witness_that_says_the_same_of_both_versions_proves_neither(observe: Observe) -> None:
     witness = {"version": {"pattern": "Starting (OTA) example task"}}
     told = standings(observe(UPDATED).qualify(witness=witness, end={"otadata": "undefined"}))

@@ -24,16 +24,20 @@ trigger: [{{by: prompt, text: go}}]
     ("url", "shown", "secret"),
     [
         ("https://u.example/a.bin", "https://u.example/a.bin", []),
-        ("https://u.example/a.bin?token=abcd", "https://u.example/a.bin?token=<redacted>", ["abcd"]),
-        ("https://u/a?v=1&sig=abcd#top", "https://u/a?v=<redacted>&sig=<redacted>", ["abcd#top"]),
+        ("https://u.example/a.bin?token=abcd1234", "https://u.example/a.bin?token=<redacted>", ["abcd1234"]),
+        ("https://u/a?v=1&sig=abcd1234#top", "https://u/a?v=<redacted>&sig=<redacted>", ["abcd1234#top"]),
         ("https://u/a?0123456789abcdef", "https://u/a?<redacted>", ["0123456789abcdef"]),
         ("https://u/a?v=1.1.0&chip=esp32c3", "https://u/a?v=<redacted>&chip=<redacted>", []),
         (f"https://u/a?sha256={'ab' * 32}", "https://u/a?sha256=<redacted>", []),
-        ("http://anna:geheim@host:80/x", "http://<redacted>@host:80/x", ["anna", "geheim"]),
+        ("http://anna:geheim123@host:80/x", "http://<redacted>@host:80/x", ["geheim123"]),
         ("http://{host}:{port}/ota?url={url}", "http://{host}:{port}/ota?url={url}", []),
-        ("{url: https://u/a?token=abcd}", "{url: https://u/a?token=<redacted>}", ["abcd"]),
-        ("[curl, https://u/a?token=abcd, -v]", "[curl, https://u/a?token=<redacted>, -v]", ["abcd"]),
-        ("# was: https://u/a?token=abcd\nx: 1", "# was: https://u/a?token=<redacted>\nx: 1", ["abcd"]),
+        ("{url: https://u/a?token=abcd1234}", "{url: https://u/a?token=<redacted>}", ["abcd1234"]),
+        ("[curl, https://u/a?token=abcd1234, -v]", "[curl, https://u/a?token=<redacted>, -v]", ["abcd1234"]),
+        (
+            "# was: https://u/a?token=abcd1234\nx: 1",
+            "# was: https://u/a?token=<redacted>\nx: 1",
+            ["abcd1234"],
+        ),
     ],
 )
 def test_names_and_values_that_open_a_server_are_taken_out_of_a_url(
@@ -42,6 +46,34 @@ def test_names_and_values_that_open_a_server_are_taken_out_of_a_url(
     assert without_url_secrets(url) == shown
     assert without_url_secrets(shown) == shown
     assert list(secrets_in_urls(url, ("ab" * 32,))) == secret
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://update:s3cret@host/x?auth=main",
+        "https://firmware1:x@host/x",
+        "https://boot@host/x",
+        "https://u:app_main.task@host/x?code=Firmware&token=DOWNLOAD",
+        "https://u:20261126@host/x?key=00000000",
+        "https://u:0x000000@host/x?key=0000000000000000",
+        "https://u/x?design=abcd1234&keyboard=abcd1234&postcode=abcd1234&authority=abcd1234",
+    ],
+)
+def test_no_user_name_and_no_word_or_number_that_a_log_holds_of_itself_is_blotted_out(url: str) -> None:
+    assert list(secrets_in_urls(url, ())) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["token", "apikey", "accessToken", "X-Amz-Signature", "client_secret", "id_token", "sig2", "passwd"],
+)
+def test_a_name_that_tells_of_a_secret_is_known_as_a_word_of_its_own(name: str) -> None:
+    assert list(secrets_in_urls(f"https://u/x?{name}=abcd1234", ())) == ["abcd1234"]
+
+
+def test_a_long_token_in_the_place_of_the_user_is_a_secret() -> None:
+    assert list(secrets_in_urls("https://ghp_0123456789abcdef@host/x", ())) == ["ghp_0123456789abcdef"]
 
 
 @pytest.mark.parametrize(

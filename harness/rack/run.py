@@ -151,7 +151,8 @@ class BoardRun:
     def spread(self, items: list[pytest.Item]) -> None:
         """Gives each of the `items` that are selected its board, and brings those of one board together.
 
-        Tests of a class stay together, since a fixture of the class, or a `dut` that goes on over it, is of one board.
+        Tests over which a `dut` goes on (of a class, of a module) stay on one board. Other tests of a class do not: its
+        fixtures are then made for each of the boards.
         """
         wanted = []
         for item in items:
@@ -174,7 +175,8 @@ class BoardRun:
         for (item, _, _), target in zip(wanted, found, strict=True):
             item.callspec.params["_target"] = target  # type: ignore[attr-defined]
         order = {name: number for number, name in enumerate(dict.fromkeys(target.name for target in found))}
-        items.sort(key=lambda item: order.get(board_of(item) or "", -1))
+        # A board goes from profile to profile, and no way leads back.
+        items.sort(key=lambda item: (order.get(board_of(item) or "", -1), _distance(target_of(item))))
 
     # --- pytest-xdist -------------------------------------------------------------------------------------------
 
@@ -311,6 +313,11 @@ class BoardRun:
             )
             for place in self.choice.places
         ]
+
+
+def _distance(target: Target | None) -> int:
+    """How far its profile is; 0: none is asked for."""
+    return target.profile.distance if target is not None and target.profile is not None else 0
 
 
 def _group_of(item: pytest.Item) -> str | None:

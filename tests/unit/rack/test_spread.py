@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
 from harness.inventory.entry import TwinEntry
 from harness.provision.profile import Profile
 from harness.rack.choice import Choice
+from harness.rack.run import BoardRun
 from harness.rack.spread import Share, shares_of, spread
 from harness.rack.target import Target
+from harness.rack.turn import Turns
 
 
 def target(name: str, chip: str = "esp32c3", profile: Profile | None = Profile.OPEN) -> Target:
@@ -58,3 +65,35 @@ def test_what_belongs_together_gets_one_board_in_each_profile() -> None:
 def test_workers_are_told_which_boards_others_had() -> None:
     choice = Choice((), {"b": "is broken"}, frozenset({"a"}))
     assert Choice.from_fields(choice.to_fields()).passed_over == {"a", "b"}
+
+
+def run_of(config: pytest.Config, choice: Choice) -> BoardRun:
+    """A run over the rack that nobody begins."""
+    turns = Turns(lambda _: None, lease_wait_s=0.0, is_skipped=lambda _: False)
+    return BoardRun(config, choice, lambda _: None, 0.0, supplied=False, turns=turns)
+
+
+def item_of(config: pytest.Config, function: str, share: Share) -> Any:
+    return SimpleNamespace(
+        nodeid=f"{function}[{share.id}]",
+        config=config,
+        callspec=SimpleNamespace(params={"_target": share.targets[0]}),
+        get_closest_marker=lambda _: None,
+        iter_markers=lambda _: (),
+    )
+
+
+def test_a_board_takes_its_profiles_from_the_nearest_to_the_furthest(pytestconfig: pytest.Config) -> None:
+    near, far = target("b"), target("b", profile=Profile.DEVELOPMENT)
+    pinned = target("a", profile=Profile.DEVELOPMENT)
+    run = run_of(pytestconfig, Choice((), {}))
+    # As pytest brings them: by the board that each was collected with.
+    shares = {name: run.shares(name, [pinned, near, far]) for name in ("t1", "t2")}
+    items = [item_of(pytestconfig, name, shares[name][number]) for number in (0, 1) for name in shares]
+    run.spread(items)
+    assert [item.callspec.params["_target"].id for item in items] == [
+        "a-development",
+        "b-open",
+        "b-open",
+        "b-development",
+    ]

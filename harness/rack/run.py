@@ -123,10 +123,19 @@ class BoardRun:
         told: Mapping[str, Any] = getattr(self.config, "workerinput", {})
         if told:
             units |= parted(twins, int(told["workercount"]))
+        # With load a board may fit tests of which it gets none.
+        fitting = {
+            target.name
+            for (function, _, _), share in self._shares.items()
+            if function in self._selected
+            for target in share.targets
+        }
         idle = {
             name: next(misfit.text for nodeid, misfit in misfits if nodeid in self._selected)
             for name, misfits in self._of_boards.items()
-            if name not in units and any(nodeid in self._selected for nodeid, _ in misfits)
+            if name not in units
+            and name not in fitting
+            and any(nodeid in self._selected for nodeid, _ in misfits)
         }
         return Layout(units, boards, tests, dict(self.tally.unfit), dict(self.tally.examples), idle)
 
@@ -299,9 +308,8 @@ class BoardRun:
         assert self.choice is not None
         if name in self.choice.broken:
             return self.choice.broken[name]
-        if name in self.choice.held:
-            return "had no test: another job had it"
-        return self._layout.idle.get(name, "had no test")
+        other = "had no test: another job had it" if name in self.choice.held else "had no test"
+        return self._layout.idle.get(name, other)
 
     def _chosen(self) -> list[tuple[str, str, str]]:
         assert self.choice is not None

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from harness.inventory.entry import TwinEntry
+from harness.inventory.inventory import Inventory
 from harness.provision.profile import Profile
 from harness.rack.choice import Choice
+from harness.rack.demands import Demands, Place
 from harness.rack.run import BoardRun
 from harness.rack.spread import Share, shares_of, spread
 from harness.rack.target import Target
@@ -97,3 +99,27 @@ def test_a_board_takes_its_profiles_from_the_nearest_to_the_furthest(pytestconfi
         "b-open",
         "b-development",
     ]
+
+
+@pytest.mark.parametrize(
+    ("chips", "said"),
+    [
+        (("esp32",), "board a is an esp32c3, this test is for esp32"),
+        ((), "had no test: another job had it"),
+    ],
+)
+def test_a_board_that_another_job_had_is_said_to_fit_no_test_where_that_is_why(
+    pytestconfig: pytest.Config, chips: tuple[str, ...], said: str
+) -> None:
+    entries = {"a": TwinEntry(chip="esp32c3"), "b": TwinEntry(chip="esp32c3"), "c": TwinEntry(chip="esp32")}
+    places = tuple(Place(name, entry.chip, (Profile.OPEN,), frozenset()) for name, entry in entries.items())
+    run = run_of(pytestconfig, Choice(places, {}, frozenset({"a"})))
+    inventory = Inventory(None, entries)
+    items = []
+    for function, demands in (("t1", Demands(chips=("esp32",))), ("t2", Demands(chips=chips))):
+        shares = run.shares(function, run.targets(function, demands, inventory))
+        items += [item_of(pytestconfig, function, share) for share in shares]
+    run.count_unfit(items)
+    run.spread(items)
+    run.pytest_collection_finish(SimpleNamespace(items=items))  # type: ignore[arg-type]
+    assert said in run.notes

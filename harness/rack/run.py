@@ -123,10 +123,19 @@ class BoardRun:
         told: Mapping[str, Any] = getattr(self.config, "workerinput", {})
         if told:
             units |= parted(twins, int(told["workercount"]))
+        # With load a board may fit tests of which it gets none.
+        fitting = {
+            target.name
+            for (function, _, _), share in self._shares.items()
+            if function in self._selected
+            for target in share.targets
+        }
         idle = {
             name: next(misfit.text for nodeid, misfit in misfits if nodeid in self._selected)
             for name, misfits in self._of_boards.items()
-            if name not in units and any(nodeid in self._selected for nodeid, _ in misfits)
+            if name not in units
+            and name not in fitting
+            and any(nodeid in self._selected for nodeid, _ in misfits)
         }
         return Layout(units, boards, tests, dict(self.tally.unfit), dict(self.tally.examples), idle)
 
@@ -151,7 +160,8 @@ class BoardRun:
     def spread(self, items: list[pytest.Item]) -> None:
         """Gives each of the `items` that are selected its board, and brings those of one board together.
 
-        Tests of a class stay together, since a fixture of the class, or a `dut` that goes on over it, is of one board.
+        Tests over which a `dut` goes on (of a class, of a module) stay on one board. Other tests of a class do not: its
+        fixtures are then made for each of the boards.
         """
         wanted = []
         for item in items:
@@ -174,7 +184,8 @@ class BoardRun:
         for (item, _, _), target in zip(wanted, found, strict=True):
             item.callspec.params["_target"] = target  # type: ignore[attr-defined]
         order = {name: number for number, name in enumerate(dict.fromkeys(target.name for target in found))}
-        items.sort(key=lambda item: order.get(board_of(item) or "", -1))
+        # A board goes from profile to profile, and no way leads back.
+        items.sort(key=lambda item: (order.get(board_of(item) or "", -1), _distance(target_of(item))))
 
     # --- pytest-xdist -------------------------------------------------------------------------------------------
 
@@ -297,9 +308,8 @@ class BoardRun:
         assert self.choice is not None
         if name in self.choice.broken:
             return self.choice.broken[name]
-        if name in self.choice.held:
-            return "had no test: another job had it"
-        return self._layout.idle.get(name, "had no test")
+        other = "had no test: another job had it" if name in self.choice.held else "had no test"
+        return self._layout.idle.get(name, other)
 
     def _chosen(self) -> list[tuple[str, str, str]]:
         assert self.choice is not None
@@ -311,6 +321,11 @@ class BoardRun:
             )
             for place in self.choice.places
         ]
+
+
+def _distance(target: Target | None) -> int:
+    """How far its profile is; 0: none is asked for."""
+    return target.profile.distance if target is not None and target.profile is not None else 0
 
 
 def _group_of(item: pytest.Item) -> str | None:

@@ -25,12 +25,17 @@ class Share:
     targets: tuple[Target, ...]
 
 
+def share_id(target: Target) -> str:
+    """What stands for `target` in the id of a test: chip and profile."""
+    chip = target.entry.chip
+    return f"{chip}-{target.profile.value}" if target.profile else chip
+
+
 def shares_of(targets: Sequence[Target]) -> list[Share]:
     """`targets` by chip and profile, in their order."""
     found: dict[str, list[Target]] = {}
     for target in targets:
-        chip = target.entry.chip
-        found.setdefault(f"{chip}-{target.profile.value}" if target.profile else chip, []).append(target)
+        found.setdefault(share_id(target), []).append(target)
     return [Share(identifier, tuple(each)) for identifier, each in found.items()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.inventory.entry import PhysicalEntry
+from harness.rack.spread import LOAD, share_id
 from harness.rack.target import Target
 from harness.report.run_record import BoardRecord
 
@@ -27,10 +29,9 @@ def plain_name(item: pytest.Item) -> str:
     function, bracket, parameters = item.name.partition("[")
     words = function.removeprefix("test_").replace("_", " ")
     if target is not None:
-        for form in (f"{target.id}]", f"{target.id}-", f"-{target.id}"):
-            if form in parameters:
-                parameters = parameters.replace(form, "", 1)
-                break
+        named = re.escape(_id_in_name(item, target))
+        form = rf"(?<![^-]){named}-|-{named}(?=[-\]])|^{named}(?=\])"
+        parameters = re.sub(form, "", parameters, count=1)
     return f"{words} [{parameters}" if bracket and parameters.strip("]") else words
 
 
@@ -38,6 +39,12 @@ def target_of(item: pytest.Item) -> Any:
     """Board and profile that it is parametrised with (`harness.rack.target.Target`); None without."""
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("_target") if callspec is not None else None
+
+
+def _id_in_name(item: pytest.Item, target: Target) -> str:
+    """How the id of a test names its board and profile in this run."""
+    spread = item.config.getoption("--rack-dist") == LOAD and not target.throwaway
+    return share_id(target) if spread else target.id
 
 
 def board_name(item: pytest.Item) -> str | None:
@@ -63,6 +70,11 @@ def repeat_command(item: pytest.Item) -> Sequence[str]:
     # Not the path of its id: that is empty for a file outside of pytest's root folder.
     _path, colons, rest = node_id(item).partition("::")
     here = os.path.relpath(item.path, config.invocation_params.dir)
+    if target is not None:
+        # A run on one board has its name in the ids of tests.
+        function, bracket, parameters = rest.partition("[")
+        named = rf"(?<![^-]){re.escape(_id_in_name(item, target))}(?=[-\]])"
+        rest = function + bracket + re.sub(named, lambda _: target.id, parameters, count=1)
     words = ["pytest", f"{here}{colons}{rest}"]
     if target is not None:
         if not target.throwaway:

@@ -68,6 +68,21 @@ def test_a_coordinator_that_does_not_answer_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    "told", [{}, [], 7, {"places": []}, {"places": {"one": {}}}, {"places": {"one": {"holder": "h/anna"}}}]
+)
+def test_an_answer_that_is_not_understood_is_named_and_is_not_asked_for_again_at_once(told: Any) -> None:
+    site = Site(told)
+    site.may_answer.set()
+    watched = WatchedCoordinators(site.asker)
+    watched.holder_of("one", ONE)
+    watched.settle(PATIENCE_S)
+    for _ in range(2):
+        with pytest.raises(LabError, match="rack:20408 is not understood"):
+            watched.holder_of("one", ONE)
+    assert site.asked == 1
+
+
+@pytest.mark.parametrize(
     ("told", "holders", "problems"),
     [
         (TOLD, ["anna", None], 0),

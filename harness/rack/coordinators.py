@@ -15,8 +15,8 @@ from typing import Any
 from harness.attachment import labgrid_wish
 from harness.errors import LabError
 from harness.inventory.entry import LabgridEntry
-from harness.links.labgrid_lease import agent_command, agent_environment
-from harness.links.labgrid_program import labgrid_python
+from harness.links.labgrid_lease import PlaceWish, agent_command, agent_environment
+from harness.links.labgrid_program import INSTALL, labgrid_python
 from harness.rack.lease import Lease
 
 LOOK_AGAIN_S = 15.0
@@ -38,9 +38,19 @@ class Coordinators:
         """Who holds the place that the entry names; None: nobody, or any of several places would do.
 
         Raises:
-            LabError: labgrid is not installed, or its coordinator does not answer.
+            LabError: labgrid is not installed, or its coordinator does not answer, or not in words that are understood.
         """
         wish = labgrid_wish(entry)
+        try:
+            return self._holder(name, entry, wish)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise LabError(
+                f"what was told of the labgrid coordinator {wish.coordinator} is not understood ({error!r})",
+                board=name,
+                todo=INSTALL,
+            ) from error
+
+    def _holder(self, name: str, entry: LabgridEntry, wish: PlaceWish) -> Lease | None:
         place = self._places(name, entry, wish.coordinator).get(wish.place or "")
         if place is None or not place["holder"]:
             return None
@@ -58,8 +68,8 @@ class Coordinators:
 
     def _places(self, name: str, entry: LabgridEntry, address: str) -> dict[str, Any]:
         if address not in self._told:
-            python = labgrid_python(entry.client, board=name)
             try:
+                python = labgrid_python(entry.client, board=name)
                 done = subprocess.run(
                     agent_command(python, "look", address),
                     stdin=subprocess.DEVNULL,
@@ -116,7 +126,10 @@ class WatchedCoordinators:
 
     def _ask(self, address: str, name: str, entry: LabgridEntry) -> None:
         asker = self._make()
-        with suppress(LabError):
-            # What is wrong is said to whoever wants to know, by the same question.
-            asker.holder_of(name, entry)
-        self._known[address] = (time.monotonic(), asker)
+        try:
+            with suppress(LabError):
+                # What is wrong is said to whoever wants to know, by the same question.
+                asker.holder_of(name, entry)
+        finally:
+            # Whatever came of it: the next page must not ask again at once.
+            self._known[address] = (time.monotonic(), asker)

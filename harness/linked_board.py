@@ -232,6 +232,7 @@ class LinkedBoard:
                 flash_size_bytes=self.app.flash_size_bytes if self.app else DEFAULT_FLASH_BYTES,
                 reset=lambda: self.reset(BootMode.DOWNLOAD),
                 board=self.name,
+                when_silent=self.link.when_silent,
                 log=self._rom_said,
             ) as session:
                 told = session.mac

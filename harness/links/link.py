@@ -87,6 +87,16 @@ class Link(ABC):
         """
 
     @property
+    def when_silent(self) -> str | None:
+        """What a person does when no ROM answers behind this link; None: nothing that depends on the link.
+
+        A virtual board has neither cable nor button.
+        """
+        if not self.physical:
+            return None
+        return "check cable, power, 'port' and 'chip'; hold BOOT and press EN by hand where there is no auto-reset"
+
+    @property
     def lost(self) -> str | None:
         """Why the board is not ours any more, in a sentence: it was lent, and somebody else has it. None: it is ours."""
         return None

@@ -82,6 +82,15 @@ class SerialLink(Link):
         except OPENING_ERRORS as error:
             raise complaint_about(self._name, error, board=self._board) from error
 
+    @property
+    def when_silent(self) -> str | None:
+        if not self._name.startswith("socket://"):
+            return super().when_silent
+        return (
+            "a socket:// port has no reset lines: hold BOOT and press EN by hand, or serve the port with "
+            "esp_rfc2217_server and write 'link: rfc2217' and 'url:' into the board's entry"
+        )
+
     def reset(self, mode: BootMode) -> None:
         """Through DTR and RTS, both active low: EN is low while RTS is set, GPIO0 while DTR is.
 

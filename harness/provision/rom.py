@@ -71,6 +71,7 @@ class RomSession:
         flash_size_bytes: of the flash chip, whole MiB; used only in Secure Download Mode, where the ROM cannot
             ask it.
         board: name for error messages.
+        when_silent: what to do when the chip does not answer, for that error's message.
         log: gets every line that the vendor tools print, redacted.
     """
 
@@ -83,10 +84,12 @@ class RomSession:
         reset: Callable[[], None] | None = None,
         flash_size_bytes: int = 4 << 20,
         board: str | None = None,
+        when_silent: str | None = None,
         log: Sink | None = None,
     ) -> None:
         self.chip = chip
         self.board = board
+        self._when_silent = when_silent
         self.on_progress: Callable[[int, int], None] | None = None
         self._port = port
         self._baud = baud
@@ -111,8 +114,11 @@ class RomSession:
         try:
             with self._vendor("connecting to the ROM"):
                 self._connect()
-        except BaseException:
+        except BaseException as error:
             self._cleanup.close()
+            if isinstance(error, BoardError) and isinstance(error.__cause__, RuntimeError):
+                # esptool got no answer that makes sense; another chip, or a stub, is no silence.
+                error.todo = error.todo or self._when_silent
             raise
         return self
 

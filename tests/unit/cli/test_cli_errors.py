@@ -204,6 +204,7 @@ def test_a_port_that_nobody_answers_on_is_named(tmp_path: Path) -> None:
         done = harness(tmp_path, "plan", "--board", "desk")
     assert done.returncode == 3, done.stderr
     assert "board desk" in done.stderr
+    assert "what to do: a socket:// port has no reset lines" in done.stderr
     assert "Traceback" not in done.stderr
 
 

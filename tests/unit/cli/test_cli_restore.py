@@ -67,6 +67,14 @@ def test_what_cannot_be_put_back_is_said_in_one_sentence(
     assert said in str(done.exception)
 
 
+def test_of_a_virtual_board_no_copy_is_kept_and_the_way_round_it_is_named() -> None:
+    refused = run("twin").exception
+    assert isinstance(refused, UsageError)
+    assert "a virtual board's flash is a file" in refused.message
+    assert refused.todo is not None
+    assert "copy its state folder" in refused.todo
+
+
 def test_a_number_that_is_not_there_is_named_with_those_that_are(saved: SavedFlashes) -> None:
     keep(saved, b"one")
     assert "there is no number 7" in str(run("desk", "--number", "7").exception)

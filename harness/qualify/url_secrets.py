@@ -33,7 +33,7 @@ LEAST_CHARS = 16
 LEAST_DIFFERENT = 5
 """Characters that differ from one another in it: zeros in a row are part of many a number."""
 LEAST_NAMED_CHARS = 8
-"""A password, or a value whose name tells, that is as long and no plain word or number is one."""
+"""A password that is as long is one; a value whose name tells, if it is no plain word or number."""
 
 
 def without_url_secrets(text: str) -> str:
@@ -61,12 +61,15 @@ def _shown_pair(pair: str) -> str:
 def secrets_in_urls(text: str, public: Sequence[str]) -> Iterator[str]:
     """Values in the URLs in `text` that a unit may print and no log may hold; what is part of one in `public` is none.
 
-    What is blotted out is missing from the log as evidence: no user name and no ordinary word is among them.
+    What is blotted out is missing from the log as evidence: no user name is among them, and no ordinary word but for a
+    password.
     """
     for match in _URL.finditer(text):
         user, colon, password = (match["user"] or "").removesuffix("@").partition(":")
-        # Alone before the host there may stand a token instead of a user.
-        found = [(password, True) if colon else (user, False)]
+        # A password is one, whatever it is made of. Alone before the host there may stand a token instead of a user.
+        if len(password) >= LEAST_NAMED_CHARS and not _PLACEHOLDER.fullmatch(password):
+            yield password
+        found = [] if colon else [(user, False)]
         for pair in re.split("[&;]", (match["query"] or "")[1:]):
             name, equals, value = pair.partition("=")
             found.append((value, _TELLING.search(name) is not None) if equals else (pair, False))

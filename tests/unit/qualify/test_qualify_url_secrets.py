@@ -30,6 +30,8 @@ trigger: [{{by: prompt, text: go}}]
         ("https://u/a?v=1.1.0&chip=esp32c3", "https://u/a?v=<redacted>&chip=<redacted>", []),
         (f"https://u/a?sha256={'ab' * 32}", "https://u/a?sha256=<redacted>", []),
         ("http://anna:geheim123@host:80/x", "http://<redacted>@host:80/x", ["geheim123"]),
+        # A password is hidden though it is a plain word.
+        ("http://anna:geheimnis@host:80/x", "http://<redacted>@host:80/x", ["geheimnis"]),
         ("http://{host}:{port}/ota?url={url}", "http://{host}:{port}/ota?url={url}", []),
         ("{url: https://u/a?token=abcd1234}", "{url: https://u/a?token=<redacted>}", ["abcd1234"]),
         ("[curl, https://u/a?token=abcd1234, -v]", "[curl, https://u/a?token=<redacted>, -v]", ["abcd1234"]),
@@ -54,9 +56,9 @@ def test_names_and_values_that_open_a_server_are_taken_out_of_a_url(
         "https://update:s3cret@host/x?auth=main",
         "https://firmware1:x@host/x",
         "https://boot@host/x",
-        "https://u:app_main.task@host/x?code=Firmware&token=DOWNLOAD",
-        "https://u:20261126@host/x?key=00000000",
-        "https://u:0x000000@host/x?key=0000000000000000",
+        "https://u:app@host/x?code=Firmware&token=DOWNLOAD",
+        "https://u:2026@host/x?key=00000000",
+        "https://u:0x0@host/x?key=0000000000000000",
         "https://u/x?design=abcd1234&keyboard=abcd1234&postcode=abcd1234&authority=abcd1234",
     ],
 )

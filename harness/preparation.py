@@ -128,7 +128,7 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
             raise (AppDownError if demand.apps else BoardError)(
                 f"was provisioned as {demand.profile.value}, but its firmware does not come up: {error.message}",
                 board=board.name,
-                todo=f"read the end of {board.log_path}",
+                todo=_when_it_stays_down(board, planned),
             ) from error
     if running is not None:
         _require_known(board, running.mac)
@@ -137,6 +137,15 @@ def settle_after(board: Board, planned: Planned, demand: Demand, *, say: Say) ->
             _note_device_made(board, planned.plan, running)
         _prove_update_path(board, running, say)
     return Prepared(planned.plan, running)
+
+
+def _when_it_stays_down(board: Board, planned: Planned) -> str:
+    """What to do when the firmware does not come up: what this run did not write may have been spoiled."""
+    look = f"read the end of {board.log_path}"
+    if planned.plan.writes or planned.state.download is Download.OFF:
+        return look
+    again = f"harness provision --board {board.name} --profile {planned.plan.profile.value} --reflash"
+    return f"{look}; this run wrote nothing to its flash: if it was spoiled, write it again: {again}"
 
 
 def require_code_of_its_own(board: Board, since: int) -> None:

@@ -12,7 +12,7 @@ from harness.board import Board
 from harness.cli.options import boards_option, json_option, open_lab, out_option
 from harness.errors import LabError, RefusedError, UsageError
 from harness.home import Home
-from harness.inventory.entry import AnyEntry
+from harness.inventory.entry import AnyEntry, PhysicalEntry
 from harness.inventory.inventory import read_inventory
 from harness.links.link import BootMode
 from harness.provision.saved_flash import FOLDER, SavedFlash, SavedFlashes, put_back
@@ -54,7 +54,7 @@ def restore(
         entry = lab.inventory.named(board)
         # A board that is named by its MAC needs no reset to be told that nothing was saved.
         if entry.mac is not None:
-            _chosen(board, entry.mac, saved, number)
+            _chosen(board, entry.mac, saved, number, physical=isinstance(entry, PhysicalEntry))
         opened = lab.open(board)
         try:
             done, written = _restored(opened, entry, saved, number, say)
@@ -85,7 +85,7 @@ def _restored(
             board=opened.name,
             todo="connect the right board, or correct its entry",
         )
-    chosen = _chosen(opened.name, state.mac, saved, number)
+    chosen = _chosen(opened.name, state.mac, saved, number, physical=isinstance(entry, PhysicalEntry))
     say.step(f"putting back {chosen.text()}")
     opened.run_note.doing("while it put back what was saved of its flash")
     content = saved.content(chosen)
@@ -103,8 +103,14 @@ def _restored(
     return saved.note_restored(chosen), written
 
 
-def _chosen(board: str, mac: str, saved: SavedFlashes, number: int | None) -> SavedFlash:
+def _chosen(board: str, mac: str, saved: SavedFlashes, number: int | None, *, physical: bool) -> SavedFlash:
     there = saved.of(mac)
+    if not there and not physical:
+        raise UsageError(
+            f"nothing was saved of {mac}: a virtual board's flash is a file, of which the harness keeps no copy",
+            board=board,
+            todo="copy its state folder before the run; for a new chip delete it",
+        )
     if not there:
         raise UsageError(
             f"nothing was saved of {mac}: the harness has not overwritten a flash of it that could be read",

@@ -69,6 +69,13 @@ def test_workers_are_told_which_boards_others_had() -> None:
     assert Choice.from_fields(choice.to_fields()).passed_over == {"a", "b"}
 
 
+@pytest.fixture
+def config(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> pytest.Config:
+    """That of a run's own process, where this test runs in a worker, too."""
+    monkeypatch.delattr(pytestconfig, "workerinput", raising=False)
+    return pytestconfig
+
+
 def run_of(config: pytest.Config, choice: Choice) -> BoardRun:
     """A run over the rack that nobody begins."""
     turns = Turns(lambda _: None, lease_wait_s=0.0, is_skipped=lambda _: False)
@@ -85,13 +92,13 @@ def item_of(config: pytest.Config, function: str, share: Share) -> Any:
     )
 
 
-def test_a_board_takes_its_profiles_from_the_nearest_to_the_furthest(pytestconfig: pytest.Config) -> None:
+def test_a_board_takes_its_profiles_from_the_nearest_to_the_furthest(config: pytest.Config) -> None:
     near, far = target("b"), target("b", profile=Profile.DEVELOPMENT)
     pinned = target("a", profile=Profile.DEVELOPMENT)
-    run = run_of(pytestconfig, Choice((), {}))
+    run = run_of(config, Choice((), {}))
     # As pytest brings them: by the board that each was collected with.
     shares = {name: run.shares(name, [pinned, near, far]) for name in ("t1", "t2")}
-    items = [item_of(pytestconfig, name, shares[name][number]) for number in (0, 1) for name in shares]
+    items = [item_of(config, name, shares[name][number]) for number in (0, 1) for name in shares]
     run.spread(items)
     assert [item.callspec.params["_target"].id for item in items] == [
         "a-development",
@@ -109,16 +116,16 @@ def test_a_board_takes_its_profiles_from_the_nearest_to_the_furthest(pytestconfi
     ],
 )
 def test_a_board_that_another_job_had_is_said_to_fit_no_test_where_that_is_why(
-    pytestconfig: pytest.Config, chips: tuple[str, ...], said: str
+    config: pytest.Config, chips: tuple[str, ...], said: str
 ) -> None:
     entries = {"a": TwinEntry(chip="esp32c3"), "b": TwinEntry(chip="esp32c3"), "c": TwinEntry(chip="esp32")}
     places = tuple(Place(name, entry.chip, (Profile.OPEN,), frozenset()) for name, entry in entries.items())
-    run = run_of(pytestconfig, Choice(places, {}, frozenset({"a"})))
+    run = run_of(config, Choice(places, {}, frozenset({"a"})))
     inventory = Inventory(None, entries)
     items = []
     for function, demands in (("t1", Demands(chips=("esp32",))), ("t2", Demands(chips=chips))):
         shares = run.shares(function, run.targets(function, demands, inventory))
-        items += [item_of(pytestconfig, function, share) for share in shares]
+        items += [item_of(config, function, share) for share in shares]
     run.count_unfit(items)
     run.spread(items)
     run.pytest_collection_finish(SimpleNamespace(items=items))  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from harness.doctor.network import check_network, probe_network
 from harness.doctor.rack import check_board_unopened, is_held, is_retired
 from harness.doctor.serial_ports import Access, complaint_on
 from harness.errors import BoardError, HarnessError, InUseError, LabError
+from harness.identification import ask_rom
 from harness.inventory.discover import Attached
 from harness.inventory.entry import (
     AnyEntry,
@@ -36,7 +37,6 @@ from harness.links.find_port import (
 from harness.links.labgrid_program import labgrid_python
 from harness.links.link import BootMode
 from harness.links.qemu import MACHINES
-from harness.provision.chip_state import ChipState, unreachable_state
 from harness.state_folder import base_folder, state_folder
 
 
@@ -209,7 +209,7 @@ def _read(lab: Lab, name: str, entry: AnyEntry) -> list[Finding]:
 
 def _facts(board: Board, entry: AnyEntry) -> BoardFacts:
     try:
-        state = _state(board)
+        state = ask_rom(board)
     finally:
         # The port may be the very thing that failed, which is what is told then.
         with suppress(LabError):
@@ -220,12 +220,3 @@ def _facts(board: Board, entry: AnyEntry) -> BoardFacts:
     if known_as is not None:
         record = board.records.read(known_as)
     return BoardFacts(board.name, entry, board.link.description, state, mac.lower() if mac else None, record)
-
-
-def _state(board: Board) -> ChipState:
-    try:
-        return board.read_state()
-    except BoardError:
-        if not board.says_download_is_off():
-            raise
-    return unreachable_state(board.chip, None)
